@@ -1,0 +1,56 @@
+"""Growing a neural network while it trains, as a Gymnasium environment.
+
+Importing this registers the environments and imports nothing heavy; the rest is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from kasmina_env.presets import PRESETS
+
+if TYPE_CHECKING:
+    from kasmina_env.blueprints import register_blueprint
+    from kasmina_env.env import KasminaEnv
+    from kasmina_env.hosts import register_host
+    from kasmina_env.population import Population
+    from kasmina_env.tasks import register_task
+    from kasmina_env.vector_env import KasminaVectorEnv
+
+__version__ = "0.1.0"
+__all__ = [
+    "PRESETS",
+    "KasminaEnv",
+    "KasminaVectorEnv",
+    "Population",
+    "register_blueprint",
+    "register_host",
+    "register_task",
+]
+
+_LAZY = {
+    "KasminaEnv": "kasmina_env.env",
+    "KasminaVectorEnv": "kasmina_env.vector_env",
+    "Population": "kasmina_env.population",
+    "register_blueprint": "kasmina_env.blueprints",
+    "register_host": "kasmina_env.hosts",
+    "register_task": "kasmina_env.tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+for _id in PRESETS:
+    gymnasium.register(
+        id=_id,
+        entry_point="kasmina_env.env:KasminaEnv",
+        vector_entry_point="kasmina_env.vector_env:KasminaVectorEnv",
+        kwargs={"preset": _id},
+    )

@@ -1,0 +1,359 @@
+"""Alpha, the amplitude of a seed, as a schedule: a ramp that lands exactly and then rests.
+
+The schedules of all slots of all networks are one object of arrays. Everything here is a function
+from old arrays to new ones; nothing is changed in place, so a state can be kept and restored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float64]
+
+State = TypeVar("State", bound="DataclassInstance")
+
+# ── curves ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Curve(IntEnum):
+    """Shape of a ramp. The number of a sigmoid is its steepness."""
+
+    LINEAR = 0
+    COSINE = 1
+    SIGMOID_6 = 2
+    SIGMOID_12 = 3
+    SIGMOID_24 = 4
+
+
+# [len(Curve)] a sigmoid of steepness 0 is LINEAR; COSINE has none
+_STEEPNESS: FloatArray = np.array([0.0, 0.0, 6.0, 12.0, 24.0])
+_NEARLY_LINEAR = 1e-8  # a sigmoid flatter than this differs from a line by less than one rounding
+
+
+def sigmoid_curve(t: ArrayLike, steepness: ArrayLike) -> FloatArray:
+    """Sigmoid through (0, 0), (1/2, 1/2) and (1, 1), both ends exact.
+
+    With k the steepness this is [σ(k(t−½)) − σ(−k/2)] / [σ(k/2) − σ(−k/2)], written with tanh
+    because tanh cannot overflow: ½ + ½·tanh(k(t−½)/2) / tanh(k/4). At k = 0 it is a straight line.
+
+    Args:
+        t: Position along the ramp, any shape; values outside [0, 1] are clipped.
+        steepness: k, finite and at least 0, broadcast against `t`.
+
+    Returns:
+        Values in [0, 1], shape of `t` and `steepness` broadcast.
+
+    Raises:
+        ValueError: If a steepness is negative or not finite.
+    """
+    position = np.clip(np.asarray(t, dtype=np.float64), 0.0, 1.0)
+    slope = np.asarray(steepness, dtype=np.float64)
+    if not ((slope >= 0.0) & np.isfinite(slope)).all():
+        raise ValueError(f"`steepness` must be finite and >= 0, got {slope}. Use 0 for a line.")
+    is_line = slope < _NEARLY_LINEAR
+    safe_slope = np.where(is_line, 1.0, slope)
+    from_middle = position - 0.5
+    # abs and copysign make both ends exact: there numerator and denominator are the same number
+    rise = np.tanh(safe_slope / 2.0 * np.abs(from_middle)) / np.tanh(safe_slope / 4.0)
+    return np.where(is_line, position, 0.5 + np.copysign(0.5 * rise, from_middle))
+
+
+def curve_value(curve: IntArray, t: FloatArray) -> FloatArray:
+    """Height of each entry's own curve at its own position.
+
+    Args:
+        curve: Members of `Curve` as integers, any shape.
+        t: Position along the ramp, same shape; values outside [0, 1] are clipped.
+
+    Returns:
+        Values in [0, 1], same shape: 0 at t = 0, 1 at t = 1, never falling in between.
+    """
+    position = np.clip(t, 0.0, 1.0)
+    # sin²(πt/2) is (1 − cos πt)/2 without the cancellation near t = 0
+    cosine = np.sin(0.5 * np.pi * position) ** 2
+    return np.where(curve == Curve.COSINE, cosine, sigmoid_curve(position, _STEEPNESS[curve]))
+
+
+# ── schedules ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaSchedule:
+    """Ramps from `start` to `target`, one per entry. N networks, S slots.
+
+    A ramp of `num_steps` steps has the value `start` before its first step and exactly `target`
+    after its last one, where it rests until it is given another target.
+    """
+
+    start: FloatArray  # [N, S] in [0, 1]
+    target: FloatArray  # [N, S] in [0, 1]
+    num_steps: IntArray  # [N, S] length of the ramp, at least 0
+    elapsed: IntArray  # [N, S] steps taken, at least 0
+    curve: IntArray  # [N, S] members of Curve
+
+    @classmethod
+    def constant(cls, shape: tuple[int, ...], value: float = 0.0) -> AlphaSchedule:
+        """Schedules of one shape that all rest at one value.
+
+        Args:
+            shape: Shape of every array, normally (N, S).
+            value: Where they rest, in [0, 1].
+
+        Raises:
+            ValueError: If `value` is outside [0, 1].
+        """
+        _check_amplitude("value", np.asarray(value, dtype=np.float64))
+        zeros = np.zeros(shape, dtype=np.int64)
+        return cls(np.full(shape, value), np.full(shape, value), zeros, zeros.copy(), zeros.copy())
+
+    @property
+    def is_at_rest(self) -> BoolArray:
+        """True where the ramp is over, [N, S]."""
+        return np.asarray(self.elapsed >= self.num_steps)
+
+    @property
+    def remaining(self) -> IntArray:
+        """Steps until the target is reached, 0 at rest, [N, S]."""
+        return np.asarray(np.maximum(self.num_steps - self.elapsed, 0))
+
+    @property
+    def value(self) -> FloatArray:
+        """Alpha now, [N, S] in [0, 1]; exactly `target` at rest."""
+        value = self.target.copy()
+        is_ramping = ~self.is_at_rest
+        start, target = self.start[is_ramping], self.target[is_ramping]
+        t = self.elapsed[is_ramping] / self.num_steps[is_ramping]
+        now = start + (target - start) * curve_value(self.curve[is_ramping], t)
+        # the sum may round past the target by one bit, which would be an overshoot
+        value[is_ramping] = np.clip(now, np.minimum(start, target), np.maximum(start, target))
+        return value
+
+
+def retarget(
+    schedule: AlphaSchedule,
+    where: ArrayLike,
+    target: ArrayLike,
+    num_steps: ArrayLike,
+    curve: ArrayLike,
+    interrupt: bool = False,
+) -> AlphaSchedule:
+    """Start a new ramp from the current value of the selected entries.
+
+    Zero steps land on the target at once, and a target equal to the current value is at rest at
+    once. Entries that are not selected keep their ramp; arguments at their places are not read.
+
+    Args:
+        schedule: Arrays of shape [N, S].
+        where: True for entries that get a new ramp; it and the next three broadcast to [N, S].
+        target: Where the ramp ends, in [0, 1].
+        num_steps: Length of the ramp, at least 0.
+        curve: Members of `Curve`.
+        interrupt: Whether a ramp that is still under way may be replaced.
+
+    Raises:
+        ValueError: If a selected entry is not at rest and `interrupt` is False, or a selected
+            argument is out of its range.
+    """
+    shape = schedule.start.shape
+    chosen = np.broadcast_to(np.asarray(where, dtype=np.bool_), shape)
+    end = np.broadcast_to(np.asarray(target, dtype=np.float64), shape)
+    length = np.broadcast_to(np.asarray(num_steps, dtype=np.int64), shape)
+    form = np.broadcast_to(np.asarray(curve, dtype=np.int64), shape)
+    num_moving = int((chosen & ~schedule.is_at_rest).sum())
+    if num_moving and not interrupt:
+        raise ValueError(
+            f"`where` must select entries at rest, got {num_moving} under way. Wait, or pass interrupt=True."
+        )
+    _check_amplitude("target", end[chosen])
+    _check_count("num_steps", length[chosen])
+    _check_curve(form[chosen])
+    now = schedule.value
+    return AlphaSchedule(
+        start=np.where(chosen, now, schedule.start),
+        target=np.where(chosen, end, schedule.target),
+        num_steps=np.where(chosen, np.where(end == now, 0, length), schedule.num_steps),
+        elapsed=np.where(chosen, 0, schedule.elapsed),
+        curve=np.where(chosen, form, schedule.curve),
+    )
+
+
+def advance(schedule: AlphaSchedule) -> AlphaSchedule:
+    """Take one step of every ramp that is under way; entries at rest stay as they are."""
+    return dataclasses.replace(schedule, elapsed=schedule.elapsed + ~schedule.is_at_rest)
+
+
+def hold(schedule: AlphaSchedule, where: ArrayLike, value: ArrayLike) -> AlphaSchedule:
+    """Put the selected entries at rest at a value, whatever they were doing.
+
+    Args:
+        schedule: Arrays of shape [N, S].
+        where: True for entries that are set, broadcast to [N, S].
+        value: Where they rest, in [0, 1], broadcast to [N, S].
+
+    Raises:
+        ValueError: If a selected value is outside [0, 1].
+    """
+    shape = schedule.start.shape
+    chosen = np.broadcast_to(np.asarray(where, dtype=np.bool_), shape)
+    rest = np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
+    _check_amplitude("value", rest[chosen])
+    return AlphaSchedule(
+        start=np.where(chosen, rest, schedule.start),
+        target=np.where(chosen, rest, schedule.target),
+        num_steps=np.where(chosen, 0, schedule.num_steps),
+        elapsed=np.where(chosen, 0, schedule.elapsed),
+        curve=np.where(chosen, int(Curve.LINEAR), schedule.curve),
+    )
+
+
+# ── plain numbers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def to_dict(schedule: AlphaSchedule) -> dict[str, list[Any]]:
+    """Write the schedules as nested lists of Python numbers, which JSON keeps without loss."""
+    names = [field.name for field in dataclasses.fields(schedule)]
+    return {name: getattr(schedule, name).tolist() for name in names}
+
+
+def from_dict(values: Mapping[str, Any]) -> AlphaSchedule:
+    """Read what `to_dict` wrote. Nothing is filled in and nothing is ignored.
+
+    Args:
+        values: One nested list per field of `AlphaSchedule`, all of one shape, not empty.
+
+    Raises:
+        KeyError: If a field is missing.
+        ValueError: If there is an unknown key, or a field holds anything but numbers in its range.
+    """
+    names = [field.name for field in dataclasses.fields(AlphaSchedule)]
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise KeyError(f"`values` must have all keys {names}, got none for {missing}. Add them.")
+    unknown = [key for key in values if key not in names]
+    if unknown:
+        raise ValueError(f"`values` must have only keys {names}, got also {unknown}. Remove them.")
+    schedule = AlphaSchedule(
+        start=_read("start", values, "if").astype(np.float64),
+        target=_read("target", values, "if").astype(np.float64),
+        num_steps=_read("num_steps", values, "i").astype(np.int64),
+        elapsed=_read("elapsed", values, "i").astype(np.int64),
+        curve=_read("curve", values, "i").astype(np.int64),
+    )
+    shapes = {name: getattr(schedule, name).shape for name in names}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"`values` must have one shape, got {shapes}. Use lists of equal lengths.")
+    _check_amplitude("start", schedule.start)
+    _check_amplitude("target", schedule.target)
+    _check_count("num_steps", schedule.num_steps)
+    _check_count("elapsed", schedule.elapsed)
+    _check_curve(schedule.curve)
+    return schedule
+
+
+def _read(name: str, values: Mapping[str, Any], kinds: str) -> NDArray[Any]:
+    rule = "real numbers" if "f" in kinds else "integers"
+    try:
+        array = np.asarray(values[name])
+    except ValueError as error:
+        got = values[name]
+        message = f"`{name}` must be a full array of {rule}, got {got!r}. Even out its lists."
+        raise ValueError(message) from error
+    if array.size == 0 or array.dtype.kind not in kinds:
+        raise ValueError(f"`{name}` must hold {rule}, got {values[name]!r}. Use Python numbers.")
+    return array
+
+
+def _check_amplitude(name: str, values: NDArray[Any]) -> None:
+    outside = values[~((values >= 0.0) & (values <= 1.0))]  # written so that NaN is outside
+    if outside.size:
+        raise ValueError(f"`{name}` must be in [0, 1], got {outside.flat[0]}. Scale it.")
+
+
+def _check_count(name: str, values: NDArray[Any]) -> None:
+    outside = values[values < 0]
+    if outside.size:
+        raise ValueError(f"`{name}` must be at least 0, got {outside.flat[0]}. Use 0 for none.")
+
+
+def _check_curve(values: NDArray[Any]) -> None:
+    outside = values[(values < 0) | (values >= len(Curve))]
+    if outside.size:
+        known = ", ".join(f"{curve.value} {curve.name}" for curve in Curve)
+        raise ValueError(f"`curve` must be a Curve, got {outside.flat[0]}. Choose from: {known}.")
+
+
+# ── rows of any state ─────────────────────────────────────────────────────────────────────────────
+
+
+def take_rows(state: State, rows: Sequence[int] | IntArray | BoolArray) -> State:
+    """Copy some rows of a state, in the order given; a row may be taken more than once.
+
+    Args:
+        state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
+        rows: R row numbers, or a mask [N].
+
+    Returns:
+        The same dataclass with [R, …] arrays that share no memory with `state`.
+    """
+    index = _row_index(rows)
+    taken = {
+        name: value[index] if isinstance(value, np.ndarray) else take_rows(value, index)
+        for name, value in _row_fields(state)
+    }
+    return dataclasses.replace(state, **taken)
+
+
+def put_rows(state: State, rows: Sequence[int] | IntArray | BoolArray, source: State) -> State:
+    """Replace some rows of a state by the rows of another one.
+
+    Args:
+        state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
+        rows: R row numbers, or a mask [N] with R entries True.
+        source: The same dataclass with [R, …] arrays.
+
+    Raises:
+        ValueError: If `source` does not have exactly R rows of the right shape.
+    """
+    index = _row_index(rows)
+    merged: dict[str, Any] = {}
+    for (name, old), (_, new) in zip(_row_fields(state), _row_fields(source), strict=True):
+        if not isinstance(old, np.ndarray):
+            merged[name] = put_rows(old, index, new)
+            continue
+        merged[name] = old.copy()
+        if new.shape != old[index].shape:
+            raise ValueError(
+                f"`source` must have `{name}` of shape {old[index].shape}, got {new.shape}. "
+                "Give it one row per entry of `rows`."
+            )
+        merged[name][index] = new
+    return dataclasses.replace(state, **merged)
+
+
+def _row_index(rows: Sequence[int] | IntArray | BoolArray) -> NDArray[Any]:
+    index = np.atleast_1d(np.asarray(rows))
+    return index.astype(np.intp) if index.size == 0 and index.dtype != np.bool_ else index
+
+
+def _row_fields(state: DataclassInstance) -> list[tuple[str, Any]]:
+    pairs = [(field.name, getattr(state, field.name)) for field in dataclasses.fields(state)]
+    for name, value in pairs:
+        if not isinstance(value, np.ndarray) and not dataclasses.is_dataclass(value):
+            kind = type(value).__name__
+            raise TypeError(
+                f"`{name}` must be an array or a dataclass of arrays, got {kind}. "
+                "Keep what has no rows outside the state."
+            )
+    return pairs

@@ -1,0 +1,69 @@
+"""What a blueprint is, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch.nn import Module
+
+from kasmina_env.blend import Seed
+from kasmina_env.config import Operator
+from kasmina_env.layers import Layers
+from kasmina_env.registry import Registry
+
+Topology = Literal["image", "vector", "tokens"]
+Build = Callable[[Layers, int], Module]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A kind of seed.
+
+    Attributes:
+        name: Name in actions and observations.
+        build: ``(nn, channels) -> Module`` mapping features to their proposed change *delta*, shape kept.
+        topologies: Which features it accepts: "image" ``[B, C, H, W]``, "vector" ``[B, C]``, "tokens" ``[B, T, C]``.
+        initial: Parameters that start at a constant instead of their layer's default. A small one behind the last
+            layer keeps a newborn seed near identity; it must not be zero where nothing behind it can move (a zero
+            weight behind a norm and a ReLU never learns).
+        description: One line for people.
+    """
+
+    name: str
+    build: Build
+    topologies: tuple[Topology, ...]
+    initial: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
+
+
+BLUEPRINTS: Registry[Blueprint] = Registry("blueprint")
+
+
+def register_blueprint(
+    name: str,
+    *,
+    topologies: tuple[Topology, ...],
+    initial: Mapping[str, float] | None = None,
+) -> Callable[[Build], Build]:
+    """Register a builder ``(nn, channels) -> Module`` as a blueprint; its docstring's first line describes it.
+
+    Args:
+        name: New name; a duplicate raises ``ValueError``.
+        topologies: Which features it accepts.
+        initial: Parameter name to constant starting value.
+    """
+
+    def decorate(build: Build) -> Build:
+        description = (build.__doc__ or name).strip().splitlines()[0]
+        info = Blueprint(name, build, topologies, dict(initial or {}), description)
+        BLUEPRINTS.register(name, info)
+        return build
+
+    return decorate
+
+
+def build_seed(nn: Layers, blueprint: str, operator: Operator, channels: int) -> Seed:
+    """One seed from a namespace of layers: ordinary with `torch.nn`, wide with `kasmina_env.layers`."""
+    return Seed(nn, BLUEPRINTS.get(blueprint).build(nn, channels), operator, channels)

@@ -1,0 +1,192 @@
+"""The settings of an environment: one frozen, flat, validated table of plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from kasmina_env.alpha import Curve
+from kasmina_env.lifecycle import LifecycleRules
+from kasmina_env.registry import unknown_name_message
+
+
+class Operator(IntEnum):
+    """Blend operators. The value is the code used in states, actions and observations."""
+
+    ADD = 0
+    MULTIPLY = 1
+    GATE = 2
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Everything that defines the problem; plain JSON values only.
+
+    Attributes:
+        task: Registered task.
+        task_settings: Its keyword settings.
+        host: Registered host.
+        host_settings: Its keyword settings.
+        horizon: Steps of an episode.
+        batches_per_step: Minibatches each network trains on in a step.
+        batch_size: Samples of a minibatch.
+        optimizer: "adam" or "sgd".
+        learning_rate: Of the networks.
+        clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
+        blueprints: Menu of GERMINATE.
+        operators: Menu of GERMINATE: names of blend operators.
+        tempos: Menu of ramp lengths in steps.
+        prune_tempos: Menu of PRUNE; 0 removes at once.
+        targets: Menu of SET_ALPHA_TARGET; empty leaves the operation out.
+        curves: Menu of ramp shapes.
+        min_training_steps, min_prune_age, embargo_steps, min_contribution, instant: See `LifecycleRules`.
+        param_price: Score per doubling of the network by fossilized parameters.
+        rent_price: Reward per host's worth of extra compute over a whole episode.
+        operation_price: Reward per germination.
+        reward: Registered reward.
+        watch_samples: Samples of inner_valid measured every step; what the controller sees.
+        score_samples: Samples of outer_valid measured every step; the first and the last score use all of them.
+        success_score: Committed score from which an episode counts as a success.
+    """
+
+    task: str = "digits"
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
+    host: str = "cnn"
+    host_settings: Mapping[str, Any] = field(default_factory=dict)
+    horizon: int = 30
+    batches_per_step: int = 4
+    batch_size: int = 32
+    optimizer: str = "adam"
+    learning_rate: float = 0.02
+    clip_norm: float = 1.0
+    blueprints: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ("ADD", "MULTIPLY", "GATE")
+    tempos: tuple[int, ...] = (3, 5, 8)
+    prune_tempos: tuple[int, ...] = (0, 3)
+    targets: tuple[float, ...] = (0.5, 1.0)
+    curves: tuple[str, ...] = ("LINEAR",)
+    min_training_steps: int = 2
+    min_prune_age: int = 2
+    embargo_steps: int = 3
+    min_contribution: float | None = None
+    instant: bool = False
+    param_price: float = 0.02
+    rent_price: float = 0.002
+    operation_price: float = 0.002
+    reward: str = "score"
+    watch_samples: int = 128
+    score_samples: int = 128
+    success_score: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if not rule.holds(value):
+                raise ValueError(f"`{name}` must {rule.words}, got {value!r}. Change it.")
+
+    @property
+    def rules(self) -> LifecycleRules:
+        """The lifecycle's part of the settings."""
+        names = [f.name for f in dataclasses.fields(LifecycleRules)]
+        return LifecycleRules(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, as a check and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _at_least(minimum: int) -> Rule:
+    return Rule(lambda value: _is_int(value) and value >= minimum, f"be an integer of at least {minimum}")
+
+
+def _number(is_inside: Callable[[float], bool], words: str) -> Rule:
+    return Rule(lambda value: _is_number(value) and is_inside(value), f"be a number {words}")
+
+
+def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = False) -> Rule:
+    def holds(value: object) -> bool:
+        if not isinstance(value, tuple) or len(set(value)) != len(value):
+            return False
+        return (can_be_empty or len(value) > 0) and all(is_entry(v) for v in value)
+
+    return Rule(holds, f"be a menu of different {words}")
+
+
+OPERATOR_NAMES = tuple(Operator.__members__)
+CURVE_NAMES = tuple(Curve.__members__)
+_NAME = Rule(lambda value: isinstance(value, str) and value != "", "be a registered name")
+_SETTINGS = Rule(lambda value: isinstance(value, Mapping), "be a mapping of keyword settings")
+_PRICE = _number(lambda value: value >= 0, "of at least 0")
+_FLAG = Rule(lambda value: isinstance(value, bool), "be True or False")
+
+RULES: dict[str, Rule] = {
+    "task": _NAME,
+    "task_settings": _SETTINGS,
+    "host": _NAME,
+    "host_settings": _SETTINGS,
+    "horizon": _at_least(2),
+    "batches_per_step": _at_least(1),
+    "batch_size": _at_least(1),
+    "optimizer": Rule(lambda value: value in ("adam", "sgd"), "be 'adam' or 'sgd'"),
+    "learning_rate": _number(lambda value: value > 0, "above 0"),
+    "clip_norm": _PRICE,
+    "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),
+    "operators": _menu(lambda value: value in OPERATOR_NAMES, f"names in {OPERATOR_NAMES}"),
+    "tempos": _menu(lambda value: _is_int(value) and value >= 1, "integers of at least 1"),
+    "prune_tempos": _menu(lambda value: _is_int(value) and value >= 0, "integers of at least 0"),
+    "targets": _menu(lambda v: _is_number(v) and 0 < v <= 1, "numbers in (0, 1]", True),
+    "curves": _menu(lambda value: value in CURVE_NAMES, f"names in {CURVE_NAMES}"),
+    "min_training_steps": _at_least(0),
+    "min_prune_age": _at_least(0),
+    "embargo_steps": _at_least(0),
+    "min_contribution": Rule(lambda value: value is None or _is_number(value), "be a number, or None for no minimum"),
+    "instant": _FLAG,
+    "param_price": _PRICE,
+    "rent_price": _PRICE,
+    "operation_price": _PRICE,
+    "reward": _NAME,
+    "watch_samples": _at_least(1),
+    "score_samples": _at_least(1),
+    "success_score": _number(lambda value: True, ""),
+}
+
+
+def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvConfig:
+    """Settings of a preset with some of them overridden.
+
+    Lists become tuples, so settings may come from JSON. Nested settings are merged key by key.
+
+    Raises:
+        ValueError: If a key is unknown (the message names the nearest one) or a value breaks its rule.
+    """
+    merged = dict(base)
+    for key, value in overrides.items():
+        if key not in RULES:
+            raise ValueError(unknown_name_message("setting", key, tuple(RULES)))
+        is_nested = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = {**merged[key], **value} if is_nested else value
+    return EnvConfig(**{key: _freeze(value) for key, value in merged.items()})
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return {key: _freeze(entry) for key, entry in value.items()}
+    return value

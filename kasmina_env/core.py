@@ -1,0 +1,342 @@
+"""The decision problem without any interface: N episodes side by side, reset and stepped together.
+
+`kasmina_env.env` and `kasmina_env.vector_env` only translate this to Gymnasium; one environment is N = 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kasmina_env.actions import ActionTable, factored_mask, flat_mask, make_action_table
+from kasmina_env.alpha import BoolArray, FloatArray, IntArray, put_rows, take_rows
+from kasmina_env.blueprints import BLUEPRINTS
+from kasmina_env.config import EnvConfig, Operator
+from kasmina_env.hosts import HOSTS
+from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
+from kasmina_env.observation import Float32Array, make_observation_table, observe
+from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.reward import REWARDS, Step, fossil_growth, rent, score
+from kasmina_env.tasks import TASKS, Split
+from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view
+
+MAX_SEED = 2**31
+_NO_RESET = "`reset` must be called before anything else, got no reset yet. Call it."
+
+
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What one step gave. N networks."""
+
+    reward: FloatArray  # [N]
+    terms: dict[str, FloatArray]  # each [N], their sum is the reward
+    is_over: BoolArray  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class CoreSnapshot:
+    """Episodes with everything their future depends on."""
+
+    networks: Snapshot
+    view: View
+    test_accuracy: FloatArray
+    seeders: tuple[np.random.Generator, ...]
+
+
+class Core:
+    """N episodes of one problem.
+
+    Args:
+        config: The problem.
+        num_networks: N.
+        device: Where the networks train.
+        dtype: Floating-point type of the networks.
+    """
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_networks: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config
+        self.num_networks = num_networks
+        self.device, self.dtype = torch.device(device), dtype
+        self.host = HOSTS.get(config.host)(**config.host_settings)
+        task = TASKS.get(config.task)(**config.task_settings)
+        if task.input_shape != self.host.input_shape:
+            raise ValueError(
+                f"`host_settings` must fit samples of shape {task.input_shape}, got a host for "
+                f"{self.host.input_shape}. Change the host's settings or the task's."
+            )
+        for name in config.blueprints:
+            _check_blueprint(name, self.host.topology)
+        self.data = {name: split.to(self.device, dtype) for name, split in task.splits.items()}
+        self.watched = _head(self.data["inner_valid"], config.watch_samples, "watch_samples")
+        self.scored = _head(self.data["outer_valid"], config.score_samples, "score_samples")
+        self.slot_names = tuple(slot.name for slot in self.host.slots)
+        self.num_slots = len(self.slot_names)
+        self.actions: ActionTable = make_action_table(config, self.slot_names)
+        self.observations = make_observation_table(config, self.slot_names)
+        self.costs = measure_costs(self.host, config.blueprints, tuple(Operator))
+        self.reward = REWARDS.get(config.reward)
+        self._optimizer = Optimizer(
+            config.optimizer,  # type: ignore[arg-type]
+            learning_rate=config.learning_rate,
+            clip_norm=config.clip_norm,
+        )
+        self.seeders = [np.random.default_rng(i) for i in range(num_networks)]
+        self._population: Population | None = None
+        self._view: View | None = None
+        self.test_accuracy = np.zeros(num_networks)  # [N] of the committed network, at the end
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether there are episodes."""
+        return self._view is not None
+
+    @property
+    def population(self) -> Population:
+        """The networks; a ``RuntimeError`` before the first reset."""
+        if self._population is None:
+            raise RuntimeError(_NO_RESET)
+        return self._population
+
+    @property
+    def view(self) -> View:
+        """Everything known about the networks; a ``RuntimeError`` before the first reset."""
+        if self._view is None:
+            raise RuntimeError(_NO_RESET)
+        return self._view
+
+    # ── episodes ─────────────────────────────────────────────────────────────────────────────
+
+    def reset(self, rows: IntArray) -> None:
+        """Start a new episode in the given rows, from a seed each row's seeder draws."""
+        rng_seeds = np.array([self.seeders[row].integers(MAX_SEED) for row in rows])
+        with _own_modes(self.device):
+            if self._population is None:
+                seeds = np.zeros(self.num_networks, dtype=np.int64)
+                seeds[rows] = rng_seeds
+                self._population = Population(self.host, seeds.tolist(), self._optimizer, self.device, self.dtype)
+                fresh = self._first_view(np.arange(self.num_networks), seeds)
+                self._view = fresh
+                return
+            self.population.reset_rows(rows, rng_seeds.tolist())
+            fresh = self._first_view(rows, rng_seeds)
+        self._view = put_rows(self.view, rows, fresh)
+        self.test_accuracy[rows] = 0.0
+
+    def _first_view(self, rows: IntArray, rng_seeds: IntArray) -> View:
+        alpha = np.zeros((self.num_networks, self.num_slots))
+        inner = self.population.evaluate(self.watched, alpha, rows=rows)
+        outer = self.population.evaluate(self.data["outer_valid"], alpha, rows=rows)
+        inner_loss, accuracy, _, quality = _to_numpy([t[0] for t in (*inner, *outer)])
+        return first_view(rng_seeds, self.num_slots, self.config.horizon, inner_loss, accuracy, quality)
+
+    def step(self, actions: IntArray) -> StepResult:
+        """One decision for every network: carry it out, train, measure, pay.
+
+        Args:
+            actions: Flat actions ``[N]``; one that is not legal, or -1, counts as WAIT and is reported.
+        """
+        before, config = self.view, self.config
+        commands = take_rows(self.actions.commands, np.maximum(actions, 0))
+        lifecycle, is_legal = apply(before.lifecycle, commands, before.facts, config.rules)
+        lifecycle = tick(lifecycle, config.rules)
+        with _own_modes(self.device):
+            self._grow(before.lifecycle, lifecycle)
+            measured = self._train_and_measure(lifecycle)
+            after = next_view(
+                before,
+                lifecycle,
+                measured,
+                self.costs,
+                actions=actions,
+                op=commands.op,
+                is_legal=is_legal & (actions >= 0),
+            )
+            is_over = after.is_over
+            growth = fossil_growth(after, self.costs)
+            quality = self._final_quality(after, is_over)
+        after = dataclasses.replace(
+            after,
+            quality=quality,
+            score=score(quality, growth, config),
+            rent_paid=before.rent_paid + rent(after, self.costs, config),
+        )
+        self._view = after
+        step = Step(before, after, is_over, self.costs, config)
+        terms = {name: term.value(step) for name, term in self.reward.terms.items()}
+        return StepResult(np.sum(list(terms.values()), axis=0), terms, is_over)
+
+    def _grow(self, before: LifecycleState, after: LifecycleState) -> None:
+        """Make the networks follow the lifecycle."""
+        removed = before.has_seed & ~after.has_seed
+        connected = (before.stage == Stage.TRAINING) & after.is_live
+        for slot in range(self.num_slots):
+            if removed[:, slot].any():
+                self.population.remove(np.flatnonzero(removed[:, slot]), slot)
+            if connected[:, slot].any():
+                self.population.connect(np.flatnonzero(connected[:, slot]), slot)
+        born = ~before.has_seed & after.has_seed
+        kinds: dict[tuple[int, int, int, bool], list[int]] = {}
+        for row, slot in np.argwhere(born):
+            blueprint, operator = after.blueprint[row, slot], after.operator[row, slot]
+            in_training = bool(after.stage[row, slot] == Stage.TRAINING)
+            key = (int(slot), int(blueprint), int(operator), in_training)
+            kinds.setdefault(key, []).append(int(row))
+        for (slot, blueprint, operator, in_training), rows in kinds.items():
+            name = self.config.blueprints[blueprint]
+            self.population.germinate(rows, slot, name, Operator(operator), in_training)
+
+    def _train_and_measure(self, lifecycle: LifecycleState) -> Measurement:
+        config, alpha = self.config, lifecycle.alpha.value
+        x, y = self.population.draw_minibatches(self.data["train"], config.batches_per_step, config.batch_size)
+        train_loss, health = self.population.train(x, y, alpha)
+        can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
+        slots = np.flatnonzero(can_switch_off.any(axis=0))
+        off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)
+        off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
+        inner_loss, inner_accuracy = self.population.evaluate(self.watched, alpha, off)
+        outer_loss, quality = self.population.evaluate(self.scored, alpha)
+        figures = _to_numpy(
+            [
+                train_loss,
+                health.host_norm,
+                health.seed_norm,
+                health.vanishing,
+                health.exploding,
+                inner_loss[0],
+                inner_accuracy,
+                outer_loss[0],
+                quality[0],
+            ]
+        )
+        accuracy = figures[6]  # [1 + slots, N]
+        contribution = np.zeros(alpha.shape)
+        contribution[:, slots] = (accuracy[0] - accuracy[1:]).T
+        return Measurement(
+            train_loss=figures[0],
+            host_gradient_norm=figures[1],
+            seed_gradient_norm=figures[2],
+            vanishing=figures[3],
+            exploding=figures[4],
+            inner_loss=figures[5],
+            inner_accuracy=accuracy[0],
+            contribution=np.where(can_switch_off, contribution, 0.0),
+            has_contribution=can_switch_off,
+            outer_loss=figures[7],
+            quality=figures[8],
+        )
+
+    def _final_quality(self, view: View, is_over: BoolArray) -> FloatArray:
+        """Quality, where an episode is over that of the committed network on all of outer_valid."""
+        quality = view.quality.copy()
+        rows = np.flatnonzero(is_over)
+        if len(rows):
+            off = self._uncommitted(view)[None]
+            alpha = view.lifecycle.alpha.value
+            scored, tested = (
+                self.population.evaluate(self.data[name], alpha, off, rows)[1][0] for name in ("outer_valid", "test")
+            )
+            quality[rows], self.test_accuracy[rows] = _to_numpy([scored, tested])
+        return quality
+
+    @staticmethod
+    def _uncommitted(view: View) -> BoolArray:
+        return np.asarray(view.lifecycle.has_seed & (view.lifecycle.stage != Stage.FOSSILIZED))
+
+    def committed_growth(self) -> FloatArray:
+        """Parameters of fossilized seeds over those of the host, ``[N]``."""
+        return fossil_growth(self.view, self.costs)
+
+    def operator_name(self, row: int, slot: int) -> str:
+        """Name of the blend operator of a seed."""
+        return Operator(int(self.view.lifecycle.operator[row, slot])).name
+
+    # ── what is seen ─────────────────────────────────────────────────────────────────────────
+
+    def observe(self) -> Float32Array:
+        """Observations ``[N, F]``."""
+        return observe(self.observations, self.view, self.costs, self.config)
+
+    def action_masks(self) -> BoolArray:
+        """Exact masks of the flat actions ``[N, A]``."""
+        view = self.view
+        return flat_mask(self.actions, view.lifecycle, view.facts, self.config)
+
+    def factored_masks(self) -> BoolArray:
+        """Marginal masks of the factored actions' heads ``[N, sum(num_choices)]``."""
+        return factored_mask(self.actions, self.action_masks())
+
+    # ── whole episodes as values ─────────────────────────────────────────────────────────────
+
+    def snapshot(self, rows: Sequence[int] | IntArray) -> CoreSnapshot:
+        """Copy episodes with everything their future depends on."""
+        with _own_modes(self.device):
+            networks = self.population.snapshot(rows)
+        return CoreSnapshot(
+            networks,
+            take_rows(self.view, rows),
+            self.test_accuracy[np.asarray(rows)],
+            tuple(deepcopy(self.seeders[row]) for row in rows),
+        )
+
+    def restore(self, saved: CoreSnapshot, rows: Sequence[int] | IntArray) -> None:
+        """Overwrite episodes by those of a snapshot, in order."""
+        with _own_modes(self.device):
+            self.population.restore(saved.networks, rows)
+        self._view = put_rows(self.view, rows, saved.view)
+        self.test_accuracy[np.asarray(rows)] = saved.test_accuracy
+        for row, seeder in zip(rows, saved.seeders, strict=True):
+            # in place: a shell may hold the same generator
+            self.seeders[row].bit_generator.state = seeder.bit_generator.state
+
+    def reseed(self, rows: IntArray, rng_seeds: Sequence[int]) -> None:
+        """Give episodes new random streams from here on."""
+        self.population.reseed(rows, rng_seeds)
+        for row, seed in zip(rows, rng_seeds, strict=True):
+            self.seeders[row] = np.random.default_rng(seed)
+
+    def network(self, row: int, committed: bool = False) -> GrownNetwork:
+        """One network as an ordinary module, with all its seeds or only those it keeps."""
+        lifecycle = self.view.lifecycle
+        keep = ~self._uncommitted(self.view)[row] if committed else None
+        with _own_modes(self.device):
+            return self.population.network(row, lifecycle.alpha.value[row], keep)
+
+
+def _check_blueprint(name: str, topology: str) -> None:
+    if topology not in BLUEPRINTS.get(name).topologies:
+        fitting = [n for n in BLUEPRINTS if topology in BLUEPRINTS.get(n).topologies]
+        raise ValueError(
+            f"`blueprints` must accept {topology} features, got {name!r}. Choose from {', '.join(fitting)}."
+        )
+
+
+def _head(split: Split, size: int, setting: str) -> Split:
+    if size > len(split):
+        raise ValueError(f"`{setting}` must be at most {len(split)}, got {size}. Ask for fewer.")
+    return Split(split.x[:size], split.y[:size])
+
+
+def _to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:
+    """Bring figures from the device in one transfer."""
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors]).double().cpu().numpy()
+    parts = np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1])
+    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+
+@contextmanager
+def _own_modes(device: torch.device) -> Iterator[None]:
+    """Whatever modes the caller is in, networks train with gradients and in their own precision."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield

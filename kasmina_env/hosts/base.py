@@ -1,0 +1,78 @@
+"""What a host is, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+from torch.nn import Module, ModuleList
+
+from kasmina_env.blueprints.base import Topology
+from kasmina_env.layers import Layers
+from kasmina_env.registry import Registry
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a host where at most one seed lives.
+
+    Attributes:
+        name: Readable name, unique in its host.
+        channels: C of the features there.
+        positions: Places per sample at which a seed's weights are applied (H*W for images, T for tokens, 1 for vectors).
+    """
+
+    name: str
+    channels: int
+    positions: int
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A recipe for a network cut into segments, with a slot between each segment and the next.
+
+    ``build(nn)`` returns ``len(slots) + 1`` segments. Segment i maps features to ``[B, C_i, ...]``, where slot i keeps
+    the shape; the last one returns logits ``[B, num_classes]``. Built from `kasmina_env.layers` the same segments are N
+    networks wide.
+    """
+
+    @property
+    def topology(self) -> Topology: ...
+    @property
+    def slots(self) -> tuple[Slot, ...]: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, channels first."""
+        ...
+
+    def build(self, nn: Layers) -> Sequence[Module]: ...
+
+
+HOSTS: Registry[Callable[..., Host]] = Registry("host")
+HostT = TypeVar("HostT", bound=Callable[..., Any])
+
+
+def register_host(name: str) -> Callable[[HostT], HostT]:
+    """Register a class (or function) that makes a `Host` from keyword settings; a duplicate name raises."""
+
+    def decorate(make: HostT) -> HostT:
+        HOSTS.register(name, make)
+        return make
+
+    return decorate
+
+
+class SegmentedNetwork(Module):
+    """Segments with something (a seed, or nothing) called on the features between them."""
+
+    def __init__(self, segments: Sequence[Module]) -> None:
+        super().__init__()
+        self.segments = ModuleList(segments)
+
+    def forward(self, x: Tensor, slots: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        for segment, slot in zip(self.segments, slots, strict=False):
+            x = slot(segment(x))
+        logits: Tensor = self.segments[-1](x)
+        return logits

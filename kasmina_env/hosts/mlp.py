@@ -1,0 +1,50 @@
+"""A multilayer perceptron, meant to be too narrow for its job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn import Module
+
+from kasmina_env.blueprints.base import Topology
+from kasmina_env.hosts.base import Slot, register_host
+from kasmina_env.layers import Layers
+
+
+@register_host("mlp")
+@dataclass(frozen=True)
+class MLPHost:
+    """Layers of linear map and ReLU, a slot after each, and a linear head.
+
+    Attributes:
+        in_features, num_classes: Of the data.
+        width: Features of each hidden layer.
+        depth: Number of hidden layers.
+    """
+
+    in_features: int = 2
+    num_classes: int = 3
+    width: int = 8
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("in_features", "num_classes", "width", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Use a positive integer.")
+
+    @property
+    def topology(self) -> Topology:
+        return "vector"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return tuple(Slot(f"layer{i}", self.width, 1) for i in range(self.depth))
+
+    def build(self, nn: Layers) -> list[Module]:
+        sizes = [self.in_features] + [self.width] * self.depth
+        segments = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        return [*segments, nn.Linear(self.width, self.num_classes)]

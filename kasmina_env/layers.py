@@ -1,0 +1,204 @@
+"""Layers that hold N networks side by side, under the names and signatures of ``torch.nn``.
+
+N networks travel as one wide network whose channels fall into N groups that never mix: images as
+``[B, N*C, H, W]``, vectors as ``[B, N*C]``, tokens as ``[B, T, N*C]``. A grouped convolution, a GroupNorm with N times
+the groups and a batched matmul are then *exactly* N independent networks in one kernel each.
+
+Hosts and blueprints are written once, against a namespace argument ``nn``: given this module they build the wide
+network, given ``torch.nn`` they build the ordinary network a user takes home, with the same parameter names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import (
+    GELU,
+    AdaptiveAvgPool2d,
+    Flatten,
+    MaxPool2d,
+    Module,
+    Parameter,
+    ReLU,
+    Sequential,
+)
+
+__all__ = [
+    "GELU",
+    "AdaptiveAvgPool2d",
+    "Conv2d",
+    "Flatten",
+    "GroupNorm",
+    "LayerNorm",
+    "Layers",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "Sequential",
+    "merge_networks",
+    "split_networks",
+    "widen",
+]
+
+Layer = Callable[..., Module]
+
+
+class Layers(Protocol):
+    """The namespace hosts and blueprints build from: this module (wide) or ``torch.nn`` (ordinary)."""
+
+    @property
+    def Conv2d(self) -> Layer: ...
+    @property
+    def Linear(self) -> Layer: ...
+    @property
+    def GroupNorm(self) -> Layer: ...
+    @property
+    def LayerNorm(self) -> Layer: ...
+    @property
+    def ReLU(self) -> Layer: ...
+    @property
+    def GELU(self) -> Layer: ...
+    @property
+    def MaxPool2d(self) -> Layer: ...
+    @property
+    def AdaptiveAvgPool2d(self) -> Layer: ...
+    @property
+    def Flatten(self) -> Layer: ...
+    @property
+    def Sequential(self) -> Layer: ...
+
+
+def split_networks(x: Tensor, num_networks: int) -> Tensor:
+    """View wide features with the networks on their own axis: ``[..., N, C]`` with channels last.
+
+    Args:
+        x: ``[B, N*C, H, W]`` (in channels_last order), ``[B, N*C]`` or ``[B, T, N*C]``.
+        num_networks: N.
+    """
+    channels_last = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+    return channels_last.unflatten(-1, (num_networks, -1))
+
+
+def merge_networks(x: Tensor) -> Tensor:
+    """Undo `split_networks`: ``[B, H, W, N, C]`` to ``[B, N*C, H, W]``, ``[..., N, C]`` to ``[..., N*C]``."""
+    wide = x.flatten(-2)
+    return wide.permute(0, 3, 1, 2) if wide.ndim == 4 and x.ndim == 5 else wide
+
+
+def widen(x: Tensor) -> Tensor:
+    """Lay per-network samples side by side: ``[B, N, C, H, W]`` to ``[B, N*C, H, W]`` in channels_last memory,
+    ``[B, N, C]`` to ``[B, N*C]``. Images are laid out here, once, and never converted in a forward.
+    """
+    if x.ndim == 5:
+        return x.permute(0, 3, 4, 1, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
+    return x.flatten(1)
+
+
+class _Wide(Module):
+    """Parameters ``[N, ...]`` and, for each, the bounds of its uniform initialisation (equal bounds: a constant)."""
+
+    bounds: dict[str, tuple[float, float]]
+    weight: Parameter
+
+    def _declare(self, name: str, shape: tuple[int, ...], low: float, high: float) -> None:
+        setattr(self, name, Parameter(torch.empty(1, *shape)))
+        self.bounds[name] = (low, high)
+
+
+class Linear(_Wide):
+    """N linear maps as one batched matmul, ``[..., N*in_features]`` to ``[..., N*out_features]``."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.bounds = {}
+        bound = 1 / math.sqrt(in_features)
+        self._declare("weight", (out_features, in_features), -bound, bound)
+        self.bias: Parameter | None = None
+        if bias:
+            self._declare("bias", (out_features,), -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        num_networks, out_features, in_features = self.weight.shape
+        rows = x.reshape(-1, num_networks, in_features).transpose(0, 1)  # [N, M, in]
+        weight = self.weight.transpose(1, 2)
+        if self.bias is None:
+            out = torch.bmm(rows, weight)
+        else:
+            out = torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
+        return out.transpose(0, 1).reshape(*x.shape[:-1], num_networks * out_features)
+
+
+class Conv2d(_Wide):
+    """N convolutions as one grouped convolution, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.bounds = {}
+        self.stride, self.padding, self.groups = stride, padding, groups
+        fan_in = in_channels // groups * kernel_size**2
+        bound = 1 / math.sqrt(fan_in)
+        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
+        self._declare("weight", shape, -bound, bound)
+        self.bias: Parameter | None = None
+        if bias:
+            self._declare("bias", (out_channels,), -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.weight.shape[0] * self.groups
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=groups)
+
+
+class GroupNorm(_Wide):
+    """N group normalisations (Wu & He 2018) as one with N times the groups, on ``[B, N*C, ...]``."""
+
+    bias: Parameter
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.bounds = {}
+        self.num_groups, self.eps = num_groups, eps
+        self._declare("weight", (num_channels,), 1.0, 1.0)
+        self._declare("bias", (num_channels,), 0.0, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.weight.shape[0] * self.num_groups
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # PyTorch 2.13 on the CPU crashes (segmentation fault) in the fused backward when x is channels_last and
+            # only weight and bias want gradients, which is a seed in TRAINING that starts with a norm.
+            shape = (1, -1, *[1] * (x.ndim - 2))
+            return torch.addcmul(bias.view(shape), F.group_norm(x, groups, eps=self.eps), weight.view(shape))
+        return F.group_norm(x, groups, weight, bias, self.eps)
+
+
+class LayerNorm(_Wide):
+    """N layer normalisations (Ba et al. 2016) over the channels of each network, on ``[..., N*C]``."""
+
+    bias: Parameter
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.bounds = {}
+        self.eps = eps
+        self._declare("weight", (normalized_shape,), 1.0, 1.0)
+        self._declare("bias", (normalized_shape,), 0.0, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        num_networks, channels = self.weight.shape
+        normed = F.layer_norm(x.unflatten(-1, (num_networks, channels)), (channels,), eps=self.eps)
+        return (normed * self.weight + self.bias).flatten(-2)

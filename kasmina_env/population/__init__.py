@@ -1,0 +1,9 @@
+"""The engine: N networks that train and grow side by side as one wide network."""
+
+from kasmina_env.population.export import GrownNetwork
+from kasmina_env.population.optim import Optimizer
+from kasmina_env.population.population import Population
+from kasmina_env.population.rows import Snapshot
+from kasmina_env.population.train import GradientHealth
+
+__all__ = ["GradientHealth", "GrownNetwork", "Optimizer", "Population", "Snapshot"]

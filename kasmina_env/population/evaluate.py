@@ -1,0 +1,143 @@
+"""Evaluation of all networks, under any number of on/off settings of their seeds, in one fused forward.
+
+Settings that agree on the first slots share that part of the forward: streams are stacked along the batch axis and split
+where the settings first differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.population.forward import slot_function
+from kasmina_env.population.plan import make_plan
+from kasmina_env.population.stack import Stack
+from kasmina_env.population.state import Cell, Cells, Kind, Setting
+from kasmina_env.tasks import Split, classify
+
+BoolArray = NDArray[np.bool_]
+CHUNK = 64  # samples of one stream at a time: what fits the cache is faster
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One way through a slot: which stream it comes from, and whether the slot's seeds are on there."""
+
+    parent: int
+    is_on: bool | Tensor  # for all networks, or [N] where networks differ
+
+
+def plan_streams(off: BoolArray, has_seed: BoolArray) -> tuple[list[list[Stream]], list[int]]:
+    """Fold settings into streams that split where settings first differ.
+
+    Args:
+        off: Seeds switched off, ``[M, N, S]``.
+        has_seed: Where there is anything to switch, ``[N, S]``.
+
+    Returns:
+        For each slot its streams, and for each setting the last slot's stream that computes it.
+    """
+    num_settings, _, num_slots = off.shape
+    stream_of = [0] * num_settings
+    levels: list[list[Stream]] = []
+    for slot in range(num_slots):
+        level: list[Stream] = []
+        seen: dict[tuple[int, bytes], int] = {}
+        for setting in range(num_settings):
+            off_here = off[setting, :, slot] & has_seed[:, slot]
+            key = (stream_of[setting], off_here.tobytes())
+            if key not in seen:
+                seen[key] = len(level)
+                is_mixed = off_here.any() and (off_here != has_seed[:, slot]).any()
+                is_on = torch.from_numpy(~off_here) if is_mixed else not off_here.any()
+                level.append(Stream(stream_of[setting], is_on))
+            stream_of[setting] = seen[key]
+        levels.append(level)
+    return levels, stream_of
+
+
+def _branch(
+    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], num_networks: int, batch: int
+) -> Callable[[Tensor], Tensor]:
+    """A slot that takes the parents' features, stacked along the batch, to its streams'."""
+    needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
+
+    def run(x: Tensor) -> Tensor:
+        parents = x.split(batch)
+        if len(needed) == len(parents):
+            blended = dict(zip(needed, slot(x).split(batch), strict=True))
+        elif needed:
+            joined = torch.cat([parents[p] for p in needed])
+            blended = dict(zip(needed, slot(joined).split(batch), strict=True))
+        parts = []
+        for stream in streams:
+            if stream.is_on is False:
+                parts.append(parents[stream.parent])
+            elif stream.is_on is True:
+                parts.append(blended[stream.parent])
+            else:
+                on = stream.is_on.to(x.device).unsqueeze(1)  # [N, 1]
+                pair = (blended[stream.parent], parents[stream.parent])
+                parts.append(_select(on, *pair, num_networks))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return run
+
+
+def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
+    split_yes, split_no = (split_networks(x, num_networks) for x in (yes, no))
+    return merge_networks(torch.where(on, split_yes, split_no))
+
+
+def _views(setting: Setting, kind: Kind, cell: Cell) -> list[Tensor]:
+    template = setting.seed_template(kind.slot, kind.blueprint, kind.operator)
+    return template.unflatten(cell.weights.parameters)
+
+
+@torch.no_grad()
+def evaluate(
+    setting: Setting, hosts: Stack, cells: Cells, data: Split, alpha: Tensor, off: BoolArray
+) -> tuple[Tensor, Tensor]:
+    """Mean loss and quality of every network under every setting, on data that all networks share.
+
+    Args:
+        setting: Of the population.
+        hosts: Stack of N.
+        cells: Their seeds; those in TRAINING change nothing.
+        data: n samples.
+        alpha: Amplitudes ``[N, S]`` on the device.
+        off: Seeds switched off, ``[M, N, S]``.
+
+    Returns:
+        Loss ``[M, N]`` and quality ``[M, N]``, on the device.
+    """
+    num_networks = setting.num_networks
+    plan = make_plan(setting, cells, alpha, partial(_views, setting), with_training=False)
+    has_seed = np.zeros(off.shape[1:], dtype=bool)
+    for kind, cell in cells.items():
+        has_seed[cell.rows, kind.slot] = not kind.in_training
+    levels, stream_of = plan_streams(off, has_seed)
+    num_streams = len(levels[-1]) if levels else 1
+    totals = hosts.parameters.new_zeros(2, num_streams, num_networks)
+    parameters = setting.host_template.unflatten(hosts.parameters)
+    for start in range(0, len(data), CHUNK):
+        x, y = data.x[start : start + CHUNK], data.y[start : start + CHUNK]
+        slots = [
+            _branch(slot_function(here, num_networks), streams, num_networks, len(y))
+            for here, streams in zip(plan, levels, strict=True)
+        ]
+        wide = widen(x.unsqueeze(1).expand(-1, num_networks, *x.shape[1:]))
+        logits = setting.host_template.call(parameters, wide, slots)
+        logits = logits.unflatten(1, (num_networks, -1))
+        labels = y.repeat(num_streams).unsqueeze(1).expand(-1, num_networks)
+        for total, part in zip(totals, classify(logits, labels), strict=True):
+            total += part.unflatten(0, (num_streams, -1)).sum(dim=1)
+    loss, quality = totals[:, stream_of] / len(data)
+    return loss, quality

@@ -1,0 +1,100 @@
+"""One generic registry, for blueprints, hosts, tasks, rewards and whatever a user adds.
+
+A registry maps a name to a frozen dataclass that says everything there is to know about the thing
+registered. A family of things wraps `Registry.decorator` in a decorator of its own, so that adding
+a member takes one file and one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+InfoT = TypeVar("InfoT")
+ObjectT = TypeVar("ObjectT")
+
+
+def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say in one sentence which names of `kind` exist, and which one was probably meant."""
+    names = list(known)
+    if not names:
+        return f"`{kind}` must be a registered name, got {name!r}. None is registered yet."
+    message = f"`{kind}` must be one of {', '.join(names)}, got {name!r}."
+    by_folded_name = {known_name.casefold(): known_name for known_name in names}
+    nearest = difflib.get_close_matches(str(name).casefold(), by_folded_name, n=1)
+    return f"{message} Did you mean {by_folded_name[nearest[0]]!r}?" if nearest else message
+
+
+class UnknownNameError(KeyError):
+    """A name that is in no registry of its kind; its text lists the names that are."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        # Not the finished message: an exception is pickled as its class and these arguments.
+        super().__init__(kind, name, tuple(known))
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, in quotes.
+        return unknown_name_message(*self.args)
+
+
+class Registry(Generic[InfoT]):
+    """Names of one kind of thing, in the order in which they were registered.
+
+    Iteration gives the names, as with a dict.
+
+    Args:
+        kind: what is registered here, as the user's argument is called; error messages name it.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._infos: dict[str, InfoT] = {}
+
+    def register(self, name: str, info: InfoT) -> None:
+        """Add `info` under `name`.
+
+        Raises:
+            ValueError: if the name is taken. Nothing is ever replaced, so a name means one thing
+                all over a program.
+        """
+        if name in self._infos:
+            raise ValueError(f"`{self.kind}` must have a new name, got {name!r} a second time. Choose another name.")
+        self._infos[name] = info
+
+    def decorator(self, name: str, info_fn: Callable[[ObjectT], InfoT]) -> Callable[[ObjectT], ObjectT]:
+        """A decorator that registers what it decorates and leaves it as it is.
+
+        Args:
+            name: the name to register.
+            info_fn: makes the info from the decorated function or class.
+        """
+
+        def decorate(decorated: ObjectT) -> ObjectT:
+            self.register(name, info_fn(decorated))
+            return decorated
+
+        return decorate
+
+    def get(self, name: str) -> InfoT:
+        """The info registered under `name`.
+
+        Raises:
+            UnknownNameError: if there is none.
+        """
+        if name not in self._infos:
+            raise UnknownNameError(self.kind, name, self._infos)
+        return self._infos[name]
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of registration."""
+        return tuple(self._infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)

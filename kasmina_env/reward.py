@@ -1,0 +1,152 @@
+"""Rewards as tables of named terms; the default is the score, differenced.
+
+    score(network) = quality on outer_valid - param_price * log2(1 + fossilized parameters / host parameters)
+
+The last score of an episode is that of the committed network, so the undiscounted sum of ``score_change`` is final committed
+score minus first score, whatever the policy did. What remains are real costs, all of them at most 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kasmina_env.alpha import BoolArray, FloatArray
+from kasmina_env.config import EnvConfig
+from kasmina_env.lifecycle import Op, Stage
+from kasmina_env.registry import Registry
+from kasmina_env.view import Costs, View
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a reward may look at: the views around one step."""
+
+    before: View
+    after: View
+    is_over: BoolArray  # [N] the episode ended with this step
+    costs: Costs
+    config: EnvConfig
+
+
+@dataclass(frozen=True)
+class Term:
+    """A named part of a reward.
+
+    Attributes:
+        value: Step to ``[N]``.
+        meaning: One sentence for people.
+    """
+
+    value: Callable[[Step], FloatArray]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward by name: its terms sum to it."""
+
+    description: str
+    terms: Mapping[str, Term]
+
+
+def fossil_growth(view: View, costs: Costs) -> FloatArray:
+    """Parameters of fossilized seeds over those of the host, ``[N]``."""
+    parameters = costs.of_seeds(costs.seed_parameters, view.lifecycle)
+    is_fossil = view.lifecycle.stage == Stage.FOSSILIZED
+    return np.asarray((parameters * is_fossil).sum(axis=1) / costs.host_parameters)
+
+
+def param_growth(view: View, costs: Costs) -> FloatArray:
+    """Parameters of all seeds over those of the host, ``[N]``."""
+    parameters = costs.of_seeds(costs.seed_parameters, view.lifecycle)
+    return np.asarray(parameters.sum(axis=1) / costs.host_parameters)
+
+
+def compute_growth(view: View, costs: Costs) -> FloatArray:
+    """Compute of all seeds (TRAINING and FOSSILIZED included: they run) over that of the host, ``[N]``."""
+    compute = costs.of_seeds(costs.seed_compute, view.lifecycle)
+    return np.asarray(compute.sum(axis=1) / costs.host_compute)
+
+
+def score(quality: FloatArray, growth: FloatArray, config: EnvConfig) -> FloatArray:
+    """Quality minus the price of the parameters bought, ``[N]``."""
+    return np.asarray(quality - config.param_price * np.log2(1 + growth))
+
+
+def rent(view: View, costs: Costs, config: EnvConfig) -> FloatArray:
+    """Rent of one step, at least 0: ``[N]``."""
+    return np.asarray(config.rent_price * compute_growth(view, costs) / config.horizon)
+
+
+def _operations(step: Step) -> FloatArray:
+    is_germinated = (step.after.last_op == Op.GERMINATE) & step.after.is_legal
+    return np.asarray(0.0 - step.config.operation_price * is_germinated)
+
+
+_COSTS = {
+    "rent": Term(
+        lambda step: 0.0 - rent(step.after, step.costs, step.config),
+        "Minus rent_price times the compute of all seeds over that of the host, per horizon.",
+    ),
+    "operations": Term(_operations, "Minus operation_price for a seed germinated."),
+}
+
+REWARDS: Registry[Reward] = Registry("reward")
+REWARDS.register(
+    "score",
+    Reward(
+        "The score of the network, differenced: the sum is what you keep minus what it cost",
+        {
+            "score_change": Term(
+                lambda step: step.after.score - step.before.score,
+                "Change of the score; at the end that of the committed network.",
+            ),
+            **_COSTS,
+        },
+    ),
+)
+REWARDS.register(
+    "sparse",
+    Reward(
+        "The same sum, but the whole change of score is paid at the end",
+        {
+            "score_change": Term(
+                lambda step: np.where(step.is_over, step.after.score - step.after.first_score, 0.0),
+                "Committed score minus first score, at the end of the episode.",
+            ),
+            **_COSTS,
+        },
+    ),
+)
+REWARDS.register(
+    "loss",
+    Reward(
+        "Progress of the loss the controller sees; an ablation, it does not ask for commitment",
+        {
+            "loss_change": Term(
+                lambda step: step.before.inner_loss - step.after.inner_loss,
+                "Decrease of the loss on inner_valid, in nats.",
+            ),
+            **_COSTS,
+        },
+    ),
+)
+REWARDS.register(
+    "contribution",
+    Reward(
+        "What present seeds contribute; an ablation that pays for dependence, not merit",
+        {
+            "contribution": Term(
+                lambda step: (
+                    (step.after.facts.contribution * step.after.facts.has_contribution).sum(axis=1)
+                    / step.config.horizon
+                ),
+                "Sum of all measured contributions over the horizon.",
+            ),
+            **_COSTS,
+        },
+    ),
+)

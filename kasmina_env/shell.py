@@ -1,0 +1,123 @@
+"""What the Gymnasium shells share: spaces, decoding of actions, and infos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+from kasmina_env.alpha import BoolArray, FloatArray, IntArray
+from kasmina_env.core import Core
+from kasmina_env.presets import PRESETS
+from kasmina_env.registry import unknown_name_message
+from kasmina_env.reward import param_growth
+
+ActionForm = Literal["flat", "factored"]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+RENDER_MODES = ("ansi",)
+Infos = dict[str, Any]  # key to array [N], or to such a dictionary
+
+
+def make_core(preset: str, num_networks: int, device: str, dtype: str, settings: Mapping[str, Any]) -> Core:
+    """The core of a preset with overridden settings; every argument is checked."""
+    if dtype not in DTYPES:
+        raise ValueError(unknown_name_message("dtype", dtype, tuple(DTYPES)))
+    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype])
+
+
+def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
+    """Raise one clear sentence if a value is not among the known ones."""
+    if value not in known:
+        raise ValueError(unknown_name_message(name, value, tuple(str(k) for k in known)))
+
+
+def observation_space(core: Core) -> spaces.Space[Any]:
+    """Bounds of one observation ``[F]``."""
+    return spaces.Box(core.observations.low, core.observations.high, dtype=np.float32)
+
+
+def action_space(core: Core, form: ActionForm) -> spaces.Space[Any]:
+    """One flat choice, or one choice per head."""
+    if form == "flat":
+        return spaces.Discrete(int(core.actions.num_actions))
+    return spaces.MultiDiscrete(list(core.actions.num_choices))
+
+
+def flat_actions(core: Core, form: ActionForm, actions: ArrayLike) -> IntArray:
+    """Decode the actions of N networks to flat ones ``[N]``, -1 for a factored combination that means nothing."""
+    array = np.asarray(actions, dtype=np.int64)
+    if form == "flat":
+        return array.reshape(core.num_networks)
+    return core.actions.flatten(array.reshape(core.num_networks, -1))
+
+
+def masks(core: Core, form: ActionForm) -> BoolArray:
+    """Masks of the N networks in the given form; True = allowed."""
+    return core.action_masks() if form == "flat" else core.factored_masks()
+
+
+def step_infos(core: Core, terms: Mapping[str, FloatArray] | None = None) -> Infos:
+    """Infos of every reset and step, arrays over the N networks.
+
+    Args:
+        core: The episodes.
+        terms: Terms of the reward; left out: zeros, as at reset.
+    """
+    view = core.view
+    zero = np.zeros(core.num_networks)
+    return {
+        "step": view.step,
+        "score": view.score,
+        "quality": view.quality,
+        "inner_valid_accuracy": view.accuracy,
+        "train_loss": view.train_loss,
+        "param_growth": param_growth(view, core.costs),
+        "num_fossilized": view.num_fossilized,
+        "num_alive": view.num_alive,
+        "action_legal": view.is_legal,
+        "failure": np.where(view.is_dead, "non_finite", "").astype(object),
+        "reward_terms": {name: zero if terms is None else terms[name] for name in core.reward.terms},
+    }
+
+
+def terminal_infos(core: Core, infos: Infos) -> Infos:
+    """Infos of a step that ends an episode; growth is that of the committed network."""
+    view = core.view
+    fossils = core.committed_growth()
+    actions = np.empty(core.num_networks, dtype=object)
+    actions[:] = [log[:step].tolist() for log, step in zip(view.actions, view.step, strict=True)]
+    is_success = ~view.is_dead & (view.score >= core.config.success_score)
+    return {
+        **infos,
+        "test_accuracy": core.test_accuracy.copy(),
+        "committed_score": view.score,
+        "param_growth": fossils,
+        "actions": actions,
+        "instance": np.zeros(core.num_networks, dtype=np.int64),
+        "is_success": is_success,
+    }
+
+
+def plain_info(infos: Infos, row: int) -> dict[str, Any]:
+    """One network's info as plain Python values."""
+    return {key: _plain(value, row) for key, value in infos.items()}
+
+
+def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
+    if isinstance(value, dict):
+        return plain_info(value, row)
+    entry = value[row]
+    return entry.item() if isinstance(entry, np.generic) else entry
+
+
+def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
+    """Add Gymnasium's ``_key`` masks that say which networks a key is meant for."""
+    masked: Infos = {}
+    for key, value in infos.items():
+        masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value
+        masked[f"_{key}"] = is_present.copy()
+    return masked

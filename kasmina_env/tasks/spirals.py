@@ -1,0 +1,27 @@
+"""Interleaved spirals: a classic that a narrow network cannot do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kasmina_env.tasks.base import Task, register_task, split_samples
+
+
+@register_task("spirals")
+def spirals(num_classes: int = 3, turns: float = 1.0, noise: float = 0.05) -> Task:
+    """Points along `num_classes` arms that wind `turns` times around the origin.
+
+    Args:
+        num_classes: Number of arms, one label each.
+        turns: Turns of each arm; more are harder.
+        noise: Standard deviation added to each coordinate (the arms end at radius 1).
+    """
+    rng = np.random.default_rng(0)
+    sizes = {"train": 1024, "inner_valid": 256, "outer_valid": 512, "test": 512}
+    n = sum(sizes.values())
+    y = rng.integers(num_classes, size=n)
+    radius = np.sqrt(rng.uniform(0.01, 1.0, size=n))
+    angle = 2 * np.pi * (y / num_classes + turns * radius)
+    points = radius * np.stack([np.cos(angle), np.sin(angle)])  # [2, n]
+    x = (points.T + noise * rng.standard_normal((n, 2))).astype(np.float32) * 2
+    return Task(split_samples(x, y.astype(np.int64), sizes, seed=0), num_classes)

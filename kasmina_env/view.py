@@ -1,0 +1,277 @@
+"""What is known about N networks in plain numbers: observations, rewards and infos read this and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import Module
+
+from kasmina_env.alpha import BoolArray, FloatArray, IntArray
+from kasmina_env.blueprints import build_seed
+from kasmina_env.config import Operator
+from kasmina_env.hosts import Host, SegmentedNetwork
+from kasmina_env.lifecycle import Facts, LifecycleState, Stage
+
+HISTORY = 9  # accuracies kept: now and up to eight steps ago
+LOSS_CEILING = 1e3  # what a loss that is not finite counts as
+RATIO_CEILING = 10.0  # of seed to host gradients
+
+
+# ── what networks cost ───────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Parameters and compute of a host and of every seed of the menu. S slots, K blueprints, P operators.
+
+    Compute counts, per sample, how often each parameter is applied: multiply-accumulates for convolutions and linear
+    maps, one per element for norms.
+    """
+
+    host_parameters: float
+    host_compute: float
+    seed_parameters: FloatArray  # [S, K, P]
+    seed_compute: FloatArray  # [S, K, P]
+
+    def of_seeds(self, table: FloatArray, lifecycle: LifecycleState) -> FloatArray:
+        """Look a table up for the seed in every slot, 0 where there is none: ``[N, S]``."""
+        slots = np.arange(table.shape[0])
+        found = table[slots, lifecycle.blueprint, lifecycle.operator]
+        return np.where(lifecycle.has_seed, found, 0.0)
+
+
+def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Operator]) -> Costs:
+    """Count parameters and compute of the ordinary modules, on the meta device: nothing is run.
+
+    Args:
+        host: Recipe of the host.
+        blueprints: Menu, K names.
+        operators: All operators, in the order of their codes.
+    """
+    with torch.device("meta"):
+        network = SegmentedNetwork(host.build(nn))
+        inputs = torch.empty(1, *host.input_shape)
+        features: list[torch.Tensor] = []
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            features.append(x)
+            return x
+
+        host_compute = _count_compute(network, inputs, [keep] * len(host.slots))
+        shape = (len(host.slots), len(blueprints), len(operators))
+        parameters, compute = np.zeros(shape), np.zeros(shape)
+        for index in np.ndindex(shape):
+            slot, blueprint, operator = index
+            channels = host.slots[slot].channels
+            seed = build_seed(nn, blueprints[blueprint], operators[operator], channels)
+            parameters[index] = sum(p.numel() for p in seed.parameters())
+            compute[index] = _count_compute(seed, features[slot])
+    host_parameters = sum(p.numel() for p in network.parameters())
+    return Costs(float(host_parameters), host_compute, parameters, compute)
+
+
+def _count_compute(module: Module, *inputs: object) -> float:
+    total = 0.0
+
+    def count(layer: Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        weights = sum(p.numel() for p in layer.parameters(recurse=False))
+        positions = math.prod(output.shape[2:]) if output.ndim == 4 else math.prod(output.shape[:-1])
+        total += weights * positions
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if not list(m.children())]
+    module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+# ── what was measured ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One step's figures, as they came from the device; may hold NaN. N networks, S slots."""
+
+    train_loss: FloatArray  # [N] mean over the step's minibatches
+    host_gradient_norm: FloatArray  # [N]
+    seed_gradient_norm: FloatArray  # [N, S] NaN where there is no seed
+    vanishing: FloatArray  # [N, S] share of tensors, NaN where there is no seed
+    exploding: FloatArray  # [N, S]
+    inner_loss: FloatArray  # [N]
+    inner_accuracy: FloatArray  # [N]
+    contribution: FloatArray  # [N, S] inner accuracy lost when this seed is switched off
+    has_contribution: BoolArray  # [N, S]
+    outer_loss: FloatArray  # [N]
+    quality: FloatArray  # [N] on the scored slice of outer_valid
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Everything known about N networks in the middle of their episodes. N networks, S slots, T steps."""
+
+    lifecycle: LifecycleState
+    facts: Facts
+    rng_seed: IntArray  # [N] of the episode
+    step: IntArray  # [N] steps taken
+    train_loss: FloatArray  # [N] finite
+    inner_loss: FloatArray  # [N] finite
+    accuracies: FloatArray  # [N, HISTORY] inner accuracy, the newest last
+    best_accuracy: FloatArray  # [N]
+    steps_since_best: IntArray  # [N]
+    quality: FloatArray  # [N] on outer_valid
+    score: FloatArray  # [N]
+    first_score: FloatArray  # [N] of the untrained host
+    gradient_norm: FloatArray  # [N] of the host; 0 until measured
+    last_gradient_norm: FloatArray  # [N] one step before
+    gradient_ratio: FloatArray  # [N, S] seed to host, per parameter; 0 until measured
+    vanishing: FloatArray  # [N, S]
+    exploding: FloatArray  # [N, S]
+    has_gradients: BoolArray  # [N, S] the three above were measured
+    last_contribution: FloatArray  # [N, S] one step before
+    has_trend: BoolArray  # [N, S] contribution was measured in both steps
+    rent_paid: FloatArray  # [N]
+    last_op: IntArray  # [N]
+    is_legal: BoolArray  # [N] the last action was
+    is_dead: BoolArray  # [N] the network is not finite any more
+    actions: IntArray  # [N, T] taken so far, -1 beyond
+
+    @property
+    def num_networks(self) -> int:
+        return len(self.step)
+
+    @property
+    def is_over(self) -> BoolArray:
+        """Episodes that have ended: the horizon is reached, or the network died, ``[N]``."""
+        return np.asarray((self.step >= self.actions.shape[1]) | self.is_dead)
+
+    @property
+    def accuracy(self) -> FloatArray:
+        """Inner accuracy now, ``[N]``."""
+        return self.accuracies[:, -1]
+
+    @property
+    def num_fossilized(self) -> IntArray:
+        return np.asarray((self.lifecycle.stage == Stage.FOSSILIZED).sum(axis=1))
+
+    @property
+    def num_alive(self) -> IntArray:
+        """Seeds that may still be pruned, ``[N]``."""
+        return np.asarray(self.lifecycle.has_seed.sum(axis=1)) - self.num_fossilized
+
+
+def first_view(
+    rng_seed: IntArray,
+    num_slots: int,
+    horizon: int,
+    inner_loss: FloatArray,
+    inner_accuracy: FloatArray,
+    quality: FloatArray,
+) -> View:
+    """The view of untrained hosts. Their training loss is unknown; the loss on inner_valid stands in for it."""
+    n, per_slot = len(rng_seed), (len(rng_seed), num_slots)
+    loss = finite_loss(inner_loss)
+    return View(
+        lifecycle=LifecycleState.dormant(n, num_slots),
+        facts=Facts.unmeasured(n, num_slots),
+        rng_seed=rng_seed,
+        step=np.zeros(n, dtype=np.int64),
+        train_loss=loss,
+        inner_loss=loss,
+        accuracies=np.repeat(inner_accuracy[:, None], HISTORY, axis=1),
+        best_accuracy=inner_accuracy,
+        steps_since_best=np.zeros(n, dtype=np.int64),
+        quality=quality,
+        score=quality,
+        first_score=quality,
+        gradient_norm=np.zeros(n),
+        last_gradient_norm=np.zeros(n),
+        gradient_ratio=np.zeros(per_slot),
+        vanishing=np.zeros(per_slot),
+        exploding=np.zeros(per_slot),
+        has_gradients=np.zeros(per_slot, dtype=bool),
+        last_contribution=np.zeros(per_slot),
+        has_trend=np.zeros(per_slot, dtype=bool),
+        rent_paid=np.zeros(n),
+        last_op=np.zeros(n, dtype=np.int64),
+        is_legal=np.ones(n, dtype=bool),
+        is_dead=~np.isfinite(inner_loss),
+        actions=np.full((n, horizon), -1, dtype=np.int64),
+    )
+
+
+def next_view(
+    view: View,
+    lifecycle: LifecycleState,
+    measured: Measurement,
+    costs: Costs,
+    actions: IntArray,
+    op: IntArray,
+    is_legal: BoolArray,
+) -> View:
+    """The view one step later. Scores and rent follow in `kasmina_env.reward`.
+
+    Args:
+        view: Before the step.
+        lifecycle: After it.
+        measured: In it.
+        costs: Of the networks.
+        actions: Flat actions ``[N]``; -1 for one that is in no table.
+        op: Operations ``[N]``.
+        is_legal: Which were carried out ``[N]``.
+    """
+    rows, steps = np.arange(view.num_networks), view.actions.shape[1]
+    log = view.actions.copy()
+    log[rows, np.minimum(view.step, steps - 1)] = actions
+    accuracy = measured.inner_accuracy
+    is_best = accuracy > view.best_accuracy
+    ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
+    facts = Facts(
+        has_finite_gradients=has_gradients & np.isfinite(measured.seed_gradient_norm),
+        contribution=measured.contribution,
+        has_contribution=measured.has_contribution,
+    )
+    is_dead = ~np.isfinite(measured.train_loss + measured.inner_loss + measured.outer_loss)
+    return replace(
+        view,
+        lifecycle=lifecycle,
+        facts=facts,
+        step=view.step + 1,
+        train_loss=finite_loss(measured.train_loss),
+        inner_loss=finite_loss(measured.inner_loss),
+        accuracies=np.concatenate([view.accuracies[:, 1:], accuracy[:, None]], axis=1),
+        best_accuracy=np.maximum(accuracy, view.best_accuracy),
+        steps_since_best=np.where(is_best, 0, view.steps_since_best + 1),
+        quality=measured.quality,
+        gradient_norm=np.nan_to_num(measured.host_gradient_norm, nan=0.0, posinf=LOSS_CEILING),
+        last_gradient_norm=view.gradient_norm,
+        gradient_ratio=ratio,
+        vanishing=np.nan_to_num(measured.vanishing),
+        exploding=np.nan_to_num(measured.exploding),
+        has_gradients=has_gradients,
+        last_contribution=view.facts.contribution,
+        has_trend=measured.has_contribution & view.facts.has_contribution,
+        last_op=op,
+        is_legal=is_legal,
+        is_dead=view.is_dead | is_dead,
+        actions=log,
+    )
+
+
+def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:
+    """Gradient per parameter of every seed over that of its host, clamped, and where it was measured: ``[N, S]``."""
+    parameters = np.maximum(costs.of_seeds(costs.seed_parameters, lifecycle), 1.0)
+    host = measured.host_gradient_norm[:, None] / np.sqrt(costs.host_parameters)
+    seed = measured.seed_gradient_norm / np.sqrt(parameters)
+    ratio = np.nan_to_num(seed / (host + 1e-12), nan=0.0, posinf=RATIO_CEILING)
+    return np.clip(ratio, 0.0, RATIO_CEILING), ~np.isnan(measured.vanishing)
+
+
+def finite_loss(loss: FloatArray) -> FloatArray:
+    """Losses with those that are not finite, or absurd, at a ceiling."""
+    return np.minimum(np.nan_to_num(loss, nan=LOSS_CEILING, posinf=LOSS_CEILING), LOSS_CEILING)

@@ -1,0 +1,33 @@
+"""How the suite runs: what is skipped and why, how many threads, which hypothesis examples."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("kasmina", derandomize=True, deadline=None, max_examples=30, database=None)
+hypothesis.settings.load_profile("kasmina")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores; threads of their own would only queue for them.
+    torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --slow."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, each with its reason, what this run or this machine cannot do."""
+    skip_reasons = {
+        "slow": "" if config.getoption("--slow") else "slow: give --slow to run it",
+        "gpu": "" if torch.cuda.is_available() else "gpu: no CUDA device here",
+    }
+    for item in items:
+        for mark, reason in skip_reasons.items():
+            if reason and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
