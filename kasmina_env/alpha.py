@@ -173,9 +173,8 @@ def retarget(
     form = np.broadcast_to(np.asarray(curve, dtype=np.int64), shape)
     num_moving = int((chosen & ~schedule.is_at_rest).sum())
     if num_moving and not interrupt:
-        raise ValueError(
-            f"`where` must select entries at rest, got {num_moving} under way. Wait, or pass interrupt=True."
-        )
+        got = f"{num_moving} under way"
+        raise ValueError(f"`where` must select entries at rest, got {got}. Pass interrupt=True.")
     _check_amplitude("target", end[chosen])
     _check_count("num_steps", length[chosen])
     _check_curve(form[chosen])

@@ -22,7 +22,7 @@ from kasmina_env.hosts import HOSTS
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
 from kasmina_env.observation import Float32Array, make_observation_table, observe
 from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
-from kasmina_env.reward import REWARDS, Step, fossil_growth, rent, score
+from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, score
 from kasmina_env.tasks import TASKS, Split
 from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view
 
@@ -170,7 +170,7 @@ class Core:
             after,
             quality=quality,
             score=score(quality, growth, config),
-            rent_paid=before.rent_paid + rent(after, self.costs, config),
+            compute_spent=before.compute_spent + compute_growth(after, self.costs) / config.horizon,
         )
         self._view = after
         step = Step(before, after, is_over, self.costs, config)

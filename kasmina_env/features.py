@@ -159,7 +159,7 @@ _NETWORK = (
         "rent_paid",
         0,
         1,
-        lambda s: _squash(10 * s.view.rent_paid),
+        lambda s: _squash(10 * s.config.rent_price * s.view.compute_spent),
         "Rent paid in this episode, 10 r / (1 + 10 r).",
     ),
     Feature(

@@ -76,9 +76,9 @@ def score(quality: FloatArray, growth: FloatArray, config: EnvConfig) -> FloatAr
     return np.asarray(quality - config.param_price * np.log2(1 + growth))
 
 
-def rent(view: View, costs: Costs, config: EnvConfig) -> FloatArray:
-    """Rent of one step, at least 0: ``[N]``."""
-    return np.asarray(config.rent_price * compute_growth(view, costs) / config.horizon)
+def _rent(step: Step) -> FloatArray:
+    price = step.config.rent_price / step.config.horizon
+    return np.asarray(0.0 - price * compute_growth(step.after, step.costs))
 
 
 def _operations(step: Step) -> FloatArray:
@@ -88,7 +88,7 @@ def _operations(step: Step) -> FloatArray:
 
 _COSTS = {
     "rent": Term(
-        lambda step: 0.0 - rent(step.after, step.costs, step.config),
+        _rent,
         "Minus rent_price times the compute of all seeds over that of the host, per horizon.",
     ),
     "operations": Term(_operations, "Minus operation_price for a seed germinated."),

@@ -96,6 +96,7 @@ def terminal_infos(core: Core, infos: Infos) -> Infos:
         "test_accuracy": core.test_accuracy.copy(),
         "committed_score": view.score,
         "param_growth": fossils,
+        "compute": view.compute_spent,
         "actions": actions,
         "instance": np.zeros(core.num_networks, dtype=np.int64),
         "is_success": is_success,

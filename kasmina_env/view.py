@@ -135,7 +135,7 @@ class View:
     has_gradients: BoolArray  # [N, S] the three above were measured
     last_contribution: FloatArray  # [N, S] one step before
     has_trend: BoolArray  # [N, S] contribution was measured in both steps
-    rent_paid: FloatArray  # [N]
+    compute_spent: FloatArray  # [N] compute of seeds over that of the host, mean over the whole horizon so far
     last_op: IntArray  # [N]
     is_legal: BoolArray  # [N] the last action was
     is_dead: BoolArray  # [N] the network is not finite any more
@@ -197,7 +197,7 @@ def first_view(
         has_gradients=np.zeros(per_slot, dtype=bool),
         last_contribution=np.zeros(per_slot),
         has_trend=np.zeros(per_slot, dtype=bool),
-        rent_paid=np.zeros(n),
+        compute_spent=np.zeros(n),
         last_op=np.zeros(n, dtype=np.int64),
         is_legal=np.ones(n, dtype=bool),
         is_dead=~np.isfinite(inner_loss),
