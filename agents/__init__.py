@@ -1,0 +1,1 @@
+"""Controllers for kasmina_env: scripted, searched and learned, and how to compare them."""

@@ -2,8 +2,8 @@
 
 A seed is residual: given features x it proposes ``s = x + delta``. Every operator turns the proposal into a *term*, and
 the slot's output is ``h + alpha * term``. With one form for all three, identity at alpha = 0 is exact, the host
-keeps its own gradient path at weight 1 (the lerp form ``(1-a)*h + a*s`` starves every layer before a seed at alpha = 1), and
-there is no optional reference input to forget.
+keeps its own gradient path at weight 1 (the lerp form ``(1-a)*h + a*s`` starves every layer before a seed at
+alpha = 1), and there is no optional reference input to forget.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def add_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
 
 
 def multiply_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Modulate the features: the output ``h * (1 + alpha * tanh(s - x))`` stays within ``h * [1 - alpha, 1 + alpha]``."""
+    """Modulate: the output ``h * (1 + alpha * tanh(s - x))`` stays within ``h * [1 - alpha, 1 + alpha]``."""
     return x * torch.tanh(delta)
 
 
@@ -89,8 +89,9 @@ class Gate(Module):
     Images are pooled over space; tokens are not pooled over time, which keeps a causal network causal.
     """
 
-    # A fresh gate passes the ramp: weights of the last layer 0, bias 3, so g = sigmoid(3) = 0.95 for every input.
-    INITIAL = {"score.weight": 0.0, "score.bias": 3.0}
+    # A fresh gate passes the ramp: behind a ReLU and with weights above 0, g >= sigmoid(3) = 0.95 for every input.
+    # Weights of 0 would keep the hidden layer from learning until the third step if the seed is born as the identity.
+    INITIAL = {"score.weight": 0.01, "score.bias": 3.0}
 
     def __init__(self, nn: Layers, channels: int) -> None:
         super().__init__()

@@ -121,11 +121,11 @@ def _number(is_inside: Callable[[float], bool], words: str) -> Rule:
 
 def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = False) -> Rule:
     def holds(value: object) -> bool:
-        if not isinstance(value, tuple) or len(set(value)) != len(value):
+        if not isinstance(value, tuple) or not all(is_entry(v) for v in value):
             return False
-        return (can_be_empty or len(value) > 0) and all(is_entry(v) for v in value)
+        return (can_be_empty or len(value) > 0) and len(set(value)) == len(value)
 
-    return Rule(holds, f"be a menu of different {words}")
+    return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
 
 
 OPERATOR_NAMES = tuple(Operator.__members__)
@@ -163,7 +163,7 @@ RULES: dict[str, Rule] = {
     "reward": _NAME,
     "watch_samples": _at_least(1),
     "score_samples": _at_least(1),
-    "success_score": _number(lambda value: True, ""),
+    "success_score": Rule(_is_number, "be a finite number"),
 }
 
 

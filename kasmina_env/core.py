@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from kasmina_env.hosts import HOSTS
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
 from kasmina_env.observation import Float32Array, make_observation_table, observe
 from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.registry import unknown_name_message
 from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, score
 from kasmina_env.tasks import TASKS, Split
 from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view
 
+BuiltT = TypeVar("BuiltT")
 MAX_SEED = 2**31
 _NO_RESET = "`reset` must be called before anything else, got no reset yet. Call it."
 
@@ -69,8 +73,8 @@ class Core:
         self.config = config
         self.num_networks = num_networks
         self.device, self.dtype = torch.device(device), dtype
-        self.host = HOSTS.get(config.host)(**config.host_settings)
-        task = TASKS.get(config.task)(**config.task_settings)
+        self.host = _build(HOSTS.get(config.host), "host_settings", config.host_settings)
+        task = _build(TASKS.get(config.task), "task_settings", config.task_settings)
         if task.input_shape != self.host.input_shape:
             raise ValueError(
                 f"`host_settings` must fit samples of shape {task.input_shape}, got a host for "
@@ -312,6 +316,15 @@ class Core:
         keep = ~self._uncommitted(self.view)[row] if committed else None
         with _own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
+
+
+def _build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
+    """Call what is registered with its keyword settings, whose names are checked first."""
+    known = tuple(inspect.signature(make).parameters)
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown_name_message(setting, key, known or ("(no settings)",)))
+    return make(**values)
 
 
 def _check_blueprint(name: str, topology: str) -> None:

@@ -81,7 +81,8 @@ def split_networks(x: Tensor, num_networks: int) -> Tensor:
         num_networks: N.
     """
     channels_last = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
-    return channels_last.unflatten(-1, (num_networks, -1))
+    split: Tensor = channels_last.unflatten(-1, (num_networks, -1))
+    return split
 
 
 def merge_networks(x: Tensor) -> Tensor:
@@ -91,8 +92,10 @@ def merge_networks(x: Tensor) -> Tensor:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Lay per-network samples side by side: ``[B, N, C, H, W]`` to ``[B, N*C, H, W]`` in channels_last memory,
-    ``[B, N, C]`` to ``[B, N*C]``. Images are laid out here, once, and never converted in a forward.
+    """Lay the samples of the networks side by side: ``[B, N, C]`` to ``[B, N*C]``.
+
+    Images, ``[B, N, C, H, W]`` to ``[B, N*C, H, W]``, are put into channels_last memory here, once, and are never
+    converted in a forward.
     """
     if x.ndim == 5:
         return x.permute(0, 3, 4, 1, 2).flatten(3).contiguous().permute(0, 3, 1, 2)

@@ -11,19 +11,20 @@ from kasmina_env.blueprints.base import register_blueprint
 from kasmina_env.layers import Layers
 
 LORA_RANK = 4
+OUTPUT_AT_ZERO = {"2.weight": 0.0, "2.bias": 0.0}
 
 
 def _two_layers(nn: Layers, channels: int, hidden: int) -> Module:
     return nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
 
-@register_blueprint("mlp_small", topologies=("vector", "tokens"), initial={"2.weight": 0.0})
+@register_blueprint("mlp_small", topologies=("vector", "tokens"), initial=OUTPUT_AT_ZERO)
 def mlp_small(nn: Layers, channels: int) -> Module:
     """Two linear layers with a GELU between, as wide as the features."""
     return _two_layers(nn, channels, channels)
 
 
-@register_blueprint("mlp", topologies=("vector", "tokens"), initial={"2.weight": 0.0})
+@register_blueprint("mlp", topologies=("vector", "tokens"), initial=OUTPUT_AT_ZERO)
 def mlp(nn: Layers, channels: int) -> Module:
     """Two linear layers with a GELU between, four times as wide as the features."""
     return _two_layers(nn, channels, 4 * channels)

@@ -21,7 +21,7 @@ class Slot:
     Attributes:
         name: Readable name, unique in its host.
         channels: C of the features there.
-        positions: Places per sample at which a seed's weights are applied (H*W for images, T for tokens, 1 for vectors).
+        positions: Places per sample at which a seed's weights act (H*W for images, T for tokens, 1 for vectors).
     """
 
     name: str

@@ -20,7 +20,7 @@ class CNNHost:
     Attributes:
         in_channels, image_size, num_classes: Of the data.
         width: Channels of the first block; each further block has twice as many.
-        kernels: Kernel size of each block. With (1, 1, 1) the host cannot see shape until a seed gives it spatial reach.
+        kernels: Kernel size of each block. With (1, 1, 1) the host sees no shape until a seed gives it spatial reach.
     """
 
     in_channels: int = 1

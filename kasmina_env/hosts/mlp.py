@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch.nn import Module
 
@@ -46,5 +47,5 @@ class MLPHost:
 
     def build(self, nn: Layers) -> list[Module]:
         sizes = [self.in_features] + [self.width] * self.depth
-        segments = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        segments = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
         return [*segments, nn.Linear(self.width, self.num_classes)]

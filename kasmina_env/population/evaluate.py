@@ -1,7 +1,7 @@
 """Evaluation of all networks, under any number of on/off settings of their seeds, in one fused forward.
 
-Settings that agree on the first slots share that part of the forward: streams are stacked along the batch axis and split
-where the settings first differ.
+Settings that agree on the first slots share that part of the forward: streams are stacked along the batch axis and
+split where the settings first differ.
 """
 
 from __future__ import annotations

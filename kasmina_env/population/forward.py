@@ -1,7 +1,7 @@
 """The wide forward: hosts side by side, and at each slot the seeds that live there.
 
-A cell (seeds of one kind in one slot) runs only over the networks that hold it, with their own weights: cost follows live
-seeds, not possible ones.
+A cell (seeds of one kind in one slot) runs only over the networks that hold it, with their own weights: cost follows
+live seeds, not possible ones.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class TakeRows(torch.autograd.Function):
 class AddTerms(torch.autograd.Function):
     """Put the terms of all cells of a slot into the features.
 
-    A live cell adds ``alpha * term``; a cell in TRAINING changes no value, bit for bit, and gets the gradient as if its term
-    had been added (see `kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
+    A live cell adds ``alpha * term``; a cell in TRAINING changes no value, bit for bit, and gets the gradient as if its
+    term had been added (see `kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
     """
 
     @staticmethod

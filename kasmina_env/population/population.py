@@ -116,11 +116,21 @@ class Population:
         if off is None:
             off = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
         networks = (self.setting, self._hosts, self._cells)
-        if rows is not None and len(rows) < self.num_networks:
-            rows = np.asarray(rows, dtype=np.int64)
-            networks = row_operations.narrow(*networks, rows)
-            alpha, off = alpha[rows], off[:, rows]
+        chosen = self._check_rows(rows)
+        if not np.array_equal(chosen, np.arange(self.num_networks)):
+            networks = row_operations.narrow(*networks, chosen)
+            alpha, off = alpha[chosen], off[:, chosen]
         return evaluation.evaluate(*networks, data, self._tensor(alpha), off)
+
+    def _check_rows(self, rows: Rows | None) -> IntArray:
+        """Row numbers as an array; all by default."""
+        if rows is None:
+            return np.arange(self.num_networks)
+        numbers = np.asarray(rows, dtype=np.int64)
+        if ((numbers < 0) | (numbers >= self.num_networks)).any():
+            last = self.num_networks - 1
+            raise ValueError(f"`rows` must lie between 0 and {last}, got {numbers.tolist()}. Name rows that exist.")
+        return numbers
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.setting.device, self.setting.dtype)
@@ -144,7 +154,9 @@ class Population:
             operator: How the seed will be blended in.
             in_training: Start behind the straight-through estimator (the output of the network does not change).
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = self._check_rows(rows)
+        if len(np.unique(rows)) != len(rows):
+            raise ValueError(f"`rows` must be different networks, got {rows.tolist()}. Name each once.")
         taken = np.intersect1d(rows, self._rows_with_seed(slot))
         if len(taken):
             raise ValueError(
@@ -160,16 +172,18 @@ class Population:
 
         Weights and optimiser state stay as they are.
         """
+        rows = self._check_rows(rows)
         for kind in [k for k in self._cells if k.slot == slot and k.in_training]:
-            found, seeds = extract_seeds(self.setting, self._cells, kind, np.asarray(rows, dtype=np.int64))
+            found, seeds = extract_seeds(self.setting, self._cells, kind, rows)
             if len(found):
                 live = kind._replace(in_training=False)
                 insert_seeds(self.setting, self._cells, live, found, seeds)
 
     def remove(self, rows: Rows, slot: int) -> None:
         """Drop the seeds in a slot of the given networks, with their optimiser state."""
+        rows = self._check_rows(rows)
         for kind in [k for k in self._cells if k.slot == slot]:
-            extract_seeds(self.setting, self._cells, kind, np.asarray(rows, dtype=np.int64))
+            extract_seeds(self.setting, self._cells, kind, rows)
 
     def _rows_with_seed(self, slot: int) -> IntArray:
         rows = [cell.rows for kind, cell in self._cells.items() if kind.slot == slot]
@@ -179,7 +193,7 @@ class Population:
 
     def reset_rows(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
         """Replace networks by fresh hosts without seeds, drawn from new random streams."""
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = self._check_rows(rows)
         row_operations.remove_networks(self.setting, self._cells, rows)
         self.reseed(rows, rng_seeds)
         draws = [self._streams[row].growth for row in rows]
@@ -188,18 +202,19 @@ class Population:
 
     def reseed(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
         """Give networks new random streams; nothing else changes."""
-        for row, seed in zip(rows, rng_seeds, strict=True):
+        for row, seed in zip(self._check_rows(rows), rng_seeds, strict=True):
             self._streams[row] = Streams.from_seed(seed)
 
     def snapshot(self, rows: Rows | None = None) -> Snapshot:
         """Copy networks (all by default) with everything their future depends on."""
-        rows = np.arange(self.num_networks) if rows is None else np.asarray(rows, dtype=np.int64)
-        return row_operations.snapshot(self.setting, self._hosts, self._cells, self._streams, rows)
+        rows, learning_rate = self._check_rows(rows), self.learning_rate
+        return row_operations.snapshot(self.setting, self._hosts, self._cells, self._streams, learning_rate, rows)
 
     def restore(self, saved: Snapshot, rows: Rows | None = None) -> None:
         """Overwrite networks (all by default) by those of a snapshot, in order."""
-        rows = np.arange(self.num_networks) if rows is None else np.asarray(rows, dtype=np.int64)
+        rows = self._check_rows(rows)
         row_operations.restore(self.setting, self._hosts, self._cells, self._streams, rows, saved)
+        self.learning_rate[rows] = saved.learning_rate
 
     def copy_rows(self, source: Rows, target: Rows) -> None:
         """Fork training runs: network target[i] becomes a copy of source[i], random streams included."""
@@ -213,7 +228,7 @@ class Population:
             alpha: Its amplitudes ``[S]``; a seed in TRAINING changes nothing and is left out.
             keep: Slots ``[S]`` whose seeds come along; all by default.
         """
-        index = self.setting.index([row])
+        index = self.setting.index(self._check_rows([row]))
         template = self.setting.host_template
         host = template.unflatten(self._hosts.parameters[index])
         parameters = {name: p[0] for name, p in zip(template.names, host, strict=True)}

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kasmina_env.population.stack import Stack
 from kasmina_env.population.state import (
@@ -19,14 +20,17 @@ from kasmina_env.population.state import (
     insert_seeds,
 )
 
+FloatArray = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Networks with everything their future depends on: weights, optimiser state, seeds, random streams."""
+    """Networks with everything their future depends on."""
 
     hosts: Stack
     seeds: tuple[tuple[Kind, IntArray, Stack], ...]  # positions among these networks
     streams: tuple[Streams, ...]
+    learning_rate: FloatArray  # [N]
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -43,10 +47,18 @@ def copy_seeds(setting: Setting, cells: Cells, rows: IntArray) -> tuple[tuple[Ki
     return tuple(seeds)
 
 
-def snapshot(setting: Setting, hosts: Stack, cells: Cells, streams: Sequence[Streams], rows: IntArray) -> Snapshot:
+def snapshot(
+    setting: Setting,
+    hosts: Stack,
+    cells: Cells,
+    streams: Sequence[Streams],
+    learning_rate: FloatArray,
+    rows: IntArray,
+) -> Snapshot:
     """Copy the given networks, in the given order (a network may be taken twice)."""
     copies = tuple(deepcopy(streams[row]) for row in rows)
-    return Snapshot(hosts.take(setting.index(rows)), copy_seeds(setting, cells, rows), copies)
+    seeds = copy_seeds(setting, cells, rows)
+    return Snapshot(hosts.take(setting.index(rows)), seeds, copies, learning_rate[rows])
 
 
 def narrow(setting: Setting, hosts: Stack, cells: Cells, rows: IntArray) -> tuple[Setting, Stack, Cells]:

@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass
 class Streams:
-    """Random streams of one network. Growing does not disturb the order of its data: equal seeds see equal minibatches."""
+    """Random streams of one network: growing does not disturb the order of its data."""
 
     data: RandomStream
     growth: RandomStream

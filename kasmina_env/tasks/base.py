@@ -36,8 +36,8 @@ class Task:
     """A classification problem.
 
     Attributes:
-        splits: "train" the networks learn from; "inner_valid" the controller sees; the score is measured on "outer_valid";
-            "test" is reported at the end and seen by nobody.
+        splits: "train" the networks learn from; "inner_valid" the controller sees; the score is measured on
+            "outer_valid"; "test" is reported at the end and seen by nobody.
         num_classes: Number of labels.
     """
 
@@ -57,7 +57,7 @@ def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         y: Labels ``[B, N]``.
 
     Returns:
-        Cross-entropy in nats ``[B, N]`` and correctness 0 or 1 ``[B, N]``. Logits that are not finite are never correct.
+        Cross-entropy in nats ``[B, N]`` and correctness 0 or 1 ``[B, N]``; logits that are not finite are not correct.
     """
     loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
     is_correct = (logits.argmax(dim=-1) == y) & loss.isfinite()

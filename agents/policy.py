@@ -1,0 +1,134 @@
+"""What a controller is, and how one plays: a batched protocol and one rollout loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from kasmina_env import KasminaVectorEnv
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Float32Array = NDArray[np.float32]
+
+HELD_OUT = 1_000_000  # evaluation seeds start here; training and search use smaller ones
+
+
+class Policy(Protocol):
+    """A controller of N networks at once.
+
+    It sees what any controller may see, the observation, and must not keep state that the observation does not restart:
+    a policy may be asked about any networks at any time.
+    """
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        """Choose flat actions ``[N]`` from observations ``[N, F]`` and masks of legal actions ``[N, A]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the entries of observations and actions are called; all a scripted policy knows of an environment."""
+
+    observation: tuple[str, ...]
+    action: tuple[str, ...]
+    horizon: int
+
+    def column(self, name: str) -> int:
+        """Index of an observation's entry."""
+        return self.observation.index(name)
+
+
+def make_env(preset: str, num_envs: int, **settings: Any) -> KasminaVectorEnv:
+    """A vector environment of an id, with its own type."""
+    env = gym.make_vec(preset, num_envs=num_envs, **settings)
+    assert isinstance(env, KasminaVectorEnv)
+    return env
+
+
+def names_of(env: KasminaVectorEnv) -> Names:
+    """Names of a vector environment's entries."""
+    return Names(env.observation_names, env.action_names, env.core.config.horizon)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Finished episodes of one policy, in the order of their seeds. E episodes, T steps."""
+
+    seeds: IntArray  # [E]
+    returns: FloatArray  # [E] sum of rewards
+    scores: FloatArray  # [E] committed
+    test_accuracies: FloatArray  # [E]
+    param_growths: FloatArray  # [E] fossilized parameters over the host's
+    computes: FloatArray  # [E] mean compute of seeds over the host's
+    illegal: IntArray  # [E] actions that were not legal
+    actions: IntArray  # [E, T] flat, -1 beyond the end
+    curves: FloatArray  # [E, T + 1] score after every step, NaN beyond the end
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+Progress = Callable[[int], None]  # called with the number of steps done since the last call
+
+
+def play(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None = None) -> Episodes:
+    """Play one episode for each seed, as many side by side as the environment has rows.
+
+    Args:
+        env: N rows that reset in the same step.
+        policy: Who decides.
+        seeds: E seeds; equal seeds give equal hosts and equal minibatches, whoever plays.
+        on_step: For progress bars.
+    """
+    parts = [
+        _play_batch(env, policy, seeds[i : i + env.num_envs], on_step)
+        for i in range(0, len(seeds), env.num_envs)
+    ]
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Episodes.__dataclass_fields__}
+    return Episodes(**columns)
+
+
+def _play_batch(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None) -> Episodes:
+    n, horizon = env.num_envs, env.core.config.horizon
+    padded = np.concatenate([seeds, np.zeros(n - len(seeds), dtype=np.int64)])
+    observation, infos = env.reset(seed=padded.tolist())
+    is_open = np.ones(n, dtype=bool)
+    returns, illegal = np.zeros(n), np.zeros(n, dtype=np.int64)
+    actions, curves = np.full((n, horizon), -1), np.full((n, horizon + 1), np.nan)
+    curves[:, 0] = infos["score"]
+    final = {name: np.zeros(n) for name in ("committed_score", "test_accuracy", "param_growth", "compute")}
+    for step in range(horizon):
+        chosen = policy.act(observation, env.action_masks())
+        observation, reward, terminated, truncated, infos = env.step(chosen)
+        is_done = (terminated | truncated) & is_open
+        last = infos.get("final_info", infos)
+        legal, score = (np.where(is_done, last[key], infos[key]) for key in ("action_legal", "score"))
+        returns += np.where(is_open, reward, 0.0)
+        illegal += is_open & ~legal.astype(bool)
+        actions[is_open, step], curves[is_open, step + 1] = chosen[is_open], score[is_open]
+        for name, values in final.items():
+            values[is_done] = last[name][is_done] if is_done.any() else 0.0
+        is_open &= ~is_done
+        if on_step is not None:
+            on_step(len(seeds))
+        if not is_open.any():
+            break
+    kept = slice(len(seeds))
+    return Episodes(
+        seeds=seeds,
+        returns=returns[kept],
+        scores=final["committed_score"][kept],
+        test_accuracies=final["test_accuracy"][kept],
+        param_growths=final["param_growth"][kept],
+        computes=final["compute"][kept],
+        illegal=illegal[kept],
+        actions=actions[kept],
+        curves=curves[kept],
+    )

@@ -1,0 +1,118 @@
+"""Schedules: growing plans that do not look at the training. The best of them is the control a learner must beat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.policy import BoolArray, Float32Array, IntArray, Names
+
+CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One seed of a plan: grown at a step, advanced as soon as it may, fossilized as soon as it may."""
+
+    start: int
+    slot: str
+    blueprint: str
+    operator: str
+    tempo: int
+
+    @property
+    def action(self) -> str:
+        return f"GERMINATE {self.slot} {self.blueprint} {self.operator} tempo{self.tempo}"
+
+
+Plan = tuple[Planned, ...]
+
+
+def actions_of(plan: Plan, names: Names, min_training_steps: int, instant: bool) -> IntArray:
+    """Write a plan out as one flat action per step, ``[T]``; 0 (WAIT) where nothing is due.
+
+    One network takes one action a step, so what is due at the same time queues up: fossilizing first, then advancing,
+    then growing.
+    """
+    actions = np.zeros(names.horizon, dtype=np.int64)
+    index = {name: i for i, name in enumerate(names.action)}
+    due: list[tuple[int, int, str, Planned]] = [(p.start, 2, "GERMINATE", p) for p in plan]
+    for step in range(names.horizon):
+        ready = sorted((entry for entry in due if entry[0] <= step), key=lambda e: (e[1], e[0], e[3].slot))
+        if not ready:
+            continue
+        entry = ready[0]
+        due.remove(entry)
+        _, _, op, seed = entry
+        actions[step] = index[seed.action if op == "GERMINATE" else f"{op} {seed.slot}"]
+        if op == "GERMINATE" and not instant:
+            due.append((step + min_training_steps, 1, "ADVANCE", seed))
+        elif op != "FOSSILIZE":
+            # a ramp of n steps reaches 1 in the n-th step; fossilizing needs one measurement at alpha 1
+            due.append((step + (seed.tempo if op == "ADVANCE" else 1), 0, "FOSSILIZE", seed))
+    return actions
+
+
+class Fixed:
+    """Plays one schedule, or one for each network, by the clock.
+
+    Args:
+        names: Of the environment.
+        actions: Flat action of each step ``[T]``, or of each network and step ``[N, T]``.
+    """
+
+    def __init__(self, names: Names, actions: IntArray) -> None:
+        self._actions = np.atleast_2d(actions)
+        self._progress, self._horizon = names.column("progress"), names.horizon
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        step = np.rint(observation[:, self._progress] * self._horizon).astype(np.int64)
+        rows = np.arange(len(step)) % len(self._actions)
+        chosen = self._actions[rows, np.minimum(step, self._actions.shape[1] - 1)]
+        is_legal = mask[np.arange(len(step)), chosen]
+        return np.where(is_legal, chosen, 0)
+
+
+def config_path(name: str) -> Path:
+    """A file of the configs folder, in a source tree or in an installed package."""
+    for folder in CONFIGS:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"`name` must be a file in configs/, got {name!r}. Make it with `kasmina search`.")
+
+
+def slug(preset: str) -> str:
+    """ "Kasmina/Digits-v0" to "digits-v0"."""
+    return preset.rpartition("/")[2].lower()
+
+
+def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, about: Mapping[str, Any]) -> None:
+    """Write a schedule as JSON: step to action name, WAIT left out."""
+    steps = {str(step): names.action[a] for step, a in enumerate(actions) if a != 0}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"id": preset, "steps": steps, "about": dict(about)}, indent=2) + "\n")
+
+
+def load_schedule(path: Path, names: Names) -> IntArray:
+    """Read a schedule back as flat actions ``[T]``; an action the environment does not have raises."""
+    steps: Mapping[str, str] = json.loads(path.read_text())["steps"]
+    actions = np.zeros(names.horizon, dtype=np.int64)
+    for step, action in steps.items():
+        if action not in names.action or not 0 <= int(step) < names.horizon:
+            raise ValueError(
+                f"`{path.name}` must hold actions of the environment at steps below {names.horizon}, got {action!r} at "
+                f"step {step}. Search again for these settings."
+            )
+        actions[int(step)] = names.action.index(action)
+    return actions
+
+
+def describe(actions: Sequence[int] | IntArray, names: Names) -> str:
+    """A schedule in one line, WAIT and ADVANCE left out."""
+    words = [(step, names.action[a]) for step, a in enumerate(actions) if a > 0]
+    return ", ".join(f"{step}: {name}" for step, name in words if not name.startswith("ADVANCE")) or "WAIT throughout"

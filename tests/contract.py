@@ -1,0 +1,180 @@
+"""What the tests of the engine share: populations in which no two rows are alike, and their plain networks."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kasmina_env.blueprints import BLUEPRINTS
+from kasmina_env.config import Operator
+from kasmina_env.hosts import HOSTS, CNNHost, Host, SegmentedNetwork
+from kasmina_env.population import GrownNetwork, Optimizer, Population
+from kasmina_env.population.stack import Stack, Template
+
+HOSTS_UNDER_TEST = {name: HOSTS.get(name)() for name in HOSTS}
+HOSTS_UNDER_TEST["cnn_3x3"] = CNNHost(in_channels=2, num_classes=3, width=4, kernels=(3, 1, 3))
+TRAINING = "TRAINING"
+STAGES = (None, TRAINING, 0.2, 0.7, 1.0)  # no seed, behind the straight-through estimator, or live at this alpha
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+# Without clipping and momentum, the moments left by the first step are the gradient itself.
+BARE_SGD = Optimizer("sgd", learning_rate=0.1, momentum=0.0, clip_norm=0.0)
+
+BoolArray = np.ndarray
+FloatArray = np.ndarray
+
+
+def blueprints_for(topology: str) -> list[str]:
+    return [name for name in BLUEPRINTS if topology in BLUEPRINTS.get(name).topologies]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
+
+
+def features(topology: str, channels: int, batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal features of one network."""
+    shape = {"image": (channels, 8, 8), "vector": (channels,), "tokens": (5, channels)}[topology]
+    return normal(batch, *shape, seed=seed, dtype=dtype)
+
+
+def minibatch(host: Host, num_networks: int, batch: int = 5, seed: int = 0, dtype: torch.dtype = torch.float32):
+    """Inputs ``[B, N, ...]`` and labels ``[B, N]``."""
+    labels = np.random.default_rng(seed).integers(host.num_classes, size=(batch, num_networks))
+    return normal(batch, num_networks, *host.input_shape, seed=seed, dtype=dtype), torch.from_numpy(labels)
+
+
+# ── populations ─────────────────────────────────────────────────────────────────────────────────
+
+
+def mixed_population(
+    host: Host,
+    dtype: torch.dtype = torch.float32,
+    optimizer: Optimizer | None = None,
+    num_networks: int | None = None,
+) -> tuple[Population, FloatArray]:
+    """A population with its alpha ``[N, S]`` whose slots hold every blueprint under every operator in every stage.
+
+    With `num_networks` it is cut short, and holds a sample of them.
+    """
+    places = list(product(blueprints_for(host.topology), Operator, STAGES))
+    np.random.default_rng(0).shuffle(places)
+    num_slots = len(host.slots)
+    num_networks = num_networks or -(-len(places) // num_slots)
+    population = Population(host, range(num_networks), optimizer, dtype=dtype)
+    alpha = np.full((num_networks, num_slots), 0.5)  # of a slot without seed or in TRAINING: to be ignored
+    for (row, slot), (blueprint, operator, stage) in zip(np.ndindex(*alpha.shape), places, strict=False):
+        if stage is not None:
+            population.germinate([row], slot, blueprint, operator, in_training=stage == TRAINING)
+        if isinstance(stage, float):
+            alpha[row, slot] = stage
+    shake(population)
+    return population, alpha
+
+
+def shake(population: Population) -> None:
+    """Move all seeds away from their special values at birth."""
+    saved = population.snapshot()
+    for i, (_, _, seeds) in enumerate(saved.seeds):
+        seeds.parameters.add_(0.1 * normal(*seeds.parameters.shape, seed=i, dtype=seeds.parameters.dtype))
+    population.restore(saved)
+
+
+def plant(population: Population, row: int, value: float, in_host: bool = False, in_seeds: bool = False) -> None:
+    """Overwrite all weights of a row's host or of its seeds."""
+    saved = population.snapshot([row])
+    if in_host:
+        saved.hosts.parameters.fill_(value)
+    for _, _, seeds in saved.seeds if in_seeds else ():
+        seeds.parameters.fill_(value)
+    population.restore(saved, [row])
+
+
+def stacks(population: Population, rows: list[int] | None = None) -> list[Tensor]:
+    """Every number in the networks of the given rows, in a fixed order."""
+    saved = population.snapshot(rows)
+    found = [saved.hosts, *(seeds for _, _, seeds in sorted(saved.seeds, key=lambda entry: entry[0]))]
+    return [tensor for stack in found for tensor in (stack.parameters, stack.moments, stack.steps)]
+
+
+def are_identical(left: list[Tensor], right: list[Tensor]) -> bool:
+    """Bit for bit; NaN equals NaN."""
+    return len(left) == len(right) and all(
+        torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)) for a, b in zip(left, right, strict=True)
+    )
+
+
+# ── plain networks ──────────────────────────────────────────────────────────────────────────────
+
+
+class PlainSlot(nn.Module):
+    """The definition of a slot, written out for one network: ``s = x + delta(x)``, and each operator as its formula."""
+
+    def __init__(self, blueprint: str, operator: Operator, channels: int, alpha: float, in_training: bool) -> None:
+        super().__init__()
+        self.delta = BLUEPRINTS.get(blueprint).build(nn, channels)
+        self.operator, self.alpha, self.in_training = operator, alpha, in_training
+        if operator is Operator.GATE:
+            hidden = max(8, channels // 4)
+            self.gate = nn.ModuleDict({"hidden": nn.Linear(channels, hidden), "score": nn.Linear(hidden, 1)})
+
+    def gate_value(self, x: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(x, 1).flatten(1) if x.ndim == 4 else x
+        value = torch.sigmoid(self.gate["score"](F.relu(self.gate["hidden"](pooled))))
+        return value.view(*value.shape, 1, 1) if x.ndim == 4 else value
+
+    def term(self, x: Tensor) -> Tensor:
+        s = x + self.delta(x)
+        if self.operator is Operator.MULTIPLY:
+            return x * torch.tanh(s - x)
+        return self.gate_value(x) * (s - x) if self.operator is Operator.GATE else s - x
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.in_training:
+            term = self.term(h.detach())
+            return h + (term - term.detach())
+        return h + self.alpha * self.term(h)
+
+
+def named(template: Template, flat: Tensor, prefix: str) -> dict[str, Tensor]:
+    """One row of a flat matrix as parameters by name."""
+    parts = template.unflatten(flat.unsqueeze(0))
+    return {prefix + name: part[0] for name, part in zip(template.names, parts, strict=True)}
+
+
+def row_state(population: Population, row: int, of: str = "parameters") -> dict[str, Tensor]:
+    """Parameters of a row by their names in its plain network, or their first moments (`of="moments"`)."""
+    saved, setting = population.snapshot([row]), population.setting
+
+    def flat(stack: Stack) -> Tensor:
+        return stack.parameters[0] if of == "parameters" else stack.moments[0, 0]
+
+    state = named(setting.host_template, flat(saved.hosts), "network.")
+    for kind, _, seeds in saved.seeds:
+        template = setting.seed_template(kind.slot, kind.blueprint, kind.operator)
+        state |= named(template, flat(seeds), f"slots.{kind.slot}.")
+    return state
+
+
+def plain_network(population: Population, alpha: FloatArray, row: int, off: BoolArray | None = None) -> GrownNetwork:
+    """A row as `torch.nn` layers, with its seeds in TRAINING, and without the seeds that are off ``[S]``."""
+    setting = population.setting
+    slots: list[nn.Module] = [nn.Identity() for _ in setting.host.slots]
+    for kind, _, _ in population.snapshot([row]).seeds:
+        if off is None or not off[kind.slot]:
+            channels = setting.host.slots[kind.slot].channels
+            amplitude = float(alpha[row, kind.slot])
+            slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)
+    plain = GrownNetwork(SegmentedNetwork(setting.host.build(nn)), slots).to(setting.dtype)
+    state = row_state(population, row)
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return plain
+
+
+def deviation(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """Largest difference between two sets of tensors, which must have the same names."""
+    assert found.keys() == wanted.keys()
+    return max((found[name] - wanted[name]).abs().max().item() for name in wanted)

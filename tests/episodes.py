@@ -1,0 +1,121 @@
+"""Small problems, random play and ways to compare episodes, shared by the tests of the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from kasmina_env import PRESETS
+from kasmina_env.lifecycle import Op
+
+ROOT = Path(__file__).parents[1]
+IDS = tuple(PRESETS)
+FORMS = ("flat", "factored")
+WAIT = 0  # the first action of every table
+# Short episodes on little data, in which a seed can nevertheless live its whole life.
+SMALL = {
+    **{"horizon": 10, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16},
+    **{"min_training_steps": 1, "min_prune_age": 1, "embargo_steps": 1, "tempos": (1, 2), "prune_tempos": (0, 1)},
+}
+
+
+def small_env(env_id, **settings):
+    return gym.make(env_id, **{**SMALL, **settings}).unwrapped
+
+
+def small_vec(env_id, num_envs=4, **settings):
+    return gym.make_vec(env_id, num_envs=num_envs, **{**SMALL, **settings})
+
+
+def dead_row(env, row=0):
+    """Plant NaN in the host of one network."""
+    env.core.population._hosts.parameters[row] = torch.nan
+
+
+def lively_actions(rng, env):
+    """A legal flat action per row: all legal operations are equally likely, so that seeds live whole lives."""
+    table, masks = env.core.actions, env.core.action_masks()
+    is_of_op = (table.op[:, None] == np.arange(len(Op))).astype(np.int64)  # [A, len(Op)]
+    weights = masks / np.maximum(masks @ is_of_op, 1)[:, table.op]
+    return np.array([rng.choice(len(w), p=w / w.sum()) for w in weights])
+
+
+def illegal_actions(rng, env):
+    """A flat action per row that is not legal now."""
+    return np.array([rng.choice(np.flatnonzero(~mask)) for mask in env.core.action_masks()])
+
+
+def mixed_actions(rng, env):
+    """Legal actions in two rows of three, any actions in the others."""
+    anything = rng.integers(env.core.actions.num_actions, size=env.core.num_networks)
+    return np.where(rng.random(env.core.num_networks) < 1 / 3, anything, lively_actions(rng, env))
+
+
+def in_form(env, form, flat):
+    """Flat actions in the given form."""
+    return flat if form == "flat" else env.core.actions.entries[flat]
+
+
+def op_actions(env, op):
+    """Flat actions of an operation, in the order of the table."""
+    return np.flatnonzero(env.core.actions.op == op)
+
+
+def play(env, actions):
+    """Take the given actions; return everything that was seen."""
+    return [env.step(action) for action in actions]
+
+
+def play_lively(env, seed=0, num_steps=None):
+    """Reset and take legal actions (to the end, if not told otherwise); return everything that was seen."""
+    rng, seen = np.random.default_rng(seed), [env.reset(seed=seed)]
+    for _ in range(num_steps or env.core.config.horizon):
+        flat = lively_actions(rng, env)
+        seen.append(env.step(flat if isinstance(env, gym.vector.VectorEnv) else flat[0]))
+    return seen
+
+
+def leaves(value):
+    """The bytes of everything inside a value, in a fixed order."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        yield f"{value.dtype}{value.shape}".encode() + value.tobytes()
+    elif isinstance(value, np.random.Generator):
+        yield from leaves(value.bit_generator.state)
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            yield str(key).encode()
+            yield from leaves(value[key])
+    elif is_dataclass(value):
+        yield from leaves({field.name: getattr(value, field.name) for field in fields(value)})
+    elif isinstance(value, list | tuple | np.ndarray):
+        for entry in value:
+            yield from leaves(entry)
+    else:
+        yield repr(value).encode()
+
+
+def digest(*values):
+    """A hash that is equal only for values that are equal bit for bit."""
+    total = hashlib.sha256()
+    for leaf in leaves(values):
+        total.update(leaf + b"|")
+    return total.hexdigest()
+
+
+def run_python(code):
+    """What a fresh process prints; warnings are errors there too."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -1,0 +1,154 @@
+"""A population is exactly its networks: each row against a plain `torch.nn` network."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn import Identity
+from torch.nn.utils import clip_grad_norm_
+
+from kasmina_env.config import Operator
+from kasmina_env.layers import widen
+from kasmina_env.population import Optimizer, Population
+from tests.contract import (
+    BARE_SGD,
+    HOSTS_UNDER_TEST,
+    TOLERANCE,
+    blueprints_for,
+    deviation,
+    minibatch,
+    mixed_population,
+    plain_network,
+    row_state,
+)
+
+every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
+ADAM = Optimizer("adam", learning_rate=0.01, clip_norm=0.2)
+SGD = Optimizer("sgd", learning_rate=0.1, clip_norm=0.2)
+
+
+# ── one minibatch ───────────────────────────────────────────────────────────────────────────────
+
+
+def plain_losses_and_gradients(population: Population, alpha, x, y):
+    """Of every row, run one by one."""
+    for row in range(population.num_networks):
+        plain = plain_network(population, alpha, row)
+        loss = F.cross_entropy(plain(x[:, row]), y[:, row])
+        loss.backward()
+        yield loss.detach(), {name: p.grad for name, p in plain.named_parameters()}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_host
+def test_losses_and_all_gradients_are_those_of_plain_networks(host, dtype):
+    population, alpha = mixed_population(host, dtype, BARE_SGD)
+    x, y = minibatch(host, population.num_networks, dtype=dtype)
+    plain_losses, plain_gradients = zip(*plain_losses_and_gradients(population, alpha, x, y), strict=True)
+    loss, _ = population.train([widen(x)], [y], alpha)
+    gradients = [row_state(population, row, "moments") for row in range(population.num_networks)]
+    assert (loss - torch.stack(plain_losses)).abs().max() <= TOLERANCE[dtype]
+    assert max(map(deviation, gradients, plain_gradients)) <= TOLERANCE[dtype]
+
+
+@every_host
+def test_the_comparison_leaves_no_seed_out_and_none_without_gradient(host):
+    population, alpha = mixed_population(host, torch.float64, BARE_SGD)
+    x, y = minibatch(host, population.num_networks, dtype=torch.float64)
+    population.train([widen(x)], [y], alpha)
+    seeds = population.snapshot().seeds
+    wanted = product(blueprints_for(host.topology), Operator, (False, True))
+    assert {(kind.blueprint, kind.operator, kind.in_training) for kind, _, _ in seeds} == set(wanted)
+    assert all((stack.moments[0].norm(dim=1) > 0).all() for _, _, stack in seeds)
+
+
+# ── several minibatches ─────────────────────────────────────────────────────────────────────────
+
+
+class PlainTraining:
+    """One row as a plain network in the hands of `torch.optim`."""
+
+    def __init__(self, population: Population, alpha, row: int) -> None:
+        self.network = plain_network(population, alpha, row)
+        self.parts = [self.network.network, *(slot for slot in self.network.slots if not isinstance(slot, Identity))]
+        self.settings = settings = population.setting.optimizer
+        make = {
+            "adam": partial(torch.optim.Adam, betas=(settings.momentum, settings.beta2), eps=settings.eps),
+            "sgd": partial(torch.optim.SGD, momentum=settings.momentum),
+        }[settings.name]
+        self.optimizer = make(self.network.parameters(), lr=population.learning_rate[row])
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.network(x), y).backward()
+        for part in self.parts:
+            clip_grad_norm_(part.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+
+
+def train_both(population: Population, plain: list[PlainTraining], alpha, num_batches: int, seed: int) -> None:
+    """The same minibatches to a population, as one step, and to its plain networks."""
+    host, dtype = population.setting.host, population.setting.dtype
+    batches = [
+        minibatch(host, population.num_networks, seed=10 * seed + i, dtype=dtype) for i in range(num_batches)
+    ]
+    population.train([widen(x) for x, _ in batches], [y for _, y in batches], alpha)
+    for (x, y), (row, training) in product(batches, enumerate(plain)):
+        training.step(x[:, row], y[:, row])
+
+
+def largest_deviation(population: Population, plain: list[PlainTraining]) -> float:
+    states = (dict(training.network.named_parameters()) for training in plain)
+    return max(deviation(row_state(population, row), state) for row, state in enumerate(states))
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda optimizer: optimizer.name)
+@every_host
+def test_optimiser_steps_are_those_of_torch_even_of_a_row_reset_in_mid_flight(host, optimizer):
+    population, alpha = mixed_population(host, torch.float64, optimizer)
+    plain = [PlainTraining(population, alpha, row) for row in range(population.num_networks)]
+    train_both(population, plain, alpha, num_batches=3, seed=0)
+    population.reset_rows([2], [99])
+    population.germinate([2], 0, blueprints_for(host.topology)[0], Operator.GATE, in_training=False)
+    plain[2] = PlainTraining(population, alpha, 2)
+    train_both(population, plain, alpha, num_batches=3, seed=1)
+    assert largest_deviation(population, plain) <= TOLERANCE[torch.float64]
+
+
+@every_host
+def test_optimiser_steps_in_float32_are_those_of_torch(host):
+    population, alpha = mixed_population(host, torch.float32, SGD)
+    plain = [PlainTraining(population, alpha, row) for row in range(population.num_networks)]
+    train_both(population, plain, alpha, num_batches=4, seed=0)
+    assert largest_deviation(population, plain) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda optimizer: optimizer.name)
+def test_every_row_has_its_own_learning_rate(optimizer):
+    population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, optimizer, num_networks=6)
+    population.learning_rate[:] = [0.5, 0.1, 0.05, 0.01, 1e-3, 1e-4]
+    plain = [PlainTraining(population, alpha, row) for row in range(6)]
+    train_both(population, plain, alpha, num_batches=3, seed=0)
+    assert largest_deviation(population, plain) <= TOLERANCE[torch.float64]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "adamw"},
+        {"learning_rate": 0.0},
+        {"momentum": 1.0},
+        {"beta2": -0.1},
+        {"eps": 0.0},
+        {"clip_norm": -1.0},
+        {"learning_rate": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_bad_optimiser_setting_is_named_in_one_sentence(settings):
+    with pytest.raises(ValueError, match=rf"^`{next(iter(settings))}` must [^.]*, got .*\. Change it\.$"):
+        Optimizer(**settings)

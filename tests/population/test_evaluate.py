@@ -1,0 +1,124 @@
+"""Evaluation under any on/off settings: fused and shared, and still what each network alone would say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kasmina_env.config import Operator
+from kasmina_env.population import Population
+from kasmina_env.tasks import Split, classify
+from tests.contract import (
+    HOSTS_UNDER_TEST,
+    TOLERANCE,
+    are_identical,
+    minibatch,
+    mixed_population,
+    plain_network,
+    stacks,
+)
+
+every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
+
+
+def samples(host, size: int = 70, dtype: torch.dtype = torch.float64) -> Split:
+    x, y = minibatch(host, 1, batch=size, seed=3, dtype=dtype)
+    return Split(x[:, 0], y[:, 0])
+
+
+def random_settings(population: Population, num_settings: int = 5, seed: int = 0):
+    """Settings ``[M, N, S]`` with everything on first, then at random; the last two agree with it on the first slot."""
+    shape = (num_settings, population.num_networks, population.num_slots)
+    off = np.random.default_rng(seed).random(shape) < 0.5
+    off[0] = False
+    off[-2:, :, 0] = False
+    return off
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_host
+def test_every_setting_of_every_row_is_that_of_a_plain_network(host, dtype):
+    population, alpha = mixed_population(host, dtype)
+    data, off = samples(host, dtype=dtype), random_settings(population)
+    loss, quality = population.evaluate(data, alpha, off)
+    assert loss.shape == quality.shape == off.shape[:2]
+    for setting, row in np.ndindex(*loss.shape):
+        with torch.no_grad():
+            logits = plain_network(population, alpha, row, off[setting, row])(data.x)
+        plain_loss, is_correct = classify(logits.unsqueeze(1), data.y.unsqueeze(1))
+        assert abs(loss[setting, row] - plain_loss.mean()) <= TOLERANCE[dtype]
+        assert abs(quality[setting, row] - is_correct.mean()) <= TOLERANCE[dtype]
+
+
+@every_host
+def test_settings_evaluated_together_are_those_evaluated_alone(host):
+    population, alpha = mixed_population(host, torch.float64, num_networks=6)
+    data, off = samples(host), random_settings(population, num_settings=8)
+    loss, quality = population.evaluate(data, alpha, off)
+    alone = [population.evaluate(data, alpha, setting[None]) for setting in off]
+    torch.testing.assert_close(loss, torch.cat([part[0] for part in alone]), rtol=0, atol=1e-10)
+    torch.testing.assert_close(quality, torch.cat([part[1] for part in alone]), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 150])
+def test_the_number_of_samples_is_free(size):
+    population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, num_networks=6)
+    data = samples(population.setting.host, size)
+    singles = [Split(data.x[i : i + 1], data.y[i : i + 1]) for i in range(size)]
+    means = [torch.stack(parts).mean(dim=0) for parts in zip(*[population.evaluate(s, alpha) for s in singles])]  # noqa: B905
+    torch.testing.assert_close(list(population.evaluate(data, alpha)), means, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [[4, 1], [2], [5, 4, 3, 2, 1, 0], [0, 0, 3, 1, 1, 2], list(range(6))], ids=str)
+@every_host
+def test_chosen_rows_are_those_rows_of_everything_in_their_order(host, rows):
+    population, alpha = mixed_population(host, torch.float64, num_networks=6)
+    data, off = samples(host), random_settings(population)
+    everything = population.evaluate(data, alpha, off)
+    for part, whole in zip(population.evaluate(data, alpha, off, rows), everything, strict=True):
+        torch.testing.assert_close(part, whole[:, rows], rtol=0, atol=1e-10)
+
+
+@every_host
+def test_switching_off_what_does_not_act_changes_nothing(host):
+    population, alpha = mixed_population(host)
+    off = np.zeros((2, population.num_networks, population.num_slots), dtype=bool)
+    off[1] = True
+    for kind, rows, _ in population.snapshot().seeds:
+        off[1, rows, kind.slot] = kind.in_training
+    loss, quality = population.evaluate(samples(host, dtype=torch.float32), alpha, off)
+    assert torch.equal(loss[0], loss[1])
+    assert torch.equal(quality[0], quality[1])
+
+
+@every_host
+def test_evaluation_changes_no_network(host):
+    population, alpha = mixed_population(host, num_networks=6)
+    before = stacks(population)
+    population.evaluate(samples(host, dtype=torch.float32), alpha, random_settings(population), rows=[1, 3])
+    assert are_identical(before, stacks(population))
+
+
+@every_host
+def test_a_live_seed_at_alpha_zero_changes_no_result(host):
+    population, alpha = mixed_population(host)
+    data = samples(host, dtype=torch.float32)
+    with_seeds = population.evaluate(data, np.zeros_like(alpha))
+    off = np.ones((1, population.num_networks, population.num_slots), dtype=bool)
+    without = population.evaluate(data, alpha, off)
+    assert all(torch.equal(a, b) for a, b in zip(with_seeds, without, strict=True))
+
+
+def test_logits_that_are_not_finite_are_never_correct():
+    logits = torch.tensor([[[float("nan"), 0.0], [float("inf"), 0.0], [2.0, 0.0]]])
+    loss, is_correct = classify(logits, torch.zeros(1, 3, dtype=torch.int64))
+    assert is_correct.tolist() == [[0.0, 0.0, 1.0]]
+    assert loss.isfinite().tolist() == [[False, False, True]]
+
+
+def test_rows_that_do_not_exist_are_named():
+    population = Population(HOSTS_UNDER_TEST["mlp"], [0, 1])
+    population.germinate([0], 0, "mlp", Operator.ADD)
+    with pytest.raises(ValueError, match=r"^`rows` must lie between 0 and 1, got \[-1\]\. Name rows that exist\.$"):
+        population.evaluate(samples(population.setting.host), np.zeros((2, 2)), rows=[-1])

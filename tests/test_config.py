@@ -1,0 +1,137 @@
+"""The settings of an environment: every rule refuses what it must, in one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import gymnasium as gym
+import pytest
+
+from kasmina_env import PRESETS
+from kasmina_env.config import RULES, EnvConfig, make_config
+from tests.episodes import IDS, SMALL, small_env
+
+MENU = {"blueprints": ("norm",)}
+NOT_COUNTS = (-1, 2.0, True, "3", None)
+NOT_PRICES = (-0.1, float("nan"), float("inf"), "free", True)
+REFUSED = {
+    "task": ("", 3, None),
+    "task_settings": ([], None),
+    "host": ("", 3),
+    "host_settings": ("width", 3),
+    "horizon": (*NOT_COUNTS, 0, 1),
+    "batches_per_step": (*NOT_COUNTS, 0),
+    "batch_size": (*NOT_COUNTS, 0),
+    "optimizer": ("Adam", "", None, ["adam"]),
+    "learning_rate": (*NOT_PRICES, 0),
+    "clip_norm": NOT_PRICES,
+    "blueprints": ("norm", (), ("norm", "norm"), (1,), None, ({},)),
+    "operators": ("ADD", (), ("ADD", "ADD"), ("add",), (0,), ({"ADD": 1},)),
+    "tempos": (3, (), (3, 3), (0,), (2.5,), (True,)),
+    "prune_tempos": (0, (), (0, 0), (-1,), (0.5,)),
+    "targets": (0.5, (0.5, 0.5), (0.0,), (1.1,), (float("nan"),), ("half",)),
+    "curves": ("LINEAR", (), ("linear",), ("COSINE", "COSINE")),
+    "min_training_steps": NOT_COUNTS,
+    "min_prune_age": NOT_COUNTS,
+    "embargo_steps": NOT_COUNTS,
+    "min_contribution": (float("nan"), "0", True),
+    "instant": (1, None, "yes"),
+    "param_price": NOT_PRICES,
+    "rent_price": NOT_PRICES,
+    "operation_price": NOT_PRICES,
+    "reward": ("", 3),
+    "watch_samples": (*NOT_COUNTS, 0),
+    "score_samples": (*NOT_COUNTS, 0),
+    "success_score": (float("nan"), "0.5", None),
+}
+
+
+def test_every_setting_has_a_rule_and_every_rule_a_test():
+    assert [field.name for field in dataclasses.fields(EnvConfig)] == list(RULES) == list(REFUSED)
+
+
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in REFUSED.items() for value in values])
+def test_bad_value_is_refused_in_one_line_with_key_rule_and_value(key, value):
+    with pytest.raises(ValueError, match=rf"^`{key}` must \S") as caught:
+        make_config(MENU, {key: value})
+    frozen = tuple(value) if isinstance(value, list) else value
+    assert re.fullmatch(r"[^\n]+, got " + re.escape(repr(frozen)) + r"\. [A-Z][^\n]+\.", str(caught.value))
+    assert " ," not in str(caught.value)
+
+
+@pytest.mark.parametrize("key, nearest", [("horzion", "horizon"), ("tempo", "tempos"), ("lr", None)])
+def test_unknown_setting_is_refused_and_the_nearest_is_named(key, nearest):
+    with pytest.raises(ValueError, match=f"^`setting` must be one of .*, got '{key}'") as caught:
+        make_config(MENU, {key: 1})
+    assert (f"Did you mean '{nearest}'?" in str(caught.value)) == (nearest is not None)
+
+
+@pytest.mark.parametrize("key", ["host_settings", "task_settings"])
+def test_unknown_nested_setting_is_refused_and_the_known_are_listed(key):
+    with pytest.raises(ValueError, match=f"^`{key}` must be one of .*, got 'no_such_thing'"):
+        small_env(IDS[0], **{key: {"no_such_thing": 1}})
+
+
+@pytest.mark.parametrize("key", ["task", "host", "reward", "blueprints"])
+def test_unknown_registered_name_is_refused_and_the_known_are_listed(key):
+    value = ("no_such_thing",) if key == "blueprints" else "no_such_thing"
+    with pytest.raises(KeyError, match=r"must be one of .*, got 'no_such_thing'"):
+        small_env(IDS[0], **{key: value})
+
+
+@pytest.mark.parametrize("maker", [gym.make, gym.make_vec])
+def test_typing_mistake_in_make_is_refused_with_the_nearest_name(maker):
+    with pytest.raises(ValueError, match="Did you mean 'horizon'"):
+        maker(IDS[0], horizn=3)
+
+
+@pytest.mark.parametrize("argument", ["action_space", "dtype", "preset"])
+@pytest.mark.parametrize("maker", [gym.make, gym.make_vec])
+def test_unknown_choice_of_an_argument_is_refused(maker, argument):
+    with pytest.raises((ValueError, KeyError), match="must be one of .*, got 'nonsense'"):
+        maker(IDS[0], **{argument: "nonsense"})
+
+
+@pytest.mark.parametrize("key", ["watch_samples", "score_samples"])
+def test_more_samples_than_the_split_has_are_refused(key):
+    with pytest.raises(ValueError, match=rf"^`{key}` must be at most \d+, got 99999"):
+        small_env(IDS[0], **{key: 99_999})
+
+
+def test_host_that_does_not_fit_the_task_is_refused():
+    with pytest.raises(ValueError, match="^`host_settings` must fit samples of shape"):
+        small_env("Kasmina/Spirals-v0", host_settings={"in_features": 3})
+
+
+def test_blueprint_that_does_not_fit_the_host_is_refused_and_fitting_ones_are_listed():
+    with pytest.raises(ValueError, match="^`blueprints` must accept .*, got 'depthwise'. Choose from .*mlp"):
+        small_env("Kasmina/Spirals-v0", blueprints=("depthwise",))
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_settings_survive_json(env_id):
+    config = PRESETS.get(env_id).config(**SMALL)
+    assert make_config({}, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_nested_settings_are_merged_and_the_preset_stays_as_it_is():
+    preset = PRESETS.get("Kasmina/Spirals-v0")
+    before = json.dumps(preset.settings)
+    config = preset.config(host_settings={"width": 5}, task_settings={"noise": 0.1})
+    assert config.host_settings == {**preset.settings["host_settings"], "width": 5}
+    assert config.task_settings == {"noise": 0.1}
+    assert json.dumps(preset.settings) == before
+
+
+def test_nested_settings_do_not_share_memory_with_the_callers():
+    mine = {"width": 5}
+    config = PRESETS.get("Kasmina/Spirals-v0").config(host_settings=mine)
+    mine["width"] = 6
+    assert config.host_settings["width"] == 5
+
+
+def test_rules_of_the_lifecycle_are_those_of_the_settings():
+    given = {"min_training_steps": 4, "min_prune_age": 5, "embargo_steps": 6, "min_contribution": 0.1, "instant": True}
+    assert dataclasses.asdict(make_config(MENU, given).rules) == given

@@ -1,0 +1,216 @@
+"""The decision problem: episodes as values, forks, deaths, and the order in which it must be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kasmina_env.lifecycle import Op
+from tests.episodes import (
+    IDS,
+    WAIT,
+    dead_row,
+    digest,
+    lively_actions,
+    mixed_actions,
+    op_actions,
+    play,
+    play_lively,
+    small_env,
+    small_vec,
+)
+
+CUTS = [0, 1, 5, 9]  # steps after which an episode of ten is cut
+
+
+def rows_of(step, rows):
+    """What a vector step shows of some rows, without Gymnasium's masks."""
+    obs, reward, terminated, truncated, infos = step
+    shown = {key: value for key, value in infos.items() if not key.startswith("_") and key != "final_info"}
+    shown = {key: dict.items(value) if isinstance(value, dict) else value for key, value in shown.items()}
+    kept = {key: value[rows] for key, value in shown.items() if isinstance(value, np.ndarray)}
+    return obs[rows], reward[rows], terminated[rows], truncated[rows], kept
+
+
+# ── snapshot and restore ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("env_id", IDS)
+def test_restored_episode_goes_on_bit_for_bit(env_id, cut):
+    env, rng = small_env(env_id), np.random.default_rng(cut)
+    env.reset(seed=cut)
+    for _ in range(cut):
+        env.step(lively_actions(rng, env)[0])
+    saved = env.snapshot()
+    actions = rng.integers(env.action_space.n, size=10 - cut)
+    first = digest(play(env, actions), env.reset()[0])
+    env.restore(saved)
+    assert digest(play(env, actions), env.reset()[0]) == first
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("env_id", IDS)
+def test_snapshot_goes_on_bit_for_bit_in_an_equal_environment(env_id, cut):
+    here, there, rng = small_env(env_id), small_env(env_id), np.random.default_rng(cut)
+    play_lively(there, seed=77)
+    here.reset(seed=cut)
+    for _ in range(cut):
+        here.step(lively_actions(rng, here)[0])
+    there.restore(here.snapshot())
+    actions = rng.integers(here.action_space.n, size=10 - cut)
+    assert digest(play(here, actions), here.reset()[0]) == digest(play(there, actions), there.reset()[0])
+
+
+@pytest.mark.parametrize("cut", [3, 14])
+@pytest.mark.parametrize("env_id", IDS)
+def test_restored_vector_goes_on_bit_for_bit_through_resets(env_id, cut):
+    vec, there, rng = small_vec(env_id), small_vec(env_id), np.random.default_rng(cut)
+    vec.reset(seed=cut), there.reset(seed=99)
+    for _ in range(cut):
+        vec.step(mixed_actions(rng, vec))
+    saved = vec.snapshot()
+    actions = rng.integers(vec.single_action_space.n, size=(12, 4))
+    first = digest(play(vec, actions))
+    for env in (vec, there):
+        env.restore(saved)
+        assert digest(play(env, actions)) == first
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_snapshot_is_not_changed_by_what_happens_later(env_id):
+    env, rng = small_env(env_id), np.random.default_rng(0)
+    play_lively(env, num_steps=5)
+    saved = env.snapshot()
+    before = digest(saved)
+    for _ in range(2):
+        env.step(lively_actions(rng, env)[0])
+    env.restore(saved)
+    env.step(lively_actions(rng, env)[0])
+    assert digest(saved) == before
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_taking_a_snapshot_changes_nothing(env_id):
+    plain, watched = small_env(env_id), small_env(env_id)
+    plain.reset(seed=0), watched.reset(seed=0)
+    for action in np.random.default_rng(0).integers(plain.action_space.n, size=10):
+        watched.snapshot()
+        assert digest(plain.step(action)) == digest(watched.step(action))
+
+
+# ── forks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_copied_rows_stay_equal_under_equal_actions_through_resets(env_id):
+    vec, rng = small_vec(env_id, num_envs=4), np.random.default_rng(0)
+    play_lively(vec, num_steps=4)
+    vec.copy_rows([0, 0, 2], [1, 3, 0])
+    for _ in range(14):
+        action = mixed_actions(rng, vec)
+        step = vec.step(action[[0, 1, 0, 1]])
+        assert digest(rows_of(step, [0])) == digest(rows_of(step, [2]))
+        assert digest(rows_of(step, [1])) == digest(rows_of(step, [3]))
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_copied_rows_part_with_random_seeds_of_their_own(env_id):
+    vec = small_vec(env_id, num_envs=3)
+    play_lively(vec, num_steps=4)
+    vec.copy_rows([0, 0], [1, 2], rng_seeds=[1, 2])
+    saved = vec.core.observe()
+    assert (saved == saved[0]).all()
+    loss = vec.step([WAIT] * 3)[4]["train_loss"]
+    assert len(set(loss)) == 3
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_rows_that_are_not_copied_to_are_untouched(env_id):
+    forked, plain = small_vec(env_id, num_envs=4), small_vec(env_id, num_envs=4)
+    play_lively(forked, num_steps=4), play_lively(plain, num_steps=4)
+    forked.copy_rows([0, 3], [1, 2])
+    for actions in np.random.default_rng(0).integers(forked.single_action_space.n, size=(12, 4)):
+        one, other = forked.step(actions), plain.step(actions)
+        assert digest(rows_of(one, [0, 3])) == digest(rows_of(other, [0, 3]))
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_copies_of_one_row_can_go_different_ways(env_id):
+    vec = small_vec(env_id, num_envs=3)
+    vec.reset(seed=0)
+    vec.copy_rows([0, 0], [1, 2])
+    germinate = op_actions(vec, Op.GERMINATE)
+    infos = vec.step([WAIT, germinate[0], germinate[-1]])[4]
+    assert infos["num_alive"].tolist() == [0, 1, 1]
+    assert len(set(infos["param_growth"])) == 3
+
+
+# ── deaths ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_network_that_dies_ends_its_episode_with_a_finite_observation(env_id):
+    env = small_env(env_id)
+    play_lively(env, num_steps=3)
+    dead_row(env)
+    obs, reward, terminated, truncated, info = env.step(WAIT)
+    assert (terminated, truncated) == (True, False)
+    assert info["failure"] == "non_finite"
+    assert info["is_success"] is False
+    assert env.observation_space.contains(obs)
+    assert np.isfinite([reward, info["score"], info["quality"], info["train_loss"]]).all()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_dead_row_does_not_touch_the_others(env_id):
+    hurt, well = small_vec(env_id, num_envs=4), small_vec(env_id, num_envs=4)
+    play_lively(hurt, num_steps=4), play_lively(well, num_steps=4)
+    dead_row(hurt, 1)
+    for step, actions in enumerate(np.random.default_rng(0).integers(hurt.single_action_space.n, size=(12, 4))):
+        one, other = hurt.step(actions), well.step(actions)
+        assert one[2][1] or step > 0
+        assert digest(rows_of(one, [0, 2, 3])) == digest(rows_of(other, [0, 2, 3]))
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_row_that_died_starts_a_healthy_episode(env_id):
+    vec = small_vec(env_id, num_envs=2)
+    vec.reset(seed=0)
+    dead_row(vec, 0)
+    infos = vec.step([WAIT, WAIT])[4]
+    assert infos["final_info"]["failure"][0] == "non_finite"
+    assert infos["failure"].tolist() == ["", ""]
+    steps = play(vec, [[WAIT, WAIT]] * 9)
+    assert not any(step[2][0] for step in steps)
+    assert all(step[4]["failure"][0] == "" for step in steps[:-2])
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_network_that_diverges_by_itself_dies_without_an_error(env_id):
+    vec, rng = small_vec(env_id, num_envs=8, clip_norm=0, optimizer="sgd", learning_rate=1e30), np.random.default_rng(0)
+    vec.reset(seed=0)
+    deaths = [vec.step(mixed_actions(rng, vec))[2] for _ in range(8)]
+    assert np.any(deaths)
+
+
+# ── how it is used ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("use", ["action_masks", "snapshot", "network"])
+def test_nothing_can_be_asked_before_the_first_reset(use):
+    with pytest.raises(RuntimeError, match="^`reset` must be called before anything else"):
+        getattr(small_env(IDS[0]), use)()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_network_is_an_ordinary_module_with_its_own_weights(env_id):
+    env = small_env(env_id)
+    play_lively(env, num_steps=5)
+    network, before = env.network(), digest(env.snapshot())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert digest(env.snapshot()) == before
+    assert sum(p.numel() for p in env.network(committed=True).parameters()) >= env.core.costs.host_parameters
