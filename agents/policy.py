@@ -87,10 +87,7 @@ def play(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progre
         seeds: E seeds; equal seeds give equal hosts and equal minibatches, whoever plays.
         on_step: For progress bars.
     """
-    parts = [
-        _play_batch(env, policy, seeds[i : i + env.num_envs], on_step)
-        for i in range(0, len(seeds), env.num_envs)
-    ]
+    parts = [_play_batch(env, policy, seeds[i : i + env.num_envs], on_step) for i in range(0, len(seeds), env.num_envs)]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Episodes.__dataclass_fields__}
     return Episodes(**columns)
 

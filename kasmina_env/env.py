@@ -109,7 +109,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
         infos = shell.step_infos(self.core, result.terms)
         is_over = bool(result.is_over[0])
         if is_over:
-            infos = shell.terminal_infos(self.core, infos)
+            infos |= shell.terminal_infos(self.core)
         return self.core.observe()[0], float(result.reward[0]), is_over, False, shell.plain_info(infos, 0)
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ class KasminaVecEnv(VecEnv):
     def reset(self) -> NDArray[np.float32]:
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
         observations, infos = self.env.reset(seed=seeds)
-        self.reset_infos = [shell.plain_info(_unmasked(infos), row) for row in range(self.num_envs)]
+        self.reset_infos = [shell.plain_info(infos, row) for row in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -50,13 +50,11 @@ class KasminaVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
-        final_obs, final_info = infos.get("final_obs"), infos.get("final_info", {})
-        common = _unmasked({key: value for key, value in infos.items() if not key.startswith("final_")})
-        rows = [shell.plain_info(common, row) for row in range(self.num_envs)]
+        final_obs, final_info = infos.pop("final_obs", None), infos.pop("final_info", None)
+        rows = [shell.plain_info(infos, row) for row in range(self.num_envs)]
         done = terminated | truncated
         for row in np.flatnonzero(done).tolist():
-            assert final_obs is not None
-            rows[row] = shell.plain_info(_unmasked(final_info), row)
+            rows[row] = shell.plain_info(final_info, row)
             rows[row]["terminal_observation"] = final_obs[row]
             rows[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         return observations, rewards.astype(np.float32), done, rows
@@ -92,12 +90,3 @@ class KasminaVecEnv(VecEnv):
 
     def _rows(self, indices: int | Iterable[int] | None) -> list[int]:
         return list(self._get_indices(indices))
-
-
-def _unmasked(infos: dict[str, Any]) -> dict[str, Any]:
-    """Without Gymnasium's ``_key`` masks."""
-    return {
-        key: _unmasked(value) if isinstance(value, dict) else value
-        for key, value in infos.items()
-        if not key.startswith("_")
-    }

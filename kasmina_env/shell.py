@@ -35,6 +35,14 @@ def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
         raise ValueError(unknown_name_message(name, value, tuple(str(k) for k in known)))
 
 
+def check_count(name: str, value: object, can_be_none: bool = False) -> None:
+    """Raise one clear sentence if a value is not a positive integer."""
+    is_count = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    if not is_count and not (can_be_none and value is None):
+        rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
+        raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
+
+
 def observation_space(core: Core) -> spaces.Space[Any]:
     """Bounds of one observation ``[F]``."""
     return spaces.Box(core.observations.low, core.observations.high, dtype=np.float32)
@@ -75,7 +83,8 @@ def step_infos(core: Core, terms: Mapping[str, FloatArray] | None = None) -> Inf
         "quality": view.quality,
         "inner_valid_accuracy": view.accuracy,
         "train_loss": view.train_loss,
-        "param_growth": param_growth(view, core.costs),
+        # an episode that is over leaves the committed network
+        "param_growth": np.where(view.is_over, core.committed_growth(), param_growth(view, core.costs)),
         "num_fossilized": view.num_fossilized,
         "num_alive": view.num_alive,
         "action_legal": view.is_legal,
@@ -84,28 +93,28 @@ def step_infos(core: Core, terms: Mapping[str, FloatArray] | None = None) -> Inf
     }
 
 
-def terminal_infos(core: Core, infos: Infos) -> Infos:
-    """Infos of a step that ends an episode; growth is that of the committed network."""
+def terminal_infos(core: Core) -> Infos:
+    """What the infos of a step that terminates an episode have besides."""
     view = core.view
-    fossils = core.committed_growth()
     actions = np.empty(core.num_networks, dtype=object)
     actions[:] = [log[:step].tolist() for log, step in zip(view.actions, view.step, strict=True)]
-    is_success = ~view.is_dead & (view.score >= core.config.success_score)
     return {
-        **infos,
-        "test_accuracy": core.test_accuracy.copy(),
+        "test_accuracy": core.test_accuracy,
         "committed_score": view.score,
-        "param_growth": fossils,
         "compute": view.compute_spent,
         "actions": actions,
         "instance": np.zeros(core.num_networks, dtype=np.int64),
-        "is_success": is_success,
+        "is_success": ~view.is_dead & (view.score >= core.config.success_score),
     }
 
 
 def plain_info(infos: Infos, row: int) -> dict[str, Any]:
-    """One network's info as plain Python values."""
-    return {key: _plain(value, row) for key, value in infos.items()}
+    """What is meant for one network, as plain Python values and without Gymnasium's masks."""
+    return {key: _plain(value, row) for key, value in infos.items() if _is_meant(infos, key, row)}
+
+
+def _is_meant(infos: Infos, key: str, row: int) -> bool:
+    return not key.startswith("_") and (f"_{key}" not in infos or bool(infos[f"_{key}"][row]))
 
 
 def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
@@ -116,9 +125,9 @@ def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
 
 
 def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
-    """Add Gymnasium's ``_key`` masks that say which networks a key is meant for."""
+    """Copies, for the caller to keep, with Gymnasium's ``_key`` masks that say which networks a key is meant for."""
     masked: Infos = {}
     for key, value in infos.items():
-        masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value
+        masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value.copy()
         masked[f"_{key}"] = is_present.copy()
     return masked

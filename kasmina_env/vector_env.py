@@ -55,6 +55,8 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
     ) -> None:
         shell.check_choice("action_space", action_space, ("flat", "factored"))
         shell.check_choice("render_mode", render_mode, (None, *shell.RENDER_MODES))
+        shell.check_count("num_envs", num_envs)
+        shell.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"render_modes": list(shell.RENDER_MODES), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -66,7 +68,6 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
         self.single_action_space = shell.action_space(self.core, action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._is_over = np.ones(num_envs, dtype=bool)
 
     # ── names and masks ──────────────────────────────────────────────────────────────────────
 
@@ -89,7 +90,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32Array, Infos]:
-        """Start fresh hosts in all rows, or in those of ``options["reset_mask"]``.
+        """Start fresh hosts in all rows, or in those of ``options["reset_mask"]`` (the first reset is of all rows).
 
         Args:
             seed: Integer s gives row i the seed s + i; or one seed (or None) per row.
@@ -103,54 +104,61 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
             raise ValueError(
                 f"`reset_mask` must be {self.num_envs} booleans with at least one True, got {mask.tolist()}. Correct it."
             )
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        for row, row_seed in enumerate(seeds or ()):
-            if row_seed is not None and mask[row]:
-                self.core.seeders[row] = np.random.default_rng(row_seed)
-        if seeds is None and not self.core.is_reset:
+        if not self.core.is_reset:
+            mask = np.ones(self.num_envs, dtype=bool)
             self.core.seeders = list(self.np_random.spawn(self.num_envs))
-        self.core.reset(np.flatnonzero(mask) if self.core.is_reset else np.arange(self.num_envs))
-        self._is_over[mask] = False
+        self._seed_rows(seed, mask)
+        self.core.reset(np.flatnonzero(mask))
         return self.core.observe(), shell.with_masks(shell.step_infos(self.core), mask)
+
+    def _seed_rows(self, seed: int | Sequence[int | None] | None, mask: BoolArray) -> None:
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + row for row in range(self.num_envs)]
+        seeds = [None] * self.num_envs if seed is None else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"`seed` must be an integer or {self.num_envs} of them, got {len(seeds)}. Correct it.")
+        for row in np.flatnonzero(mask):
+            if seeds[row] is not None:
+                self.core.seeders[row] = np.random.default_rng(seeds[row])
+
+    @property
+    def _is_over(self) -> BoolArray:
+        """Rows whose episode has ended, by itself or by the time limit, and that were not reset since."""
+        view = self.core.view
+        if self._max_episode_steps is None:
+            return view.is_over
+        return np.asarray(view.is_over | (view.step >= self._max_episode_steps))
 
     def step(self, actions: ArrayLike) -> tuple[Float32Array, FloatArray, BoolArray, BoolArray, Infos]:
         """One decision for every row; see the class for what happens to rows whose episode is over."""
-        resets = self._is_over.copy()
-        if resets.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
-            raise ResetNeeded(f"`reset` must be called for rows {np.flatnonzero(resets).tolist()}, which are over.")
-        chosen = np.where(resets, 0, shell.flat_actions(self.core, self._form, actions))
-        result = self.core.step(chosen)
-        truncated = np.zeros(self.num_envs, dtype=bool)
-        if self._max_episode_steps is not None:
-            truncated = ~result.is_over & (self.core.view.step >= self._max_episode_steps)
+        was_over = self._is_over
+        if was_over.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise ResetNeeded(f"`reset` must be called for rows {np.flatnonzero(was_over).tolist()}, which are over.")
+        result = self.core.step(np.where(was_over, 0, shell.flat_actions(self.core, self._form, actions)))
+        terminated = result.is_over & ~was_over
+        done = self._is_over & ~was_over
         infos = shell.step_infos(self.core, result.terms)
-        done = (result.is_over | truncated) & ~resets
+        extras = shell.with_masks(shell.terminal_infos(self.core), terminated) if terminated.any() else {}
+        resets = was_over
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            return self._finish_same_step(result.reward, result.is_over, truncated, infos, done)
-        final = shell.with_masks(shell.terminal_infos(self.core, infos), done) if done.any() else {}
+            extras, resets = self._finals({**shell.with_masks(infos, done), **extras}, done), done
         if resets.any():
             self.core.reset(np.flatnonzero(resets))
             infos = _choose(resets, shell.step_infos(self.core), infos)
-        self._is_over = done
-        infos = {**final, **shell.with_masks(infos, np.ones(self.num_envs, dtype=bool))}
-        reward = np.where(resets, 0.0, result.reward)
-        return self.core.observe(), reward, result.is_over & ~resets, truncated & ~resets, infos
+        infos = {**shell.with_masks(infos, np.ones(self.num_envs, dtype=bool)), **extras}
+        reward = np.where(was_over, 0.0, result.reward)
+        return self.core.observe(), reward, terminated, done & ~terminated, infos
 
-    def _finish_same_step(
-        self, reward: FloatArray, terminated: BoolArray, truncated: BoolArray, infos: Infos, done: BoolArray
-    ) -> tuple[Float32Array, FloatArray, BoolArray, BoolArray, Infos]:
+    def _finals(self, final_info: Infos, done: BoolArray) -> Infos:
+        """Last observations and infos of the rows that are about to be reset in the same step."""
         if not done.any():
-            present = np.ones(self.num_envs, dtype=bool)
-            return self.core.observe(), reward, terminated, truncated, shell.with_masks(infos, present)
-        last = self.core.observe()
+            return {}
         final_obs = np.empty(self.num_envs, dtype=object)
+        last = self.core.observe()
         for row in np.flatnonzero(done):
             final_obs[row] = last[row]
-        final_info = shell.with_masks(shell.terminal_infos(self.core, infos), done)
-        self.core.reset(np.flatnonzero(done))
-        infos = shell.with_masks(_choose(done, shell.step_infos(self.core), infos), np.ones(self.num_envs, dtype=bool))
-        infos |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
-        return self.core.observe(), reward, terminated, truncated, infos
+        masks = {"_final_obs": done.copy(), "_final_info": done.copy()}
+        return {"final_obs": final_obs, "final_info": final_info, **masks}
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
@@ -161,7 +169,6 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
     def restore(self, saved: CoreSnapshot) -> None:
         """Go back to a snapshot: training goes on bit for bit."""
         self.core.restore(saved, np.arange(self.num_envs))
-        self._is_over = self.core.view.is_over.copy()
 
     def copy_rows(
         self, source: Sequence[int] | IntArray, target: Sequence[int] | IntArray, rng_seeds: Sequence[int] | None = None
@@ -171,10 +178,10 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
         Args:
             source: Rows to copy; may repeat.
             target: Different rows to overwrite.
-            rng_seeds: New random streams for the targets, to part them; otherwise equal actions give equal futures.
+            rng_seeds: New random streams for the targets, to part them; otherwise equal actions give equal futures,
+                floats up to rounding.
         """
         self.core.restore(self.core.snapshot(np.asarray(source)), np.asarray(target))
-        self._is_over[np.asarray(target)] = self._is_over[np.asarray(source)]
         if rng_seeds is not None:
             self.core.reseed(np.asarray(target), rng_seeds)
 

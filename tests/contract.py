@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import Operator
 from kasmina_env.hosts import HOSTS, CNNHost, Host, SegmentedNetwork
-from kasmina_env.population import GrownNetwork, Optimizer, Population
+from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
 from kasmina_env.population.stack import Stack, Template
+from kasmina_env.tasks import Split
 
 HOSTS_UNDER_TEST = {name: HOSTS.get(name)() for name in HOSTS}
 HOSTS_UNDER_TEST["cnn_3x3"] = CNNHost(in_channels=2, num_classes=3, width=4, kernels=(3, 1, 3))
@@ -25,6 +27,18 @@ BARE_SGD = Optimizer("sgd", learning_rate=0.1, momentum=0.0, clip_norm=0.0)
 
 BoolArray = np.ndarray
 FloatArray = np.ndarray
+
+
+every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
+every_seed = pytest.mark.parametrize(
+    "name, operator, topology",
+    [
+        pytest.param(name, operator, topology, id=f"{name}-{operator.name}-{topology}")
+        for name in BLUEPRINTS
+        for operator in Operator
+        for topology in BLUEPRINTS.get(name).topologies
+    ],
+)
 
 
 def blueprints_for(topology: str) -> list[str]:
@@ -45,6 +59,12 @@ def minibatch(host: Host, num_networks: int, batch: int = 5, seed: int = 0, dtyp
     """Inputs ``[B, N, ...]`` and labels ``[B, N]``."""
     labels = np.random.default_rng(seed).integers(host.num_classes, size=(batch, num_networks))
     return normal(batch, num_networks, *host.input_shape, seed=seed, dtype=dtype), torch.from_numpy(labels)
+
+
+def samples(host: Host, size: int = 70, dtype: torch.dtype = torch.float32) -> Split:
+    """Data that all networks share."""
+    x, y = minibatch(host, 1, batch=size, seed=3, dtype=dtype)
+    return Split(x[:, 0], y[:, 0])
 
 
 # ── populations ─────────────────────────────────────────────────────────────────────────────────
@@ -95,7 +115,11 @@ def plant(population: Population, row: int, value: float, in_host: bool = False,
 
 def stacks(population: Population, rows: list[int] | None = None) -> list[Tensor]:
     """Every number in the networks of the given rows, in a fixed order."""
-    saved = population.snapshot(rows)
+    return stacks_of(population.snapshot(rows))
+
+
+def stacks_of(saved: Snapshot) -> list[Tensor]:
+    """Every number in the networks of a snapshot, in a fixed order."""
     found = [saved.hosts, *(seeds for _, _, seeds in sorted(saved.seeds, key=lambda entry: entry[0]))]
     return [tensor for stack in found for tensor in (stack.parameters, stack.moments, stack.steps)]
 

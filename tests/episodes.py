@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -40,6 +41,12 @@ def dead_row(env, row=0):
     env.core.population._hosts.parameters[row] = torch.nan
 
 
+def dead_seeds(env):
+    """Plant NaN in all seeds of all networks."""
+    for cell in env.core.population._cells.values():
+        cell.weights.parameters.fill_(torch.nan)
+
+
 def lively_actions(rng, env):
     """A legal flat action per row: all legal operations are equally likely, so that seeds live whole lives."""
     table, masks = env.core.actions, env.core.action_masks()
@@ -59,9 +66,10 @@ def mixed_actions(rng, env):
     return np.where(rng.random(env.core.num_networks) < 1 / 3, anything, lively_actions(rng, env))
 
 
-def in_form(env, form, flat):
-    """Flat actions in the given form."""
-    return flat if form == "flat" else env.core.actions.entries[flat]
+def in_form(env, flat):
+    """Flat actions in the form that the environment takes."""
+    space = getattr(env, "single_action_space", env.action_space)
+    return flat if isinstance(space, gym.spaces.Discrete) else env.core.actions.entries[flat]
 
 
 def op_actions(env, op):
@@ -78,9 +86,33 @@ def play_lively(env, seed=0, num_steps=None):
     """Reset and take legal actions (to the end, if not told otherwise); return everything that was seen."""
     rng, seen = np.random.default_rng(seed), [env.reset(seed=seed)]
     for _ in range(num_steps or env.core.config.horizon):
-        flat = lively_actions(rng, env)
-        seen.append(env.step(flat if isinstance(env, gym.vector.VectorEnv) else flat[0]))
+        actions = in_form(env, lively_actions(rng, env))
+        seen.append(env.step(actions if isinstance(env, gym.vector.VectorEnv) else actions[0]))
     return seen
+
+
+def shown(step, rows):
+    """Every number that a vector step shows of some rows, by name."""
+    obs, reward, terminated, truncated, infos = step
+    last = {f"final {key}": value for key, value in infos.get("final_info", {}).items()}
+    figures = {key: v for key, v in {**infos, **infos["reward_terms"], **last}.items() if is_figure(key, v)}
+    figures |= {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
+    return {name: np.asarray(value)[rows] for name, value in figures.items()}
+
+
+def is_figure(key, value):
+    """Whether an info is an array of numbers, and not one of Gymnasium's masks."""
+    is_mask = key.removeprefix("final ").startswith("_")
+    return isinstance(value, np.ndarray) and value.dtype != object and not is_mask
+
+
+def assert_close(one, other):
+    """Counts, names and truths are equal, floats up to rounding."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        is_float = np.issubdtype(np.asarray(value).dtype, np.floating)
+        compare = partial(np.allclose, rtol=1e-6, atol=1e-6) if is_float else np.array_equal
+        assert compare(value, other[name]), name
 
 
 def leaves(value):

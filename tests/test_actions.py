@@ -115,10 +115,10 @@ def test_mask_says_of_every_action_whether_it_is_carried_out(env_id, form):
     vec.reset(seed=1)
     for _ in range(4):
         for _ in range(2):
-            vec.step(in_form(vec, form, lively_actions(rng, vec)))
+            vec.step(in_form(vec, lively_actions(rng, vec)))
         saved, masks = vec.snapshot(), vec.core.action_masks()
         vec.copy_rows([0] * (num_actions - 1), range(1, num_actions))
-        infos = vec.step(in_form(vec, form, np.arange(num_actions)))[4]
+        infos = vec.step(in_form(vec, np.arange(num_actions)))[4]
         assert (infos["action_legal"] == masks[0]).all()
         vec.restore(saved)
 
@@ -140,7 +140,7 @@ def test_factored_mask_allows_what_some_legal_action_uses(env_id):
     vec, rng = small_vec(env_id, num_envs=4, action_space="factored"), np.random.default_rng(2)
     vec.reset(seed=2)
     for _ in range(9):
-        vec.step(in_form(vec, "factored", lively_actions(rng, vec)))
+        vec.step(in_form(vec, lively_actions(rng, vec)))
         flat, blocks = vec.core.action_masks(), vec.action_masks()
         names = [(head, value) for head in HEADS for value in vec.core.actions.menus[head]]
         for row in range(4):
@@ -160,7 +160,7 @@ def test_no_block_of_a_mask_is_ever_empty(env_id):
     starts = np.cumsum([0, *vec.single_action_space.nvec[:-1]])
     vec.reset(seed=3)
     for _ in range(20):
-        vec.step(in_form(vec, "factored", mixed_actions(rng, vec)))
+        vec.step(in_form(vec, mixed_actions(rng, vec)))
         assert np.logical_or.reduceat(vec.action_masks(), starts, axis=1).all()
         assert vec.core.action_masks()[:, WAIT].all()
 

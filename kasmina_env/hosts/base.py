@@ -64,6 +64,13 @@ def register_host(name: str) -> Callable[[HostT], HostT]:
     return decorate
 
 
+def check_at_least_one(settings: object, names: Sequence[str]) -> None:
+    """Raise a ``ValueError`` if one of the named settings of a host is below 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {getattr(settings, name)}. Use a positive integer.")
+
+
 class SegmentedNetwork(Module):
     """Segments with something (a seed, or nothing) called on the features between them."""
 

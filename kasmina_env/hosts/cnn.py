@@ -8,7 +8,7 @@ from torch.nn import Module
 
 from kasmina_env.blueprints.base import Topology
 from kasmina_env.blueprints.convolution import num_norm_groups
-from kasmina_env.hosts.base import Slot, register_host
+from kasmina_env.hosts.base import Slot, check_at_least_one, register_host
 from kasmina_env.layers import Layers
 
 
@@ -30,6 +30,7 @@ class CNNHost:
     kernels: tuple[int, ...] = (1, 1, 1)
 
     def __post_init__(self) -> None:
+        check_at_least_one(self, ("in_channels", "image_size", "num_classes", "width"))
         if self.image_size % 2 ** len(self.kernels):
             raise ValueError(
                 f"`image_size` must be divisible by 2 for each of the {len(self.kernels)} blocks, got "

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch.nn import Module
 
 from kasmina_env.blueprints.base import Topology
-from kasmina_env.hosts.base import Slot, register_host
+from kasmina_env.hosts.base import Slot, check_at_least_one, register_host
 from kasmina_env.layers import Layers
 
 
@@ -29,9 +29,7 @@ class MLPHost:
     depth: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("in_features", "num_classes", "width", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Use a positive integer.")
+        check_at_least_one(self, ("in_features", "num_classes", "width", "depth"))
 
     @property
     def topology(self) -> Topology:

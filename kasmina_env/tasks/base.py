@@ -72,9 +72,11 @@ def split_samples(
     Args:
         x: Samples ``[n, ...]``.
         y: Labels ``[n]``.
-        sizes: Number of samples of each split; their sum must not exceed n.
+        sizes: Number of samples of each split, at least 1; their sum must not exceed n.
         seed: Of the shuffle: the same for everybody, so that a split is a fact and not a draw.
     """
+    if min(sizes.values()) < 1:
+        raise ValueError(f"`sizes` must be at least 1 each, got {dict(sizes)}. Give every split a sample.")
     if sum(sizes.values()) > len(y):
         raise ValueError(f"`sizes` must sum to at most {len(y)} samples, got {dict(sizes)}. Make a split smaller.")
     order = np.random.default_rng(seed).permutation(len(y))

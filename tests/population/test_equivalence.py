@@ -20,13 +20,13 @@ from tests.contract import (
     TOLERANCE,
     blueprints_for,
     deviation,
+    every_host,
     minibatch,
     mixed_population,
     plain_network,
     row_state,
 )
 
-every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
 ADAM = Optimizer("adam", learning_rate=0.01, clip_norm=0.2)
 SGD = Optimizer("sgd", learning_rate=0.1, clip_norm=0.2)
 
@@ -93,9 +93,7 @@ class PlainTraining:
 def train_both(population: Population, plain: list[PlainTraining], alpha, num_batches: int, seed: int) -> None:
     """The same minibatches to a population, as one step, and to its plain networks."""
     host, dtype = population.setting.host, population.setting.dtype
-    batches = [
-        minibatch(host, population.num_networks, seed=10 * seed + i, dtype=dtype) for i in range(num_batches)
-    ]
+    batches = [minibatch(host, population.num_networks, seed=10 * seed + i, dtype=dtype) for i in range(num_batches)]
     population.train([widen(x) for x, _ in batches], [y for _, y in batches], alpha)
     for (x, y), (row, training) in product(batches, enumerate(plain)):
         training.step(x[:, row], y[:, row])

@@ -13,18 +13,12 @@ from tests.contract import (
     HOSTS_UNDER_TEST,
     TOLERANCE,
     are_identical,
-    minibatch,
+    every_host,
     mixed_population,
     plain_network,
+    samples,
     stacks,
 )
-
-every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
-
-
-def samples(host, size: int = 70, dtype: torch.dtype = torch.float64) -> Split:
-    x, y = minibatch(host, 1, batch=size, seed=3, dtype=dtype)
-    return Split(x[:, 0], y[:, 0])
 
 
 def random_settings(population: Population, num_settings: int = 5, seed: int = 0):
@@ -54,7 +48,7 @@ def test_every_setting_of_every_row_is_that_of_a_plain_network(host, dtype):
 @every_host
 def test_settings_evaluated_together_are_those_evaluated_alone(host):
     population, alpha = mixed_population(host, torch.float64, num_networks=6)
-    data, off = samples(host), random_settings(population, num_settings=8)
+    data, off = samples(host, dtype=torch.float64), random_settings(population, num_settings=8)
     loss, quality = population.evaluate(data, alpha, off)
     alone = [population.evaluate(data, alpha, setting[None]) for setting in off]
     torch.testing.assert_close(loss, torch.cat([part[0] for part in alone]), rtol=0, atol=1e-10)
@@ -64,17 +58,18 @@ def test_settings_evaluated_together_are_those_evaluated_alone(host):
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 150])
 def test_the_number_of_samples_is_free(size):
     population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, num_networks=6)
-    data = samples(population.setting.host, size)
+    data = samples(population.setting.host, size, torch.float64)
     singles = [Split(data.x[i : i + 1], data.y[i : i + 1]) for i in range(size)]
-    means = [torch.stack(parts).mean(dim=0) for parts in zip(*[population.evaluate(s, alpha) for s in singles])]  # noqa: B905
-    torch.testing.assert_close(list(population.evaluate(data, alpha)), means, rtol=0, atol=1e-10)
+    one_by_one = torch.stack([torch.stack(population.evaluate(single, alpha)) for single in singles])
+    together = torch.stack(population.evaluate(data, alpha))
+    torch.testing.assert_close(together, one_by_one.mean(dim=0), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [[4, 1], [2], [5, 4, 3, 2, 1, 0], [0, 0, 3, 1, 1, 2], list(range(6))], ids=str)
 @every_host
 def test_chosen_rows_are_those_rows_of_everything_in_their_order(host, rows):
     population, alpha = mixed_population(host, torch.float64, num_networks=6)
-    data, off = samples(host), random_settings(population)
+    data, off = samples(host, dtype=torch.float64), random_settings(population)
     everything = population.evaluate(data, alpha, off)
     for part, whole in zip(population.evaluate(data, alpha, off, rows), everything, strict=True):
         torch.testing.assert_close(part, whole[:, rows], rtol=0, atol=1e-10)
@@ -87,7 +82,7 @@ def test_switching_off_what_does_not_act_changes_nothing(host):
     off[1] = True
     for kind, rows, _ in population.snapshot().seeds:
         off[1, rows, kind.slot] = kind.in_training
-    loss, quality = population.evaluate(samples(host, dtype=torch.float32), alpha, off)
+    loss, quality = population.evaluate(samples(host), alpha, off)
     assert torch.equal(loss[0], loss[1])
     assert torch.equal(quality[0], quality[1])
 
@@ -96,14 +91,14 @@ def test_switching_off_what_does_not_act_changes_nothing(host):
 def test_evaluation_changes_no_network(host):
     population, alpha = mixed_population(host, num_networks=6)
     before = stacks(population)
-    population.evaluate(samples(host, dtype=torch.float32), alpha, random_settings(population), rows=[1, 3])
+    population.evaluate(samples(host), alpha, random_settings(population), rows=[1, 3])
     assert are_identical(before, stacks(population))
 
 
 @every_host
 def test_a_live_seed_at_alpha_zero_changes_no_result(host):
     population, alpha = mixed_population(host)
-    data = samples(host, dtype=torch.float32)
+    data = samples(host)
     with_seeds = population.evaluate(data, np.zeros_like(alpha))
     off = np.ones((1, population.num_networks, population.num_slots), dtype=bool)
     without = population.evaluate(data, alpha, off)

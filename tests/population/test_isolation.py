@@ -12,9 +12,9 @@ from kasmina_env.population import Population
 from kasmina_env.tasks import Split
 from tests.contract import (
     BARE_SGD,
-    HOSTS_UNDER_TEST,
     are_identical,
     blueprints_for,
+    every_host,
     minibatch,
     mixed_population,
     plant,
@@ -23,7 +23,6 @@ from tests.contract import (
     stacks,
 )
 
-every_host = pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
 NUM_NETWORKS = 9
 ROW = 4
 

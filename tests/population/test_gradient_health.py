@@ -1,0 +1,134 @@
+"""Gradient health: real gradients, measured once, and never confused with no measurement."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kasmina_env.config import Operator
+from kasmina_env.layers import widen
+from kasmina_env.population import Optimizer, Population
+from tests.contract import (
+    blueprints_for,
+    every_host,
+    minibatch,
+    mixed_population,
+    plain_network,
+    plant,
+    row_state,
+)
+
+STANDSTILL = Optimizer("sgd", learning_rate=1e-30, momentum=0.0)
+
+
+def train(population: Population, alpha, num_batches: int = 3):
+    host, dtype = population.setting.host, population.setting.dtype
+    batches = [minibatch(host, population.num_networks, seed=i, dtype=dtype) for i in range(num_batches)]
+    _, health = population.train([widen(x) for x, _ in batches], [y for _, y in batches], alpha)
+    return batches, health
+
+
+def plain_norms(population: Population, alpha, row: int, batches) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root mean square over minibatches of the gradient norm of host and slots, from plain autograd."""
+    plain = plain_network(population, alpha, row)
+    squares = []
+    for x, y in batches:
+        plain.zero_grad()
+        F.cross_entropy(plain(x[:, row]), y[:, row]).backward()
+        parts = (plain.network, *plain.slots)
+        squares.append([sum((p.grad**2).sum() for p in part.parameters()) for part in parts])
+    norms = torch.tensor(squares).mean(dim=0).sqrt()
+    return norms[0], norms[1:]
+
+
+@every_host
+def test_norms_are_those_of_plain_autograd_before_clipping(host):
+    population, alpha = mixed_population(host, torch.float64, STANDSTILL)
+    batches, health = train(population, alpha)
+    for row in range(population.num_networks):
+        host_norm, seed_norm = plain_norms(population, alpha, row, batches)
+        assert abs(health.host_norm[row] - host_norm) <= 1e-6
+        assert (health.seed_norm[row].nan_to_num(0.0) - seed_norm).abs().max() <= 1e-6
+
+
+@every_host
+def test_a_slot_without_a_seed_is_never_measured(host):
+    population, alpha = mixed_population(host)
+    has_seed = np.zeros(alpha.shape, dtype=bool)
+    for kind, rows, _ in population.snapshot().seeds:
+        has_seed[rows, kind.slot] = True
+    _, health = train(population, alpha)
+    for measured in (health.seed_norm, health.vanishing, health.exploding):
+        assert np.array_equal(measured.isnan().numpy(), ~has_seed)
+    assert health.host_norm.isfinite().all()
+
+
+@every_host
+def test_a_seed_without_gradient_is_measured_as_zero(host):
+    population = Population(host, [0])
+    population.germinate([0], 0, blueprints_for(host.topology)[0], Operator.ADD, in_training=False)
+    _, health = train(population, np.zeros((1, len(host.slots))))
+    assert health.seed_norm[0, 0] == 0
+    assert health.vanishing[0, 0] == 1
+    assert health.exploding[0, 0] == 0
+
+
+@every_host
+def test_a_seed_in_good_health_neither_vanishes_nor_explodes(host):
+    population, alpha = mixed_population(host)
+    _, health = train(population, alpha)
+    assert (health.seed_norm[~health.seed_norm.isnan()] > 0).all()
+    assert health.exploding.nan_to_num(0.0).max() == 0
+    assert health.vanishing.nan_to_num(0.0).max() == 0
+
+
+@every_host
+def test_a_broken_seed_in_training_is_reported_while_its_host_goes_on(host):
+    population = Population(host, [0, 1])
+    population.germinate([0, 1], 0, blueprints_for(host.topology)[0], Operator.ADD)
+    plant(population, 1, float("nan"), in_seeds=True)
+    _, health = train(population, np.zeros((2, len(host.slots))))
+    assert health.exploding[0, 0] == 0
+    assert health.exploding[1, 0] > 0
+    assert health.host_norm.isfinite().all()
+    assert all(p.isfinite().all() for name, p in row_state(population, 1).items() if name.startswith("network."))
+
+
+@every_host
+def test_a_huge_gradient_is_reported_as_exploding(host):
+    population, last = Population(host, [0, 1]), len(host.slots) - 1
+    population.germinate([0, 1], last, blueprints_for(host.topology)[-1], Operator.ADD)
+    saved = population.snapshot()
+    saved.hosts.parameters[1] *= 1e6
+    population.restore(saved)
+    _, health = train(population, np.zeros((2, len(host.slots))))
+    assert health.exploding[0, last] == 0
+    assert health.exploding[1, last] > 0
+
+
+class Waits(TorchDispatchMode):
+    """Collect operations whose result, or its shape, Python must wait for."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique2", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found, self.num_calls = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num_calls += 1
+        self.found += [name for name in self.NAMES if func.overloadpacket is getattr(torch.ops.aten, name, None)]
+        return func(*args, **(kwargs or {}))
+
+
+@every_host
+def test_training_never_waits_for_a_number(host):
+    """R15: nothing in it would synchronise with a device."""
+    population, alpha = mixed_population(host)
+    x, y = minibatch(host, population.num_networks)
+    with Waits() as waits:
+        population.train([widen(x)] * 2, [y] * 2, alpha)
+    assert waits.found == []
+    assert waits.num_calls > 100

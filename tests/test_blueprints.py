@@ -1,0 +1,150 @@
+"""Every registered blueprint under every operator on every kind of features it accepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kasmina_env.blend import blend
+from kasmina_env.blueprints import BLUEPRINTS, build_seed, register_blueprint
+from kasmina_env.config import Operator
+from kasmina_env.hosts import Slot
+from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.population import Population
+from kasmina_env.population.stack import Template
+from tests.contract import (
+    HOSTS_UNDER_TEST,
+    blueprints_for,
+    every_seed,
+    features,
+    minibatch,
+    named,
+    normal,
+)
+
+NUM_NETWORKS = 3
+every_width = pytest.mark.parametrize("channels", [2, 3, 8, 32])
+
+
+@dataclass(frozen=True)
+class OneSlot:
+    """A host that is nothing but a slot."""
+
+    topology: str
+    channels: int
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("only", self.channels, 1),)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [nn.Sequential(), nn.Sequential()]
+
+
+def newborn(name: str, operator: Operator, topology: str, channels: int) -> tuple[Template, Tensor]:
+    """Newborn seeds of three networks: their architecture and their weights ``[N, P]``."""
+    population = Population(OneSlot(topology, channels), range(NUM_NETWORKS), dtype=torch.float64)
+    population.germinate(range(NUM_NETWORKS), 0, name, operator)
+    ((_, _, seeds),) = population.snapshot().seeds
+    return population.setting.seed_template(0, name, operator), seeds.parameters
+
+
+def side_by_side(parts: list[Tensor]) -> Tensor:
+    """Features of each network to wide features."""
+    if parts[0].ndim == 4:
+        return widen(torch.stack(parts, dim=1))
+    return merge_networks(torch.stack(parts, dim=-2))
+
+
+def apart(wide: Tensor) -> list[Tensor]:
+    split = split_networks(wide, NUM_NETWORKS).unbind(-2)
+    return [part.permute(0, 3, 1, 2) if wide.ndim == 4 else part for part in split]
+
+
+@every_width
+@every_seed
+def test_the_ordinary_module_has_the_same_names_and_gives_the_same_output(name, operator, topology, channels):
+    template, flat = newborn(name, operator, topology, channels)
+    flat = flat + 0.1 * normal(*flat.shape, dtype=torch.float64)
+    parts = [features(topology, channels, seed=i) for i in range(NUM_NETWORKS)]
+    wide = apart(template.call(template.unflatten(flat), side_by_side(parts)))
+    for row, x in enumerate(parts):
+        plain = build_seed(nn, name, operator, channels).double()
+        plain.load_state_dict(named(template, flat[row], ""))
+        assert wide[row].shape == x.shape
+        torch.testing.assert_close(wide[row], plain(x), rtol=0, atol=1e-10)
+
+
+@every_width
+@every_seed
+def test_a_newborn_seed_is_near_the_identity(name, operator, topology, channels):
+    template, flat = newborn(name, operator, topology, channels)
+    parts = [features(topology, channels, batch=32, seed=i) for i in range(NUM_NETWORKS)]
+    wide = side_by_side(parts)
+    out = blend(wide, template.call(template.unflatten(flat), wide), 1.0)
+    for x, blended in zip(parts, apart(out), strict=True):
+        assert (blended - x).norm() <= 0.5 * x.norm()
+
+
+@every_width
+@every_seed
+def test_every_parameter_gets_gradient_within_two_optimiser_steps(name, operator, topology, channels):
+    template, flat = newborn(name, operator, topology, channels)
+    leaves = [p.clone().requires_grad_() for p in template.unflatten(flat)]
+    x = side_by_side([features(topology, channels, batch=16, seed=i) for i in range(NUM_NETWORKS)])
+    weight, optimizer, largest = normal(*x.shape, seed=9, dtype=torch.float64), torch.optim.Adam(leaves, lr=0.01), 0.0
+    for _ in range(2):
+        optimizer.zero_grad()
+        (blend(x, template.call(leaves, x), 1.0) * weight).sum().backward()
+        largest = torch.maximum(torch.as_tensor(largest), torch.stack([p.grad.abs().amax() for p in leaves]))
+        optimizer.step()
+    assert dict(zip(template.names, (largest > 0).tolist(), strict=True)) == dict.fromkeys(template.names, True)
+
+
+@pytest.mark.parametrize("in_training", [True, False], ids=["TRAINING", "live"])
+@pytest.mark.parametrize("operator", Operator)
+@pytest.mark.parametrize("host", HOSTS_UNDER_TEST.values(), ids=HOSTS_UNDER_TEST)
+def test_every_parameter_learns_within_two_steps_behind_a_host(host, operator, in_training):
+    names = blueprints_for(host.topology)
+    population = Population(host, range(len(names)), dtype=torch.float64)
+    for row, name in enumerate(names):
+        population.germinate([row], 0, name, operator, in_training)
+    x, y = minibatch(host, len(names), batch=16, dtype=torch.float64)
+    population.train([widen(x)] * 2, [y] * 2, 0.5 + 0 * normal(len(names), len(host.slots)).double().numpy())
+    for kind, _, seeds in population.snapshot().seeds:
+        squares = named(population.setting.seed_template(*kind[:3]), seeds.moments[1, 0], "")
+        assert [name for name, square in squares.items() if not square.any()] == []
+
+
+# ── the registry ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_a_blueprint_says_what_it_is(name):
+    info = BLUEPRINTS.get(name)
+    assert info.name == name
+    assert info.description.endswith((".", ")"))
+    assert info.topologies
+
+
+@pytest.mark.parametrize("topology", {host.topology for host in HOSTS_UNDER_TEST.values()})
+def test_every_host_has_blueprints_to_choose_from(topology):
+    assert len(blueprints_for(topology)) >= 2
+
+
+def test_a_blueprint_is_not_replaced():
+    with pytest.raises(ValueError, match="`blueprint` must have a new name, got 'norm' a second time"):
+        register_blueprint("norm", topologies=("image",))(lambda nn, channels: nn.ReLU())
+
+
+def test_tokens_see_no_other_token():
+    for name in blueprints_for("tokens"):
+        seed = build_seed(nn, name, Operator.GATE, 8).double()
+        x = features("tokens", 8)
+        changed = x.clone()
+        changed[:, 2] += 1
+        is_equal = (seed(changed) == seed(x)).all(dim=2)
+        assert is_equal.all(dim=0).tolist() == [True, True, False, True, True]

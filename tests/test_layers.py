@@ -1,0 +1,146 @@
+"""Wide layers are N ordinary layers side by side: same values, same gradients, same starting range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from kasmina_env import layers
+from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.population.stack import make_template
+from tests.contract import normal
+
+NUM_NETWORKS, BATCH = 3, 4
+IMAGE, VECTOR, TOKENS = (4, 6, 6), (4,), (5, 4)
+
+# Name of the layer, its arguments, and the shape of one sample with four channels.
+CASES = [
+    ("Linear", (4, 6), {}, VECTOR),
+    ("Linear", (4, 6), {"bias": False}, TOKENS),
+    ("Conv2d", (4, 6, 3), {"padding": 1}, IMAGE),
+    ("Conv2d", (4, 6, 3), {"stride": 2, "bias": False}, IMAGE),
+    ("Conv2d", (4, 4, 3), {"padding": 1, "groups": 4}, IMAGE),
+    ("Conv2d", (4, 6, 1), {"groups": 2}, IMAGE),
+    ("GroupNorm", (2, 4), {}, IMAGE),
+    ("GroupNorm", (1, 4), {"eps": 0.1}, VECTOR),
+    ("LayerNorm", (4,), {}, VECTOR),
+    ("LayerNorm", (4,), {"eps": 0.1}, TOKENS),
+    ("MaxPool2d", (2,), {}, IMAGE),
+    ("AdaptiveAvgPool2d", (1,), {}, IMAGE),
+    ("ReLU", (), {}, VECTOR),
+    ("GELU", (), {}, TOKENS),
+]
+every_layer = pytest.mark.parametrize("name, args, settings, shape", CASES)
+
+
+def side_by_side(x: torch.Tensor) -> torch.Tensor:
+    """`[B, N, ...]` to wide features; tokens `[B, N, T, C]` too."""
+    return x.transpose(1, 2).flatten(2) if x.ndim == 4 else widen(x)
+
+
+def apart(wide: torch.Tensor) -> torch.Tensor:
+    """Wide features to `[N, B, ...]`, channels first for images."""
+    split = split_networks(wide, NUM_NETWORKS).movedim(-2, 0)  # [N, B, ..., C]
+    return split.movedim(-1, 2) if wide.ndim == 4 else split
+
+
+def run_plain(layer: nn.Module, values: list[torch.Tensor], x: torch.Tensor):
+    """Output of an ordinary layer with the given weights, and the gradients of its square's sum."""
+    for p, value in zip(layer.parameters(), values, strict=True):
+        p.data = value
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    return out.detach(), torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])
+
+
+@every_layer
+def test_value_and_gradients_are_those_of_ordinary_layers(name, args, settings, shape):
+    template = make_template(lambda namespace: getattr(namespace, name)(*args, **settings))
+    x = normal(BATCH, NUM_NETWORKS, *shape, dtype=torch.float64)
+    weights = [normal(NUM_NETWORKS, *s, seed=i, dtype=torch.float64) for i, s in enumerate(template.shapes)]
+    inputs = [side_by_side(x).requires_grad_(), *(w.requires_grad_() for w in weights)]
+    out = template.call(weights, inputs[0])
+    gradients = torch.autograd.grad(out.square().sum(), inputs)
+    for i in range(NUM_NETWORKS):
+        plain, plain_gradients = run_plain(
+            getattr(nn, name)(*args, **settings), [w.detach()[i] for w in weights], x[:, i]
+        )
+        found = [apart(out)[i], apart(gradients[0])[i], *(g[i] for g in gradients[1:])]
+        torch.testing.assert_close(found, [plain, *plain_gradients], rtol=0, atol=1e-10)
+
+
+@every_layer
+def test_names_shapes_and_starting_values_are_those_of_ordinary_layers(name, args, settings, shape):
+    template = make_template(lambda namespace: getattr(namespace, name)(*args, **settings))
+    plain = dict(getattr(nn, name)(*args, **settings).named_parameters())
+    assert dict(zip(template.names, template.shapes, strict=True)) == {k: tuple(p.shape) for k, p in plain.items()}
+    ends = (template.unflatten(torch.from_numpy(side)[None].float()) for side in (template.low, template.high))
+    for p, low, high in zip(plain.values(), *ends, strict=True):
+        assert ((low[0] <= p) & (p <= high[0])).all()
+        assert high.max() - low.min() == 0 or p.detach().abs().max() > 0.5 * high.max()
+
+
+@pytest.mark.parametrize("name, args", [("GroupNorm", (2, 4)), ("LayerNorm", (4,))])
+def test_a_norm_on_features_without_gradient_learns_all_the_same(name, args):
+    """The fused backward of GroupNorm crashes there on channels_last images, so it is done another way."""
+    shape = IMAGE if name == "GroupNorm" else VECTOR
+    template = make_template(lambda namespace: getattr(namespace, name)(*args))
+    weights = [normal(NUM_NETWORKS, 4, seed=i, dtype=torch.float64).requires_grad_() for i in range(2)]
+    x = side_by_side(normal(BATCH, NUM_NETWORKS, *shape, dtype=torch.float64))
+    out = template.call(weights, x)
+    gradients = torch.autograd.grad(out.square().sum(), weights)
+    leaf = x.clone().requires_grad_()
+    fused = template.call(weights, leaf)
+    _, *fused_gradients = torch.autograd.grad(fused.square().sum(), [leaf, *weights])
+    torch.testing.assert_close([out, *gradients], [fused, *fused_gradients], rtol=0, atol=1e-10)
+
+
+def test_the_layers_are_those_of_their_protocol():
+    declared = {name for name in vars(layers.Layers) if name[0].isupper()}
+    assert declared <= set(layers.__all__)
+    assert all(hasattr(nn, name) for name in declared)
+
+
+# ── layout ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(sizes=st.tuples(*[st.integers(1, 5)] * 4), num_networks=st.integers(1, 5))
+def test_widened_images_are_channels_last_and_split_into_their_networks(sizes, num_networks):
+    """R7: the layout is made here."""
+    batch, *image = sizes
+    x = normal(batch, num_networks, *image)
+    wide = widen(x)
+    assert wide.shape == (batch, num_networks * image[0], *image[1:])
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(split_networks(wide, num_networks), x.permute(0, 3, 4, 1, 2))
+
+
+@given(
+    shape=st.sampled_from([(2, 6), (2, 5, 6), (2, 6, 3, 3)]),
+    num_networks=st.sampled_from([1, 2, 3, 6]),
+)
+def test_merging_undoes_splitting_without_a_copy(shape, num_networks):
+    x = normal(*shape)
+    if len(shape) == 4:
+        x = x.to(memory_format=torch.channels_last)
+    split = split_networks(x, num_networks)
+    assert split.shape[-2:] == (num_networks, 6 // num_networks)
+    assert torch.equal(merge_networks(split), x)
+    assert merge_networks(split).data_ptr() == x.data_ptr()
+
+
+def test_initial_values_are_spread_over_their_whole_range():
+    template = make_template(lambda namespace: namespace.Linear(100, 100))
+    values = template.draw(np.random.default_rng(0))
+    assert (template.low <= values).all()
+    assert (values <= template.high).all()
+    np.testing.assert_allclose(np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0]), [-0.1, -0.05, 0, 0.05, 0.1], atol=2e-3)
+
+
+def test_an_initial_value_for_an_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match=r"^`initial` must name parameters among weight, bias, got 'wieght'\."):
+        make_template(lambda namespace: namespace.Linear(2, 2), {"wieght": 0.0})
