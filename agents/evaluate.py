@@ -37,7 +37,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Returns are what the controller is judged by: committed score minus first score and costs."""
+    """One line of the table. Arms are judged by return: committed score minus first score, minus costs."""
 
     arm: str
     mean_return: Estimate
@@ -91,7 +91,7 @@ def table(arms: Sequence[Arm], names: Names, learned: Sequence[str]) -> list[Row
     rows = []
     for arm in arms:
         returns = by_name[arm.name]
-        ops = Counter(names.action[a].split()[0] for a in arm.column("actions").ravel() if a >= 0)
+        ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
         share = float((returns.mean() - ends[0]) / (ends[1] - ends[0])) if len(ends) == 2 else None
         rows.append(
             Row(

@@ -87,7 +87,7 @@ def config_path(name: str) -> Path:
 
 
 def slug(preset: str) -> str:
-    """ "Kasmina/Digits-v0" to "digits-v0"."""
+    """Name of an id in file names: digits-v0 for Kasmina/Digits-v0."""
     return preset.rpartition("/")[2].lower()
 
 

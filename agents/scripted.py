@@ -32,11 +32,12 @@ class Random:
 
 
 class Plateau:
-    """What an engineer would do by hand: grow the next blueprint where accuracy stalls, keep what helps, prune what hurts.
+    """What an engineer would do by hand: grow when accuracy stalls, keep what helps, prune what hurts.
 
-    In this order, the first that applies: fossilize a seed whose contribution is positive, prune one whose contribution is
-    negative, advance one that has trained enough, and, if inner accuracy rose by less than `min_gain` over three steps, grow
-    the menu's next blueprint in the first empty slot, with the first operator and the shortest tempo.
+    In this order, the first that applies: fossilize a seed whose contribution is positive, prune one whose
+    contribution is negative, advance one that has trained enough, and, if inner accuracy rose by less than
+    `min_gain` over three steps, grow the menu's next blueprint in the first empty slot, with the first operator and
+    the shortest tempo.
 
     Args:
         names: Of the environment.
@@ -68,7 +69,7 @@ class Plateau:
         if observation[self._gain] < self._min_gain:
             for slot in self._slots:
                 menu = self._actions[slot]["GERMINATE"]
-                action = menu[self._num_grown[row] % len(menu)]
+                action = menu[int(self._num_grown[row]) % len(menu)]
                 if mask[action]:
                     self._num_grown[row] += 1
                     return action

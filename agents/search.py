@@ -9,11 +9,14 @@ import numpy as np
 
 from agents.policy import FloatArray, IntArray, Names, Progress, make_env, names_of, play
 from agents.schedule import Fixed, Plan, Planned, actions_of
+from kasmina_env import KasminaVectorEnv
 from kasmina_env.config import EnvConfig
+from kasmina_env.presets import PRESETS
 
-# Successive halving: how many plans stay, and on how many seeds each is then measured.
-ROUNDS = ((96, 4), (24, 8), (8, 16), (3, 32))
+# Successive halving: plans kept, neighbours added to each of the best four, and seeds each is then measured on.
+ROUNDS = ((96, 0, 4), (24, 12, 8), (8, 6, 16), (4, 0, 64))
 NUM_ENVS = 64
+MAX_SEED = 500_000  # below the held-out ones
 
 
 def random_plan(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str]) -> Plan:
@@ -69,15 +72,20 @@ def search(preset: str, seed: int = 0, on_step: Progress | None = None) -> tuple
     names, config, slots = names_of(env), env.core.config, env.core.slot_names
     plans = [random_plan(rng, config, slots) for _ in range(ROUNDS[0][0])]
     returns: list[FloatArray] = []
-    for number, (keep, num_seeds) in enumerate(ROUNDS):
-        plans = plans[:keep]
-        if number in (1, 2):  # once the field is narrow, look around its best
-            plans += [p for best in plans[:4] for p in neighbours(rng, best, config, slots, keep // 2)]
-        seeds = rng.integers(500_000, size=num_seeds)
+    for num_kept, num_neighbours, num_seeds in ROUNDS:
+        plans = plans[:num_kept]
+        plans += [plan for best in plans[:4] for plan in neighbours(rng, best, config, slots, num_neighbours)]
+        seeds = rng.integers(MAX_SEED, size=num_seeds)
         returns = _measure(env, names, config, plans, seeds, on_step)
         order = sorted(range(len(plans)), key=lambda i: -returns[i].mean())
         plans, returns = [plans[i] for i in order], [returns[i] for i in order]
     return _written_out(plans[0], names, config), returns[0]
+
+
+def num_search_steps(preset: str) -> int:
+    """Environment steps a search takes."""
+    horizon = PRESETS.get(preset).config().horizon
+    return horizon * sum((num_kept + 4 * num_neighbours) * seeds for num_kept, num_neighbours, seeds in ROUNDS)
 
 
 def _written_out(plan: Plan, names: Names, config: EnvConfig) -> IntArray:
@@ -85,12 +93,14 @@ def _written_out(plan: Plan, names: Names, config: EnvConfig) -> IntArray:
 
 
 def _measure(
-    env: object, names: Names, config: EnvConfig, plans: Sequence[Plan], seeds: IntArray, on_step: Progress | None
+    env: KasminaVectorEnv,
+    names: Names,
+    config: EnvConfig,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    on_step: Progress | None,
 ) -> list[FloatArray]:
     """Returns of every plan on the same seeds."""
-    from kasmina_env import KasminaVectorEnv
-
-    assert isinstance(env, KasminaVectorEnv)
     schedules = np.stack([_written_out(plan, names, config) for plan in plans])
     tasks = [(plan, seed) for plan in range(len(plans)) for seed in seeds]
     returns = np.zeros((len(plans), len(seeds)))

@@ -1,4 +1,4 @@
-"""Interval estimates for returns, in the manner of Agarwal et al. 2021 ("Deep RL at the edge of the statistical precipice").
+"""Interval estimates for returns, in the manner of Agarwal et al. 2021, "Deep RL at the edge of the precipice".
 
 Scores come as a matrix ``[runs, episodes]``: a run is one training of the controller (a scripted policy has one).
 """

@@ -21,20 +21,22 @@ from kasmina_env.shell import ActionForm
 class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
     """One episode is one complete training run of a fresh network; the controller decides what it grows.
 
-    A *host* network is trained by gradient descent. Every few minibatches the controller may let a *seed* (a small module, of
-    some *blueprint*) germinate in one of the host's *slots*, choose how and how fast it is blended in, and later prune it
-    or fossilize it, which makes it permanent. ``kasmina describe ID`` prints all tables of an id.
+    A *host* network is trained by gradient descent. Every few minibatches the controller may let a *seed* (a small
+    module, of some *blueprint*) germinate in one of the host's *slots*, choose how and how fast it is blended in,
+    and later prune it or fossilize it, which makes it permanent. ``kasmina describe ID`` prints all tables of an id.
 
-    Action: one flat ``Discrete`` whose entries are named by `action_names`, with exact masks from `action_masks`; or, with
-    ``action_space="factored"``, a ``MultiDiscrete`` of heads (op, slot, blueprint, operator, tempo, target, curve). Every
+    Action: one flat ``Discrete`` whose entries are named by `action_names`, with exact masks from `action_masks`;
+    or, with ``action_space="factored"``, a ``MultiDiscrete`` of heads (op, slot, blueprint, operator, tempo, target,
+    curve). Every
     action in the space is accepted: one that is not legal counts as WAIT and sets ``info["action_legal"] = False``.
 
     Observation: ``Box(float32)``, entries named by `observation_names`, all finite and clipped to their bounds. It is
     computed from the training data and the inner_valid split; the score is measured on outer_valid.
 
-    Reward: ``score_{t+1} - score_t - rent - operations`` with ``score = quality - param_price * log2(1 + fossilized / host
-    parameters)``. At the last step the network is replaced by the committed one (host and fossilized seeds), so the sum of
-    ``info["reward_terms"]["score_change"]`` over an episode is exactly the final committed score minus the first.
+    Reward: ``score_{t+1} - score_t - rent - operations`` with ``score = quality - param_price * log2(1 + fossilized
+    / host parameters)``. At the last step the network is replaced by the committed one (host and fossilized seeds),
+    so the sum of ``info["reward_terms"]["score_change"]`` over an episode is exactly the final committed score minus
+    the first.
 
     Episode: ends (terminated) after `horizon` steps, or when the network is not finite any more (``info["failure"]``).
 
@@ -81,7 +83,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
 
     def action_masks(self) -> BoolArray:
         """Legal actions ``[num_actions]``, True = allowed; in the factored form the heads' masks, concatenated."""
-        return shell.masks(self.core, self._form)[0]
+        return np.asarray(shell.masks(self.core, self._form)[0])
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 

@@ -98,7 +98,10 @@ def widen(x: Tensor) -> Tensor:
     converted in a forward.
     """
     if x.ndim == 5:
-        return x.permute(0, 3, 4, 1, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
+        # A copy even where `contiguous` makes none: with N = C = 1 the strides would not say channels_last, and one
+        # network would run through other kernels, which break the ties of a max-pool in another way.
+        last = x.permute(0, 3, 4, 1, 2).flatten(3).clone(memory_format=torch.contiguous_format)
+        return last.permute(0, 3, 1, 2)
     return x.flatten(1)
 
 

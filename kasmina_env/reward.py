@@ -2,8 +2,8 @@
 
     score(network) = quality on outer_valid - param_price * log2(1 + fossilized parameters / host parameters)
 
-The last score of an episode is that of the committed network, so the undiscounted sum of ``score_change`` is final committed
-score minus first score, whatever the policy did. What remains are real costs, all of them at most 0.
+The last score of an episode is that of the committed network, so the undiscounted sum of ``score_change`` is final
+committed score minus first score, whatever the policy did. What remains are real costs, all of them at most 0.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ PER_ROW = ("network",)  # methods that take the row as their first argument
 
 
 class KasminaVecEnv(VecEnv):
-    """Translates SAME_STEP vectors to stable-baselines3: terminal observations, list infos of plain values, float32 rewards.
+    """Translates SAME_STEP vectors: terminal observations, lists of plain infos, float32 rewards.
 
     Args:
         env: From ``gym.make_vec(id, num_envs=...)``, with autoreset mode SAME_STEP.

@@ -30,8 +30,8 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
         num_envs: N.
         preset: Registered id.
         action_space: "flat" or "factored".
-        autoreset_mode: What happens to a row whose episode is over: SAME_STEP (default; the last observation and info are
-            in ``infos["final_obs"]`` and ``infos["final_info"]``), NEXT_STEP, or DISABLED (reset rows with
+        autoreset_mode: What happens to a row whose episode is over: SAME_STEP (default; the last observation and
+            info are in ``infos["final_obs"]`` and ``infos["final_info"]``), NEXT_STEP, or DISABLED (reset rows with
             ``reset(options={"reset_mask": ...})``).
         max_episode_steps: Truncate after so many steps; the horizon itself is termination.
         render_mode: "ansi" or None.
@@ -102,7 +102,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
-                f"`reset_mask` must be {self.num_envs} booleans with at least one True, got {mask.tolist()}. Correct it."
+                f"`reset_mask` must be {self.num_envs} booleans not all False, got {mask.tolist()}. Correct it."
             )
         if not self.core.is_reset:
             mask = np.ones(self.num_envs, dtype=bool)

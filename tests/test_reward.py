@@ -149,7 +149,9 @@ def test_rent_is_paid_from_germination_to_removal(env_id):
     env.reset(seed=0)
     germinate, prune = op_actions(env, Op.GERMINATE)[0], op_actions(env, Op.PRUNE)[0]
     rents = [step[4]["reward_terms"]["rent"] for step in play(env, [WAIT, germinate, WAIT, prune, WAIT])]
-    slot, blueprint, operator = (getattr(env.core.actions.commands, n)[germinate] for n in ("slot", "blueprint", "operator"))
+    slot, blueprint, operator = (
+        getattr(env.core.actions.commands, n)[germinate] for n in ("slot", "blueprint", "operator")
+    )
     rent = env.core.costs.seed_compute[slot, blueprint, operator] / env.core.costs.host_compute / 10
     assert rents == pytest.approx([0, -rent, -rent, 0, 0])
 

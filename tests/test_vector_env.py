@@ -241,15 +241,26 @@ def test_make_vec_gives_one_population_or_separate_environments(env_id):
 def test_vector_has_the_types_that_gymnasium_asks_for(env_id, form):
     vec = small_vec(env_id, action_space=form)
     vec.action_space.seed(0)
-    obs, infos = vec.reset(seed=0)
+    step = vec.reset(seed=0)
     for _ in range(12):
-        assert vec.observation_space.contains(obs)
-        assert {key for key in infos if not key.startswith(("_", "final"))} == {k[1:] for k in infos if k[0] == "_"} - {
-            "final_obs",
-            "final_info",
-        }
-        obs, reward, terminated, truncated, infos = vec.step(vec.action_space.sample())
-        assert (reward.dtype, terminated.dtype, truncated.dtype) == (np.float64, np.bool_, np.bool_)
+        keys = {key for key in step[-1] if not key.startswith("_")}
+        assert set(step[-1]) == keys | {f"_{key}" for key in keys}
+        assert vec.observation_space.contains(step[0])
+        step = vec.step(vec.action_space.sample())
+        assert [array.dtype for array in step[1:4]] == [np.float64, np.bool_, np.bool_]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_what_is_returned_is_the_callers_to_change(env_id):
+    vec, plain = small_vec(env_id, num_envs=3), small_vec(env_id, num_envs=3)
+    step = vec.reset(seed=0)
+    plain.reset(seed=0)
+    for _ in range(11):
+        arrays = [*step[:-1], *(value for key, value in step[-1].items() if key in ("score", "step", "_step"))]
+        for array in arrays:
+            array[...] = 1
+        step = vec.step(WAITING)
+        assert digest(step) == digest(plain.step(WAITING))
 
 
 def test_metadata_belong_to_the_instance():
@@ -276,9 +287,9 @@ def test_recorded_statistics_are_right(env_id, mode):
         _, reward, terminated, _, infos = vec.step(WAITING)
         rewards += reward
         if terminated.any():
-            statistics = infos["final_info" if "episode" not in infos else "episode"]
-            lengths.append(statistics.get("episode", statistics)["l"].tolist())
-            assert np.allclose(statistics.get("episode", statistics)["r"], rewards)
+            statistics = infos.get("final_info", infos)["episode"] if mode is None else infos["episode"]
+            lengths.append(statistics["l"].tolist())
+            assert np.allclose(statistics["r"], rewards)
             rewards[:] = 0
     assert lengths == [[10] * 3] * 2
 

@@ -14,6 +14,8 @@ from torch.nn.utils import clip_grad_norm_
 from kasmina_env.config import Operator
 from kasmina_env.layers import widen
 from kasmina_env.population import Optimizer, Population
+from kasmina_env.population.optim import update_
+from kasmina_env.population.stack import new_stack
 from tests.contract import (
     BARE_SGD,
     HOSTS_UNDER_TEST,
@@ -23,6 +25,7 @@ from tests.contract import (
     every_host,
     minibatch,
     mixed_population,
+    normal,
     plain_network,
     row_state,
 )
@@ -132,6 +135,15 @@ def test_every_row_has_its_own_learning_rate(optimizer):
     plain = [PlainTraining(population, alpha, row) for row in range(6)]
     train_both(population, plain, alpha, num_batches=3, seed=0)
     assert largest_deviation(population, plain) <= TOLERANCE[torch.float64]
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.0), (0.5, 0.9999)], ids=str)
+def test_the_first_step_of_adam_is_one_learning_rate_long_in_float32_too(betas):
+    optimizer, gradient = Optimizer("adam", 0.01, *betas), normal(2, 5) + 3.0
+    stack = new_stack(torch.zeros(2, 5), num_moments=2)
+    update_(optimizer, stack, gradient, torch.tensor([[0.01], [0.1]]))
+    wanted = -torch.tensor([[0.01], [0.1]]).expand(2, 5)
+    torch.testing.assert_close(stack.parameters, wanted, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

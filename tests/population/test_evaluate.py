@@ -8,6 +8,7 @@ import torch
 
 from kasmina_env.config import Operator
 from kasmina_env.population import Population
+from kasmina_env.population.evaluate import plan_streams
 from kasmina_env.tasks import Split, classify
 from tests.contract import (
     HOSTS_UNDER_TEST,
@@ -85,6 +86,30 @@ def test_switching_off_what_does_not_act_changes_nothing(host):
     loss, quality = population.evaluate(samples(host), alpha, off)
     assert torch.equal(loss[0], loss[1])
     assert torch.equal(quality[0], quality[1])
+
+
+def test_settings_are_computed_once_as_far_as_they_agree():
+    off = np.zeros((4, 2, 3), dtype=bool)
+    off[1, 0, 2] = off[2, 1, 1] = True
+    off[3, 1, 0] = True  # where nothing grows
+    has_seed = np.array([[True, True, True], [False, True, True]])
+    levels, stream_of = plan_streams(off, has_seed)
+    assert [len(level) for level in levels] == [1, 2, 3]
+    assert [stream.parent for stream in levels[2]] == [0, 0, 1]
+    assert stream_of == [0, 1, 2, 0]
+
+
+@every_host
+def test_seeds_in_training_cost_nothing(host):
+    population, alpha = mixed_population(host, num_networks=6)
+    calls = []
+    for kind, _, _ in population.snapshot().seeds:
+        if kind.in_training:
+            module = population.setting.seed_template(*kind[:3]).module
+            module.register_forward_hook(lambda *_, kind=kind: calls.append(kind))
+    live = {kind[:3] for kind, _, _ in population.snapshot().seeds if not kind.in_training}
+    population.evaluate(samples(host), alpha, random_settings(population))
+    assert {kind[:3] for kind in calls} <= live
 
 
 @every_host

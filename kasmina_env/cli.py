@@ -1,0 +1,113 @@
+"""Commands that show and check environments; `agents.cli` adds those that play and learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import gymnasium
+import tyro
+from gymnasium.utils.env_checker import check_env
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kasmina_env.actions import ARGUMENTS, HEADS
+from kasmina_env.config import Operator
+from kasmina_env.core import Core
+from kasmina_env.lifecycle import Op, rules_table
+from kasmina_env.presets import PRESETS
+from kasmina_env.tasks import SPLITS
+
+console = Console()
+Id = Annotated[str, tyro.conf.Positional]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Show rows under a title; columns wrap to the width of the terminal."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def list_ids() -> None:
+    """List the registered environments."""
+    rows = []
+    for name in PRESETS:
+        core = Core(PRESETS.get(name).config(), 1)
+        sizes = (core.actions.num_actions, len(core.observations.names), core.config.horizon)
+        rows.append((name, *sizes, PRESETS.get(name).description))
+    print_table("Environments", ("id", "actions", "observations", "steps", "what it is"), rows)
+
+
+def describe(env_id: Id) -> None:
+    """Show actions, observations, reward terms and rules of an environment, from the tables the code runs on."""
+    preset = PRESETS.get(env_id)
+    core = Core(preset.config(), 1)
+    config = core.config
+    console.print(f"[bold]{preset.id}[/bold]: {preset.description}\n")
+    samples = ", ".join(f"{name} {len(core.data[name])}" for name in SPLITS)
+    console.print(f"Samples: {samples}. An episode is {config.horizon} steps of {config.batches_per_step} minibatches.")
+    _describe_slots(core)
+    _describe_actions(core)
+    print_table("Rules", ("stage", "operation", "next stage", "requires", "meaning"), rules_table(config.rules))
+    print_table(
+        f"Reward '{config.reward}': {core.reward.description}",
+        ("term", "meaning"),
+        [(name, term.meaning) for name, term in core.reward.terms.items()],
+    )
+    prices = ("param_price", "rent_price", "operation_price")
+    print_table("Prices", ("setting", "value"), [(name, getattr(config, name)) for name in prices])
+    entries = zip(
+        core.observations.names,
+        core.observations.low,
+        core.observations.high,
+        core.observations.meanings,
+        strict=True,
+    )
+    rows = [(i, name, f"{low:g}", f"{high:g}", meaning) for i, (name, low, high, meaning) in enumerate(entries)]
+    print_table("Observation", ("entry", "name", "low", "high", "meaning"), rows)
+
+
+def _describe_slots(core: Core) -> None:
+    costs, add = core.costs, int(Operator.ADD)
+    rows: list[tuple[object, ...]] = [("(host)", "", f"{costs.host_parameters:.0f}", f"{costs.host_compute:.0f}")]
+    for slot, spec in enumerate(core.host.slots):
+        for k, name in enumerate(core.config.blueprints):
+            parameters, compute = costs.seed_parameters[slot, k, add], costs.seed_compute[slot, k, add]
+            rows.append((f"{spec.name} ({spec.channels} channels)", name, f"{parameters:.0f}", f"{compute:.0f}"))
+    print_table("Slots and what can grow there", ("slot", "blueprint", "parameters", "compute per sample"), rows)
+
+
+def _describe_actions(core: Core) -> None:
+    table = core.actions
+    rows = []
+    for op in Op:
+        mine = table.entries[table.op == op]
+        if not len(mine):
+            continue
+        menus = []
+        for head in ARGUMENTS[op]:
+            used = dict.fromkeys(mine[:, HEADS.index(head)].tolist())  # in order, each once
+            menus.append(f"{head}: {', '.join(str(table.menus[head][i]) for i in used)}")
+        rows.append((op.name, len(mine), "; ".join(menus)))
+    print_table(f"Actions ({table.num_actions}, flat)", ("operation", "entries", "choices"), rows)
+
+
+def check(env_id: Id) -> None:
+    """Run Gymnasium's and stable-baselines3's environment checkers, in both action forms, warnings as errors."""
+    PRESETS.get(env_id)
+    from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+    for form in ("flat", "factored"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            env = gymnasium.make(env_id, action_space=form).unwrapped
+            check_env(env)
+            console.print(f"[green]ok[/green]  gymnasium check_env          {env_id} {form}")
+            sb3_check_env(env)
+            console.print(f"[green]ok[/green]  stable-baselines3 check_env  {env_id} {form}")
