@@ -27,6 +27,12 @@ SMALL = {
     **{"min_training_steps": 1, "min_prune_age": 1, "embargo_steps": 1, "tempos": (1, 2), "prune_tempos": (0, 1)},
 }
 
+INFO_KEYS = {
+    *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
+    *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
+}
+TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
+
 
 def small_env(env_id, **settings):
     return gym.make(env_id, **{**SMALL, **settings}).unwrapped
@@ -113,6 +119,15 @@ def assert_close(one, other):
         is_float = np.issubdtype(np.asarray(value).dtype, np.floating)
         compare = partial(np.allclose, rtol=1e-6, atol=1e-6) if is_float else np.array_equal
         assert compare(value, other[name]), name
+
+
+def is_plain(value):
+    """Whether a value is made of plain Python numbers and strings only."""
+    if type(value) is dict:
+        return all(type(key) is str and is_plain(entry) for key, entry in value.items())
+    if type(value) is list:
+        return all(is_plain(entry) for entry in value)
+    return type(value) in (bool, int, float, str) and value == value  # NaN is not equal to itself
 
 
 def leaves(value):

@@ -18,10 +18,13 @@ from kasmina_env.lifecycle import Op
 from tests.episodes import (
     FORMS,
     IDS,
+    INFO_KEYS,
     SMALL,
+    TERMINAL_KEYS,
     WAIT,
     dead_row,
     digest,
+    is_plain,
     lively_actions,
     op_actions,
     play,
@@ -29,22 +32,6 @@ from tests.episodes import (
     run_python,
     small_env,
 )
-
-INFO_KEYS = {
-    *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
-    *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
-}
-TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
-
-
-def is_plain(value):
-    """Whether a value is made of plain Python numbers and strings only."""
-    if type(value) is dict:
-        return all(type(key) is str and is_plain(entry) for key, entry in value.items())
-    if type(value) is list:
-        return all(is_plain(entry) for entry in value)
-    return type(value) in (bool, int, float, str) and value == value  # NaN is not equal to itself
-
 
 # ── Gymnasium's contract ────────────────────────────────────────────────────────────────────────
 

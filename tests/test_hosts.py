@@ -22,6 +22,7 @@ from tests.contract import (
     minibatch,
     mixed_population,
     plain_network,
+    samples,
 )
 
 
@@ -92,6 +93,13 @@ def test_features_stay_channels_last_through_hosts_and_seeds(host):
     population.train([widen(x)], [y], alpha)
     assert len(seen) > 100
     assert [module for module, is_kept in seen if not is_kept] == []
+
+
+@every_image_host
+def test_minibatches_are_channels_last_from_the_start(host):
+    """R7."""
+    inputs, _ = Population(host, range(3)).draw_minibatches(samples(host), 2, 4)
+    assert all(x.shape[1] == 3 * host.input_shape[0] and is_channels_last(x) for x in inputs)
 
 
 class Conversions(TorchDispatchMode):
