@@ -2,8 +2,7 @@
 
 from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.population import Population
-from kasmina_env.population.rows import Snapshot
+from kasmina_env.population.population import Population, Snapshot
 from kasmina_env.population.train import GradientHealth
 
 __all__ = ["GradientHealth", "GrownNetwork", "Optimizer", "Population", "Snapshot"]

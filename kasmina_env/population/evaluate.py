@@ -10,19 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.plan import make_plan
-from kasmina_env.population.stack import Stack
-from kasmina_env.population.state import Cell, Cells, Kind, Setting
+from kasmina_env.population.state import BoolArray, Cell, FloatArray, IntArray, Networks, Part, Setting
 from kasmina_env.tasks import Split, classify
 
-BoolArray = NDArray[np.bool_]
 CHUNK = 64  # samples of one stream at a time: what fits the cache is faster
 
 
@@ -96,46 +92,39 @@ def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
     return merge_networks(torch.where(on, split_yes, split_no))
 
 
-def _views(setting: Setting, kind: Kind, cell: Cell) -> list[Tensor]:
-    template = setting.seed_template(kind.slot, kind.blueprint, kind.operator)
-    return template.unflatten(cell.weights.parameters)
+def _views(setting: Setting, part: Part, cell: Cell, members: IntArray | None) -> list[Tensor]:
+    flat = cell.weights.parameters
+    return setting.template(part).unflatten(flat if members is None else flat[setting.index(members)])
 
 
 @torch.no_grad()
-def evaluate(
-    setting: Setting, hosts: Stack, cells: Cells, data: Split, alpha: Tensor, off: BoolArray
-) -> tuple[Tensor, Tensor]:
+def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray) -> tuple[Tensor, Tensor]:
     """Mean loss and quality of every network under every setting, on data that all networks share.
 
     Args:
-        setting: Of the population.
-        hosts: Stack of N.
-        cells: Their seeds; those in TRAINING change nothing.
+        networks: Hosts and seeds; seeds in TRAINING change nothing.
         data: n samples.
-        alpha: Amplitudes ``[N, S]`` on the device.
+        alpha: Amplitudes ``[N, S]``.
         off: Seeds switched off, ``[M, N, S]``.
 
     Returns:
         Loss ``[M, N]`` and quality ``[M, N]``, on the device.
     """
-    num_networks = setting.num_networks
-    plan = make_plan(setting, cells, alpha, partial(_views, setting), with_training=False)
-    has_seed = np.zeros(off.shape[1:], dtype=bool)
-    for kind, cell in cells.items():
-        has_seed[cell.rows, kind.slot] = not kind.in_training
-    levels, stream_of = plan_streams(off, has_seed)
+    setting, num_networks = networks.setting, len(networks)
+    plan = make_plan(networks, alpha, partial(_views, setting), with_training=False)
+    levels, stream_of = plan_streams(off, networks.has_seed & ~networks.in_training)
     num_streams = len(levels[-1]) if levels else 1
-    totals = hosts.parameters.new_zeros(2, num_streams, num_networks)
-    parameters = setting.host_template.unflatten(hosts.parameters)
+    hosts = networks.hosts.parameters
+    totals = hosts.new_zeros(2, num_streams, num_networks)
+    parameters = setting.host_template.unflatten(hosts)
     for start in range(0, len(data), CHUNK):
         x, y = data.x[start : start + CHUNK], data.y[start : start + CHUNK]
         slots = [
-            _branch(slot_function(here, num_networks), streams, num_networks, len(y))
-            for here, streams in zip(plan, levels, strict=True)
+            _branch(slot_function(slot, num_networks), streams, num_networks, len(y))
+            for slot, streams in zip(plan, levels, strict=True)
         ]
         wide = widen(x.unsqueeze(1).expand(-1, num_networks, *x.shape[1:]))
-        logits = setting.host_template.call(parameters, wide, slots)
-        logits = logits.unflatten(1, (num_networks, -1))
+        logits = setting.host_template.call(parameters, wide, slots).unflatten(1, (num_networks, -1))
         labels = y.repeat(num_streams).unsqueeze(1).expand(-1, num_networks)
         for total, part in zip(totals, classify(logits, labels), strict=True):
             total += part.unflatten(0, (num_streams, -1)).sum(dim=1)

@@ -47,7 +47,7 @@ class GrownSeed:
     blueprint: str
     operator: Operator
     alpha: float
-    parameters: Mapping[str, Tensor]
+    parameters: dict[str, Tensor]
 
 
 def build_network(host: Host, parameters: Mapping[str, Tensor], seeds: Mapping[int, GrownSeed]) -> GrownNetwork:

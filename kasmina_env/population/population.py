@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kasmina_env.config import Operator
 from kasmina_env.hosts import Host
 from kasmina_env.layers import widen
 from kasmina_env.population import evaluate as evaluation
-from kasmina_env.population import rows as row_operations
 from kasmina_env.population import train as training
 from kasmina_env.population.export import GrownNetwork, GrownSeed, build_network
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.rows import Snapshot
 from kasmina_env.population.state import (
-    Cells,
+    GATE,
+    NO_SEED,
+    BoolArray,
+    FloatArray,
     IntArray,
-    Kind,
+    Networks,
+    Part,
     Streams,
-    extract_seeds,
-    insert_seeds,
     make_setting,
 )
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.tasks import Split
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 Rows = Sequence[int] | IntArray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Networks with everything their future depends on; a population never changes it."""
+
+    networks: Networks
+    streams: tuple[Streams, ...]
+    learning_rate: FloatArray  # [N]
+
+    def __len__(self) -> int:
+        return len(self.streams)
 
 
 class Population:
@@ -53,16 +64,18 @@ class Population:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.setting = make_setting(host, len(rng_seeds), optimizer or Optimizer(), torch.device(device), dtype)
+        if not len(rng_seeds):
+            raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
+        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype)
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
-        draws = [streams.growth for streams in self._streams]
-        self._hosts = self.setting.draw_stack(self.setting.host_template, draws)
-        self._cells: Cells = {}
+        hosts = self.setting.draw_stack(self.setting.host_template, [s.growth for s in self._streams])
+        shape = (len(rng_seeds), self.setting.num_slots)
+        self._networks = Networks(self.setting, hosts, {}, np.full(shape, NO_SEED), np.zeros(shape, dtype=bool))
         self.learning_rate = np.full(len(rng_seeds), self.setting.optimizer.learning_rate)  # [N]
 
     @property
     def num_networks(self) -> int:
-        return self.setting.num_networks
+        return len(self._networks)
 
     @property
     def num_slots(self) -> int:
@@ -80,7 +93,7 @@ class Population:
         """
         shape = (num_batches, batch_size)
         draws = [streams.data.integers(len(data), size=shape) for streams in self._streams]
-        index = torch.from_numpy(np.stack(draws, axis=2)).to(self.setting.device)  # [K, B, N]
+        index = self.setting.index(np.stack(draws, axis=2))  # [K, B, N]
         return [widen(data.x[i]) for i in index], [data.y[i] for i in index]
 
     def train(
@@ -91,16 +104,11 @@ class Population:
         Returns:
             Mean loss ``[N]`` and gradient health, on the device.
         """
-        learning_rate = self._tensor(self.learning_rate).unsqueeze(1)
         with torch.inference_mode(False), torch.enable_grad():
-            return training.train(self.setting, self._hosts, self._cells, x, y, self._tensor(alpha), learning_rate)
+            return training.train(self._networks, x, y, alpha, self.learning_rate)
 
     def evaluate(
-        self,
-        data: Split,
-        alpha: FloatArray,
-        off: BoolArray | None = None,
-        rows: Rows | None = None,
+        self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and quality on shared data, under one or more settings of seeds switched off.
 
@@ -115,12 +123,10 @@ class Population:
         """
         if off is None:
             off = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
-        networks = (self.setting, self._hosts, self._cells)
         chosen = self._check_rows(rows)
-        if not np.array_equal(chosen, np.arange(self.num_networks)):
-            networks = row_operations.narrow(*networks, chosen)
-            alpha, off = alpha[chosen], off[:, chosen]
-        return evaluation.evaluate(*networks, data, self._tensor(alpha), off)
+        if np.array_equal(chosen, np.arange(self.num_networks)):
+            return evaluation.evaluate(self._networks, data, alpha, off)
+        return evaluation.evaluate(self._networks.take(chosen), data, alpha[chosen], off[:, chosen])
 
     def _check_rows(self, rows: Rows | None) -> IntArray:
         """Row numbers as an array; all by default."""
@@ -132,73 +138,57 @@ class Population:
             raise ValueError(f"`rows` must lie between 0 and {last}, got {numbers.tolist()}. Name rows that exist.")
         return numbers
 
-    def _tensor(self, values: FloatArray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.setting.device, self.setting.dtype)
+    def _check_different(self, rows: Rows | None) -> IntArray:
+        numbers = self._check_rows(rows)
+        if len(np.unique(numbers)) != len(numbers):
+            raise ValueError(f"`rows` must be different networks, got {numbers.tolist()}. Name each once.")
+        return numbers
 
     # ── growing ──────────────────────────────────────────────────────────────────────────────
 
-    def germinate(
-        self,
-        rows: Rows,
-        slot: int,
-        blueprint: str,
-        operator: Operator,
-        in_training: bool = True,
-    ) -> None:
+    def germinate(self, rows: Rows, slot: int, blueprint: str, operator: Operator, in_training: bool = True) -> None:
         """Grow a fresh seed in the same slot of the given networks, which must be empty there.
 
         Args:
-            rows: Networks.
+            rows: Different networks.
             slot: Index of the slot.
             blueprint: Registered name.
             operator: How the seed will be blended in.
             in_training: Start behind the straight-through estimator (the output of the network does not change).
         """
-        rows = self._check_rows(rows)
-        if len(np.unique(rows)) != len(rows):
-            raise ValueError(f"`rows` must be different networks, got {rows.tolist()}. Name each once.")
-        taken = np.intersect1d(rows, self._rows_with_seed(slot))
+        rows, networks = self._check_different(rows), self._networks
+        taken = rows[networks.has_seed[rows, slot]]
         if len(taken):
             raise ValueError(
                 f"`rows` must have no seed in slot {slot}, got {taken.tolist()}, which do. Remove theirs first."
             )
-        template = self.setting.seed_template(slot, blueprint, operator)
-        seeds = self.setting.draw_stack(template, [self._streams[row].growth for row in rows])
-        kind = Kind(slot, blueprint, operator, in_training)
-        insert_seeds(self.setting, self._cells, kind, rows, seeds)
+        draws = [self._streams[row].growth for row in rows]
+        for name in (blueprint, GATE) if operator is Operator.GATE else (blueprint,):
+            part = Part(slot, name)
+            networks.insert(part, rows, self.setting.draw_stack(self.setting.template(part), draws))
+        networks.operator[rows, slot], networks.in_training[rows, slot] = operator, in_training
 
     def connect(self, rows: Rows, slot: int) -> None:
         """End TRAINING in a slot of the given networks: from now on their seeds act at their alpha.
 
         Weights and optimiser state stay as they are.
         """
-        rows = self._check_rows(rows)
-        for kind in [k for k in self._cells if k.slot == slot and k.in_training]:
-            found, seeds = extract_seeds(self.setting, self._cells, kind, rows)
-            if len(found):
-                live = kind._replace(in_training=False)
-                insert_seeds(self.setting, self._cells, live, found, seeds)
+        self._networks.in_training[self._check_rows(rows), slot] = False
 
     def remove(self, rows: Rows, slot: int) -> None:
         """Drop the seeds in a slot of the given networks, with their optimiser state."""
-        rows = self._check_rows(rows)
-        for kind in [k for k in self._cells if k.slot == slot]:
-            extract_seeds(self.setting, self._cells, kind, rows)
-
-    def _rows_with_seed(self, slot: int) -> IntArray:
-        rows = [cell.rows for kind, cell in self._cells.items() if kind.slot == slot]
-        return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+        self._networks.remove(self._check_rows(rows), [slot])
 
     # ── whole networks ───────────────────────────────────────────────────────────────────────
 
     def reset_rows(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
         """Replace networks by fresh hosts without seeds, drawn from new random streams."""
-        rows = self._check_rows(rows)
-        row_operations.remove_networks(self.setting, self._cells, rows)
+        rows = self._check_different(rows)
+        self._networks.remove(rows, range(self.num_slots))
         self.reseed(rows, rng_seeds)
         draws = [self._streams[row].growth for row in rows]
         fresh = self.setting.draw_stack(self.setting.host_template, draws)
-        self._hosts.put_(self.setting.index(rows), fresh)
+        self._networks.hosts.put_(self.setting.index(rows), fresh)
 
     def reseed(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
         """Give networks new random streams; nothing else changes."""
@@ -207,14 +197,21 @@ class Population:
 
     def snapshot(self, rows: Rows | None = None) -> Snapshot:
         """Copy networks (all by default) with everything their future depends on."""
-        rows, learning_rate = self._check_rows(rows), self.learning_rate
-        return row_operations.snapshot(self.setting, self._hosts, self._cells, self._streams, learning_rate, rows)
+        rows = self._check_rows(rows)
+        streams = tuple(deepcopy(self._streams[row]) for row in rows)
+        return Snapshot(self._networks.take(rows), streams, self.learning_rate[rows])
 
     def restore(self, saved: Snapshot, rows: Rows | None = None) -> None:
         """Overwrite networks (all by default) by those of a snapshot, in order."""
-        rows = self._check_rows(rows)
-        row_operations.restore(self.setting, self._hosts, self._cells, self._streams, rows, saved)
+        rows = self._check_different(rows)
+        if len(rows) != len(saved):
+            raise ValueError(
+                f"`rows` must be {len(saved)} networks, got {rows.tolist()}. Give one for each network of the snapshot."
+            )
+        self._networks.put(rows, saved.networks)
         self.learning_rate[rows] = saved.learning_rate
+        for row, streams in zip(rows, saved.streams, strict=True):
+            self._streams[row] = deepcopy(streams)
 
     def copy_rows(self, source: Rows, target: Rows) -> None:
         """Fork training runs: network target[i] becomes a copy of source[i], random streams included."""
@@ -228,19 +225,18 @@ class Population:
             alpha: Its amplitudes ``[S]``; a seed in TRAINING changes nothing and is left out.
             keep: Slots ``[S]`` whose seeds come along; all by default.
         """
-        index = self.setting.index(self._check_rows([row]))
-        template = self.setting.host_template
-        host = template.unflatten(self._hosts.parameters[index])
-        parameters = {name: p[0] for name, p in zip(template.names, host, strict=True)}
-        seeds = {}
-        for kind, cell in self._cells.items():
-            is_kept = keep is None or keep[kind.slot]
-            member = np.flatnonzero(cell.rows == row)
-            if len(member) == 0 or kind.in_training or not is_kept:
+        one = self._networks.take(self._check_rows([row]))
+        is_kept = one.has_seed[0] & ~one.in_training[0] & (True if keep is None else keep)
+        seeds: dict[int, GrownSeed] = {}
+        for part, cell in sorted(one.cells.items(), key=lambda item: item[0].name == GATE):
+            if not is_kept[part.slot]:
                 continue
-            template = self.setting.seed_template(kind.slot, kind.blueprint, kind.operator)
-            flat = cell.weights.parameters[self.setting.index(member)]
-            named = {name: p[0] for name, p in zip(template.names, template.unflatten(flat), strict=True)}
-            amplitude = float(alpha[kind.slot])
-            seeds[kind.slot] = GrownSeed(kind.blueprint, kind.operator, amplitude, named)
-        return build_network(self.setting.host, parameters, seeds)
+            template = self.setting.template(part)
+            if part.name == GATE:
+                seeds[part.slot].parameters.update(template.named(cell.weights.parameters, "gate."))
+                continue
+            operator = Operator(int(one.operator[0, part.slot]))
+            parameters = template.named(cell.weights.parameters, "delta.")
+            seeds[part.slot] = GrownSeed(part.name, operator, float(alpha[part.slot]), parameters)
+        host = self.setting.host_template.named(one.hosts.parameters, "")
+        return build_network(self.setting.host, host, seeds)

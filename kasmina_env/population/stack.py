@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import Module
 
 from kasmina_env import layers
@@ -47,14 +47,33 @@ class Template:
         rows = flat.shape[0]
         return [p.view(rows, *s) for p, s in zip(parts, self.shapes, strict=True)]
 
+    def named(self, flat: Tensor, prefix: str) -> dict[str, Tensor]:
+        """The parameters of a single network, ``[1, P]``, by name."""
+        return {prefix + name: p[0] for name, p in zip(self.names, self.unflatten(flat), strict=True)}
+
     def draw(self, stream: RandomStream) -> NDArray[np.float64]:
         """Initial parameters of one network, ``[P]``, from one call to its random stream."""
         return self.low + (self.high - self.low) * stream.random(self.num_parameters)
 
+    @cached_property
+    def _homes(self) -> list[list[tuple[dict[str, Any], str]]]:
+        """For each parameter, everywhere in the module that it is held: more than one place where it is tied."""
+        homes: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        for module in self.module.modules():
+            for name, parameter in module._parameters.items():
+                homes.setdefault(id(parameter), []).append((module._parameters, name))
+        return [homes[id(parameter)] for parameter in self.module.parameters()]
+
     def call(self, parameters: Sequence[Tensor], *inputs: object) -> Tensor:
-        """Run the R networks whose parameters ``[R, *shape]`` are given on wide inputs."""
-        named = dict(zip(self.names, parameters, strict=True))
-        out: Tensor = functional_call(self.module, named, inputs)
+        """Run the R networks whose parameters ``[R, *shape]`` are given on wide inputs.
+
+        The module is only a skeleton, so its parameters are simply set (`torch.func.functional_call` would swap them in
+        and out again, which took longer than the small kernels between).
+        """
+        for homes, parameter in zip(self._homes, parameters, strict=True):
+            for held, name in homes:
+                held[name] = parameter
+        out: Tensor = self.module(*inputs)
         return out
 
 
@@ -80,7 +99,9 @@ def make_template(build: Callable[[Layers], Module], initial: Mapping[str, float
         bounds[name] = (value, value)
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     low, high = (np.repeat([bounds[name][side] for name in shapes], sizes).astype(np.float64) for side in (0, 1))
-    return Template(module, tuple(shapes), tuple(shapes.values()), low, high)
+    template = Template(module, tuple(shapes), tuple(shapes.values()), low, high)
+    assert template._homes, "read before the first call, which replaces the parameters"
+    return template
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The state of a population: which networks there are, what grows in them, and their private random streams."""
+"""The state of a population: its networks, what grows in them, and their private random streams."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kasmina_env.blend import Gate
-from kasmina_env.blueprints import BLUEPRINTS, build_seed
-from kasmina_env.config import Operator
+from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.hosts import Host, SegmentedNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.stack import (
@@ -26,24 +25,25 @@ from kasmina_env.population.stack import (
 )
 
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+GATE = "(gate)"  # no blueprint can have this name
+NO_SEED = -1
 
 
-class Kind(NamedTuple):
-    """What the seeds of one cell have in common."""
+class Part(NamedTuple):
+    """What the members of one cell have in common: a slot, and the blueprint, or `GATE` for the gates of its seeds."""
 
     slot: int
-    blueprint: str
-    operator: Operator
-    in_training: bool  # behind the straight-through estimator
+    name: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Seeds of one kind, in ascending order of the networks that hold them."""
+    """Seeds of one blueprint in one slot, or the slot's gates, in ascending order of the networks that hold them."""
 
     rows: IntArray  # [R]
     weights: Stack
-    device_rows: torch.Tensor  # [R] the same rows, where the weights are
 
 
 @dataclass
@@ -65,34 +65,32 @@ class Setting:
 
     host: Host
     optimizer: Optimizer
-    num_networks: int
     device: torch.device
     dtype: torch.dtype
     host_template: Template
-    seed_templates: dict[tuple[int, str, Operator], Template] = field(default_factory=dict)
+    part_templates: dict[Part, Template] = field(default_factory=dict)
 
     @property
     def num_slots(self) -> int:
         return len(self.host.slots)
 
-    def seed_template(self, slot: int, blueprint: str, operator: Operator) -> Template:
-        """The architecture of a seed, built when it is first needed."""
-        key = (slot, blueprint, operator)
-        if key not in self.seed_templates:
-            self.seed_templates[key] = self._make_seed_template(*key)
-        return self.seed_templates[key]
+    def template(self, part: Part) -> Template:
+        """The architecture of a blueprint, or of a gate, in a slot; built when it is first needed."""
+        if part not in self.part_templates:
+            self.part_templates[part] = self._make_template(part)
+        return self.part_templates[part]
 
-    def _make_seed_template(self, slot: int, name: str, operator: Operator) -> Template:
-        info, channels = BLUEPRINTS.get(name), self.host.slots[slot].channels
+    def _make_template(self, part: Part) -> Template:
+        channels = self.host.slots[part.slot].channels
+        if part.name == GATE:
+            return make_template(partial(Gate, channels=channels), Gate.INITIAL)
+        info = BLUEPRINTS.get(part.name)
         if self.host.topology not in info.topologies:
             raise ValueError(
-                f"`blueprint` must accept {self.host.topology} features, got {name!r}, which accepts "
+                f"`blueprint` must accept {self.host.topology} features, got {part.name!r}, which accepts "
                 f"{', '.join(info.topologies)}. Choose a blueprint for this host."
             )
-        initial = {f"delta.{key}": value for key, value in info.initial.items()}
-        if operator is Operator.GATE:
-            initial |= {f"gate.{key}": value for key, value in Gate.INITIAL.items()}
-        return make_template(partial(build_seed, blueprint=name, operator=operator, channels=channels), initial)
+        return make_template(lambda nn: info.build(nn, channels), info.initial)
 
     def draw_stack(self, template: Template, streams: Sequence[RandomStream]) -> Stack:
         """Freshly initialised networks, one from each random stream."""
@@ -100,46 +98,78 @@ class Setting:
         parameters = torch.from_numpy(values).to(self.device, self.dtype)
         return new_stack(parameters, self.optimizer.num_moments)
 
+    def column(self, values: FloatArray) -> torch.Tensor:
+        """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
+        return torch.from_numpy(values).to(self.device, self.dtype).unsqueeze(1)
+
     def index(self, rows: IntArray | Sequence[int]) -> torch.Tensor:
         """Row numbers as an index tensor on the population's device."""
         return torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.device)
 
 
-def make_setting(
-    host: Host, num_networks: int, optimizer: Optimizer, device: torch.device, dtype: torch.dtype
-) -> Setting:
-    """Check and assemble the shared settings of a population."""
-    if num_networks < 1:
-        raise ValueError(f"`num_networks` must be at least 1, got {num_networks}. Ask for one.")
+def make_setting(host: Host, optimizer: Optimizer, device: torch.device, dtype: torch.dtype) -> Setting:
+    """Assemble the shared settings of a population."""
     template = make_template(lambda nn: SegmentedNetwork(host.build(nn)))
-    return Setting(host, optimizer, num_networks, device, dtype, template)
+    return Setting(host, optimizer, device, dtype, template)
 
 
-Cells = dict[Kind, Cell]
+@dataclass
+class Networks:
+    """Hosts side by side and the seeds in their slots. N networks, S slots."""
 
+    setting: Setting
+    hosts: Stack  # of N
+    cells: dict[Part, Cell]
+    operator: IntArray  # [N, S] blend operator of the seed, NO_SEED where there is none
+    in_training: BoolArray  # [N, S] the seed is behind the straight-through estimator
 
-def insert_seeds(setting: Setting, cells: Cells, kind: Kind, rows: IntArray, weights: Stack) -> None:
-    """File seeds under their kind, keeping the rows of the cell in ascending order."""
-    if kind in cells:
-        old = cells[kind]
-        rows = np.concatenate([old.rows, rows])
-        weights = concatenate([old.weights, weights])
-    order = np.argsort(rows)
-    if (np.diff(order) != 1).any():
-        rows, weights = rows[order], weights.take(setting.index(order))
-    cells[kind] = Cell(rows, weights, setting.index(rows))
+    def __len__(self) -> int:
+        return len(self.hosts)
 
+    @property
+    def has_seed(self) -> BoolArray:
+        """Where a seed grows, ``[N, S]``."""
+        return np.asarray(self.operator != NO_SEED)
 
-def extract_seeds(setting: Setting, cells: Cells, kind: Kind, rows: IntArray) -> tuple[IntArray, Stack]:
-    """Take the seeds of the given networks out of a cell; an empty cell disappears. Returns rows found and seeds."""
-    cell = cells[kind]
-    is_taken = np.isin(cell.rows, rows)
-    taken = cell.weights.take(setting.index(np.flatnonzero(is_taken)))
-    if is_taken.all():
-        del cells[kind]
-    elif is_taken.any():
-        keep = np.flatnonzero(~is_taken)
-        kept_rows = cell.rows[keep]
-        weights = cell.weights.take(setting.index(keep))
-        cells[kind] = Cell(kept_rows, weights, setting.index(kept_rows))
-    return cell.rows[is_taken], taken
+    def insert(self, part: Part, rows: IntArray, weights: Stack) -> None:
+        """File weights under their part, keeping the rows of the cell in ascending order."""
+        if part in self.cells:
+            old = self.cells[part]
+            rows = np.concatenate([old.rows, rows])
+            weights = concatenate([old.weights, weights])
+        order = np.argsort(rows)
+        if (np.diff(order) != 1).any():
+            rows, weights = rows[order], weights.take(self.setting.index(order))
+        self.cells[part] = Cell(rows, weights)
+
+    def remove(self, rows: IntArray, slots: Sequence[int]) -> None:
+        """Drop the seeds of the given networks in the given slots; an empty cell disappears."""
+        for part in [part for part in self.cells if part.slot in slots]:
+            cell = self.cells[part]
+            is_kept = ~np.isin(cell.rows, rows)
+            if not is_kept.any():
+                del self.cells[part]
+            elif not is_kept.all():
+                kept = self.setting.index(np.flatnonzero(is_kept))
+                self.cells[part] = Cell(cell.rows[is_kept], cell.weights.take(kept))
+        self.operator[np.ix_(rows, slots)] = NO_SEED
+        self.in_training[np.ix_(rows, slots)] = False
+
+    def take(self, rows: IntArray) -> Networks:
+        """Copies of the given networks, in the given order (one may be taken twice), as networks of their own."""
+        cells = {}
+        for part, cell in self.cells.items():
+            positions, members = np.nonzero(rows[:, None] == cell.rows[None, :])  # of [len(rows), R]
+            if len(positions):
+                cells[part] = Cell(positions, cell.weights.take(self.setting.index(members)))
+        hosts = self.hosts.take(self.setting.index(rows))
+        return Networks(self.setting, hosts, cells, self.operator[rows], self.in_training[rows])
+
+    def put(self, rows: IntArray, source: Networks) -> None:
+        """Overwrite the given networks, all different, by copies of others."""
+        self.remove(rows, range(self.setting.num_slots))
+        self.hosts.put_(self.setting.index(rows), source.hosts)
+        for part, cell in source.cells.items():
+            everything = self.setting.index(np.arange(len(cell.rows)))
+            self.insert(part, rows[cell.rows], cell.weights.take(everything))
+        self.operator[rows], self.in_training[rows] = source.operator, source.in_training

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kasmina_env.population.forward import slot_function
-from kasmina_env.population.optim import clip_rows, update_
+from kasmina_env.population.optim import Optimizer, clip_rows, update_
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
-from kasmina_env.population.state import Cells, Kind, Setting
+from kasmina_env.population.state import GATE, FloatArray, Networks, Part
 from kasmina_env.tasks import classify
 
 VANISHING = 1e-7  # root mean square of a tensor's gradient below which it counts as vanishing
@@ -21,7 +21,10 @@ EXPLODING = 1e3  # and above which it counts as exploding
 
 @dataclass(frozen=True)
 class GradientHealth:
-    """Of one step's minibatches, before clipping; on the device. Slots without a seed are NaN: never measured."""
+    """Of one step's minibatches, before clipping; on the device. Slots without a seed are NaN: never measured.
+
+    A seed here is what its blueprint made; its gate is not counted.
+    """
 
     host_norm: Tensor  # [N] root mean square over minibatches of the Euclidean norm
     seed_norm: Tensor  # [N, S]
@@ -43,81 +46,69 @@ class _Trainee:
 def _trainee(template: Template, stack: Stack, learning_rate: Tensor) -> _Trainee:
     # The leaves share memory with the flat parameters, so updating those updates them.
     leaves = [p.detach().requires_grad_() for p in template.unflatten(stack.parameters)]
-    squares = torch.zeros_like(stack.parameters)
-    return _Trainee(template, stack, leaves, learning_rate, squares)
+    return _Trainee(template, stack, leaves, learning_rate, torch.zeros_like(stack.parameters))
 
 
-def _update(setting: Setting, trainee: _Trainee, gradients: Sequence[Tensor]) -> None:
+def _update(optimizer: Optimizer, trainee: _Trainee, gradients: Sequence[Tensor]) -> None:
     gradient = torch.cat([g.reshape(len(trainee.stack), -1) for g in gradients], dim=1)
     trainee.squares.addcmul_(gradient, gradient)
-    clipped = clip_rows(gradient, setting.optimizer.clip_norm)
-    update_(setting.optimizer, trainee.stack, clipped, trainee.learning_rate)
+    update_(optimizer, trainee.stack, clip_rows(gradient, optimizer.clip_norm), trainee.learning_rate)
 
 
 def train(
-    setting: Setting,
-    hosts: Stack,
-    cells: Cells,
-    x: Sequence[Tensor],
-    y: Sequence[Tensor],
-    alpha: Tensor,
-    learning_rate: Tensor,
+    networks: Networks, x: Sequence[Tensor], y: Sequence[Tensor], alpha: FloatArray, learning_rate: FloatArray
 ) -> tuple[Tensor, GradientHealth]:
-    """Train every network on its own minibatches.
+    """Train every network on its own minibatches, in place.
 
     Args:
-        setting: Of the population.
-        hosts: Stack of N; updated in place.
-        cells: Their seeds; updated in place.
+        networks: Hosts and seeds.
         x: K wide minibatches, each ``[B, N*C, ...]``.
         y: K times labels ``[B, N]``.
-        alpha: Amplitudes ``[N, S]`` on the device, constant for these minibatches.
-        learning_rate: ``[N, 1]``.
+        alpha: Amplitudes ``[N, S]``, constant for these minibatches.
+        learning_rate: ``[N]``.
 
     Returns:
         Mean loss of each network over the minibatches ``[N]``, and the health of the gradients.
     """
-    host = _trainee(setting.host_template, hosts, learning_rate)
+    setting = networks.setting
+    host = _trainee(setting.host_template, networks.hosts, setting.column(learning_rate))
     seeds = {
-        kind: _trainee(
-            setting.seed_template(kind.slot, kind.blueprint, kind.operator),
-            cell.weights,
-            learning_rate[cell.device_rows],
-        )
-        for kind, cell in cells.items()
+        part: _trainee(setting.template(part), cell.weights, setting.column(learning_rate[cell.rows]))
+        for part, cell in networks.cells.items()
     }
-    plan = make_plan(setting, cells, alpha, lambda kind, _: seeds[kind].leaves, with_training=True)
-    slots = [slot_function(here, setting.num_networks) for here in plan]
+    plan = make_plan(networks, alpha, lambda part, cell, members: seeds[part].leaves, with_training=True)
+    slots = [slot_function(slot, len(networks)) for slot in plan]
     trainees = [host, *seeds.values()]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
     losses = []
     for inputs, labels in zip(x, y, strict=True):
         logits = host.template.call(host.leaves, inputs, slots)
-        per_sample, _ = classify(logits.unflatten(1, (setting.num_networks, -1)), labels)
+        per_sample, _ = classify(logits.unflatten(1, (len(networks), -1)), labels)
         loss = per_sample.mean(dim=0)  # [N]
         gradients = iter(torch.autograd.grad(loss.sum(), leaves))
         losses.append(loss.detach())
         with torch.no_grad():
             for trainee in trainees:
-                _update(setting, trainee, [next(gradients) for _ in trainee.leaves])
+                _update(setting.optimizer, trainee, [next(gradients) for _ in trainee.leaves])
     with torch.no_grad():
-        health = _health(setting, host, cells, seeds, len(losses))
+        health = _health(networks, host, seeds, len(losses))
     return torch.stack(losses).mean(dim=0), health
 
 
-def _health(
-    setting: Setting, host: _Trainee, cells: Cells, seeds: dict[Kind, _Trainee], num_batches: int
-) -> GradientHealth:
-    measured = host.squares.new_full((3, setting.num_networks, setting.num_slots), float("nan"))
-    for kind, trainee in seeds.items():
+def _health(networks: Networks, host: _Trainee, seeds: dict[Part, _Trainee], num_batches: int) -> GradientHealth:
+    shape = (3, len(networks), networks.setting.num_slots)
+    measured = host.squares.new_full(shape, float("nan"))
+    for part, trainee in seeds.items():
+        if part.name == GATE:
+            continue
         sums = trainee.squares.split(trainee.template.sizes, dim=1)
-        mean_squares = torch.stack([part.mean(dim=1) for part in sums], dim=1)  # [R, tensors]
+        mean_squares = torch.stack([tensor.mean(dim=1) for tensor in sums], dim=1)  # [R, tensors]
         rms = (mean_squares / num_batches).sqrt()
         norm = (trainee.squares.sum(dim=1) / num_batches).sqrt()
         vanishing = (rms < VANISHING).to(rms.dtype).mean(dim=1)
         # `rms < EXPLODING` is False for NaN as well
         exploding = (~(rms < EXPLODING)).to(rms.dtype).mean(dim=1)
-        index = cells[kind].device_rows
-        measured[:, index, kind.slot] = torch.stack([norm, vanishing, exploding])
+        rows = networks.setting.index(networks.cells[part].rows)
+        measured[:, rows, part.slot] = torch.stack([norm, vanishing, exploding])
     host_norm = (host.squares.sum(dim=1) / num_batches).sqrt()
     return GradientHealth(host_norm, *measured)
