@@ -1,258 +1,32 @@
-"""The command `kasmina`."""
+"""The way into the command `kasmina`: settles how the process uses memory and threads before PyTorch is loaded."""
 
 from __future__ import annotations
 
 import ctypes
-import sys
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
+import os
 
-import numpy as np
-import tyro
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from agents.policy import Policy, make_env, names_of
-from agents.schedule import config_path, save_schedule, slug
-from agents.schedule import describe as describe_schedule
-from agents.scripted import CONTROLS
-from kasmina_env import cli as env_cli
-from kasmina_env.cli import Id, console, print_table
-from kasmina_env.presets import PRESETS
-
-app = tyro.extras.SubcommandApp()
-app.command(name="list")(env_cli.list_ids)
-app.command(env_cli.describe)
-app.command(env_cli.check)
-Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+GIBIBYTE = 2**30
 
 
-@app.command
-def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -> None:
-    """Play one episode and show it as text.
+def main() -> None:
+    """Entry point of the command `kasmina`."""
+    # Threads that spin at a barrier while another process has their core make a step ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
+    from agents.commands import run
 
-    Args:
-        env_id: Registered id.
-        policy: Name of a control, or folder of a training run.
-        seed: Of the episode.
-        every: Steps between two panels.
-    """
-    PRESETS.get(env_id)
-    env = make_env(env_id, 1, render_mode="ansi")
-    player = _policy(policy, env_id)
-    observation, _ = env.reset(seed=seed)
-    total = 0.0
-    for step in range(1, env.core.config.horizon + 1):
-        action = player.act(observation, env.action_masks())
-        last = step == env.core.config.horizon
-        if last or step % every == 0:
-            panel = env.render()
-            console.print(panel[0] if panel else "", highlight=False)
-            console.print()
-        observation, reward, terminated, _, infos = env.step(action)
-        total += float(reward[0])
-        if terminated[0]:
-            final = infos["final_info"]
-            console.print(
-                f"committed score {final['committed_score'][0]:.3f}, accuracy on test {final['test_accuracy'][0]:.3f}, "
-                f"return {total:.3f}"
-            )
-            break
+    run()
 
 
-@app.command
-def train(
-    env_id: Id = "Kasmina/Digits-v0",
-    out: Out = Path("runs/train"),
-    recipe: Path | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    resume: bool = False,
-) -> None:
-    """Train a controller with MaskablePPO; writes model.zip, checkpoints and TensorBoard logs.
-
-    Args:
-        env_id: Registered id.
-        out: New folder for the run.
-        recipe: JSON file with fields of `agents.train.Recipe`; default: the one in configs/ for this id.
-        steps: Environment steps, in place of the recipe's.
-        seed: Of controller and environments.
-        resume: Go on from the last checkpoint in the folder.
-    """
-    from agents.train import load_recipe
-    from agents.train import train as run
-
-    PRESETS.get(env_id)
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise FileExistsError(f"`out` must be a new or empty folder, got {out}. Name another one, or pass --resume.")
-    overrides: dict[str, object] = {"preset": env_id, "seed": seed}
-    if steps is not None:
-        overrides["total_steps"] = steps
-    settings = load_recipe(recipe or config_path(f"{slug(env_id)}.ppo.json"), **overrides)
-    console.print(f"Training on {env_id}: {settings.total_steps} steps, {settings.num_envs} networks at a time.")
-    with _bar("training", settings.total_steps) as advance:
-
-        def report(done: int, score: float) -> None:
-            advance(done, f"mean committed score {score:.3f}")
-
-        run(settings, out, report, resume)
-    console.print(f"Trained. Run `kasmina compare {env_id} --run {out}` to see it beside the controls.")
-
-
-@app.command
-def compare(
-    env_id: Id = "Kasmina/Digits-v0",
-    run: tuple[Path, ...] = (),
-    episodes: int = 64,
-    out: Out = Path("runs/compare"),
-) -> None:
-    """Play the same held-out episodes with all controls and trained runs; writes a table, JSON, CSV and pictures.
-
-    Args:
-        env_id: Registered id.
-        run: Folders of training runs, all of one recipe.
-        episodes: Held-out episodes for each.
-        out: Folder for the results.
-    """
-    from agents.evaluate import compare as play_all
-    from agents.evaluate import favourites, table, write
-    from agents.plots import plot_comparison
-
-    PRESETS.get(env_id)
-    policies = {name: [_policy(name, env_id)] for name in CONTROLS}
-    if run:
-        policies["learned"] = [_policy(str(folder), env_id) for folder in run]
-    count = episodes * sum(len(runs) for runs in policies.values()) * PRESETS.get(env_id).config().horizon
-    done = 0
-    with _bar("playing", count) as advance:
-
-        def on_step(steps: int) -> None:
-            nonlocal done
-            done += steps
-            advance(done, "")
-
-        arms, names = play_all(env_id, policies, episodes, on_step=on_step)
-    rows = table(arms, names, learned=("learned",))
-    write(out, env_id, rows, arms, names)
-    plot_comparison(out / "comparison.png", env_id, arms, rows, names, run)
-    print_table(
-        f"{env_id}: {episodes} held-out episodes, the same for all; intervals 95 %",
-        (
-            "arm",
-            "return",
-            "committed score",
-            "test accuracy",
-            "parameters",
-            "compute",
-            "wait→fixed",
-            "PRUNE",
-            "illegal",
-        ),
-        [
-            (
-                r.arm,
-                r.mean_return,
-                f"{r.score:.3f}",
-                f"{r.test_accuracy:.3f}",
-                f"+{r.param_growth:.0%}",
-                f"+{r.compute:.0%}",
-                "" if r.share_of_best is None else f"{r.share_of_best:.1%}",
-                f"{r.prune_share:.1%}",
-                r.illegal,
-            )
-            for r in rows
-        ],
-    )
-    for arm in arms:
-        times, schedule = favourites(arm, names, 1)[0]
-        if arm.name in ("learned", "fixed"):
-            console.print(f"{arm.name} most often ({times} of {episodes * len(arm.runs)}): {schedule}", highlight=False)
-    console.print(f"Written to {out}.")
-
-
-@app.command
-def search(env_id: Id = "Kasmina/Digits-v0", out: Path | None = None, seed: int = 0) -> None:
-    """Search for the best fixed schedule, the control a learner must beat.
-
-    Args:
-        env_id: Registered id.
-        out: JSON file to write; default: configs/<id>.schedule.json here.
-        seed: Of the search.
-    """
-    from agents.search import num_search_steps
-    from agents.search import search as run
-
-    PRESETS.get(env_id)
-    done = 0
-    with _bar("searching", num_search_steps(env_id)) as advance:
-
-        def on_step(steps: int) -> None:
-            nonlocal done
-            done += steps
-            advance(done, "")
-
-        actions, returns = run(env_id, seed, on_step)
-    names = names_of(make_env(env_id, 1))
-    path = out or Path("configs") / f"{slug(env_id)}.schedule.json"
-    about = {"command": f"kasmina search {env_id} --seed {seed}", "mean_return": float(np.mean(returns))}
-    save_schedule(path, env_id, names, actions, about)
-    console.print(f"{describe_schedule(actions, names)}", highlight=False)
-    console.print(f"Mean return {np.mean(returns):.3f} on {len(returns)} seeds of the search. Written to {path}.")
-
-
-def _policy(name: str, env_id: str) -> Policy:
-    """A control by name, or a learned policy by its folder."""
-    if name in CONTROLS:
-        return CONTROLS.get(name)(env_id, names_of(make_env(env_id, 1)))
-    if Path(name).is_dir():
-        from agents.train import Learned
-
-        return Learned.load(Path(name))
-    return CONTROLS.get(name)(env_id, names_of(make_env(env_id, 1)))
-
-
-@contextmanager
-def _bar(verb: str, total: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """A progress bar; yields a function of steps done and a remark."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(verb, total=total, remark="")
-
-        def advance(done: int, remark: str) -> None:
-            progress.update(task, completed=min(done, total), remark=remark)
-
-        yield advance
-
-
-def _keep_memory() -> None:
-    """Ask glibc to keep freed memory: returning large blocks at every free made wide operations 3 to 8 times slower."""
+def keep_freed_memory() -> None:
+    """Ask glibc not to return large blocks to the system at every free: their pages would be faulted in again."""
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of <malloc.h>
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return  # another C library
-    for option, size in ((mmap_threshold, 2**30), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
+    for option, size in ((mmap_threshold, GIBIBYTE), (trim_threshold, GIBIBYTE), (top_pad, GIBIBYTE // 16)):
         mallopt(option, size)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point. What a user got wrong is said in one sentence, exit status 2."""
-    _keep_memory()
-    try:
-        app.cli(args=arguments, prog="kasmina", description="Grow neural networks while they train.")
-    except (ValueError, FileExistsError, FileNotFoundError, KeyError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("Interrupted. What was written is kept; `kasmina train ... --resume` goes on.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env import shell
 from kasmina_env.alpha import BoolArray, FloatArray, IntArray
@@ -20,7 +20,7 @@ from kasmina_env.render import render_text
 from kasmina_env.shell import ActionForm, Infos
 
 
-class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, FloatArray]):
+class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
     """N episodes that train and grow side by side as one wide network.
 
     What an episode is, its actions, observations, rewards and infos: see `kasmina_env.env.KasminaEnv`; row i follows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import Operator
 from kasmina_env.hosts import HOSTS, CNNHost, Host, SegmentedNetwork
 from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
-from kasmina_env.population.stack import Stack, Template
+from kasmina_env.population.stack import Stack
+from kasmina_env.population.state import GATE, Part
 from kasmina_env.tasks import Split
 
 HOSTS_UNDER_TEST = {name: HOSTS.get(name)() for name in HOSTS}
@@ -95,11 +97,32 @@ def mixed_population(
     return population, alpha
 
 
+class Kind(NamedTuple):
+    """What grows in a slot of a row."""
+
+    row: int
+    slot: int
+    blueprint: str
+    operator: Operator
+    in_training: bool
+
+
+def kinds(population: Population) -> list[Kind]:
+    """All seeds."""
+    networks = population.snapshot().networks
+    places = [(row, *part) for part, cell in networks.cells.items() if part.name != GATE for row in cell.rows.tolist()]
+    return [
+        Kind(row, slot, name, Operator(networks.operator[row, slot]), bool(networks.in_training[row, slot]))
+        for row, slot, name in places
+    ]
+
+
 def shake(population: Population) -> None:
     """Move all seeds away from their special values at birth."""
     saved = population.snapshot()
-    for i, (_, _, seeds) in enumerate(saved.seeds):
-        seeds.parameters.add_(0.1 * normal(*seeds.parameters.shape, seed=i, dtype=seeds.parameters.dtype))
+    for i, cell in enumerate(saved.networks.cells.values()):
+        flat = cell.weights.parameters
+        flat.add_(0.1 * normal(*flat.shape, seed=i, dtype=flat.dtype))
     population.restore(saved)
 
 
@@ -107,9 +130,9 @@ def plant(population: Population, row: int, value: float, in_host: bool = False,
     """Overwrite all weights of a row's host or of its seeds."""
     saved = population.snapshot([row])
     if in_host:
-        saved.hosts.parameters.fill_(value)
-    for _, _, seeds in saved.seeds if in_seeds else ():
-        seeds.parameters.fill_(value)
+        saved.networks.hosts.parameters.fill_(value)
+    for cell in saved.networks.cells.values() if in_seeds else ():
+        cell.weights.parameters.fill_(value)
     population.restore(saved, [row])
 
 
@@ -120,8 +143,12 @@ def stacks(population: Population, rows: list[int] | None = None) -> list[Tensor
 
 def stacks_of(saved: Snapshot) -> list[Tensor]:
     """Every number in the networks of a snapshot, in a fixed order."""
-    found = [saved.hosts, *(seeds for _, _, seeds in sorted(saved.seeds, key=lambda entry: entry[0]))]
-    return [tensor for stack in found for tensor in (stack.parameters, stack.moments, stack.steps)]
+    networks = saved.networks
+    cells = [networks.cells[part] for part in sorted(networks.cells)]
+    stages = [networks.operator, networks.in_training, *(cell.rows for cell in cells)]
+    weights = [networks.hosts, *(cell.weights for cell in cells)]
+    tensors = [tensor for stack in weights for tensor in (stack.parameters, stack.moments, stack.steps)]
+    return [*(torch.from_numpy(array) for array in stages), *tensors]
 
 
 def are_identical(left: list[Tensor], right: list[Tensor]) -> bool:
@@ -163,32 +190,30 @@ class PlainSlot(nn.Module):
         return h + self.alpha * self.term(h)
 
 
-def named(template: Template, flat: Tensor, prefix: str) -> dict[str, Tensor]:
-    """One row of a flat matrix as parameters by name."""
-    parts = template.unflatten(flat.unsqueeze(0))
-    return {prefix + name: part[0] for name, part in zip(template.names, parts, strict=True)}
-
-
-def row_state(population: Population, row: int, of: str = "parameters") -> dict[str, Tensor]:
-    """Parameters of a row by their names in its plain network, or their first moments (`of="moments"`)."""
-    saved, setting = population.snapshot([row]), population.setting
+def row_state(population: Population, row: int, moment: int | None = None) -> dict[str, Tensor]:
+    """Parameters of a row by their names in its plain network, or one of their moments."""
+    networks, setting = population.snapshot([row]).networks, population.setting
 
     def flat(stack: Stack) -> Tensor:
-        return stack.parameters[0] if of == "parameters" else stack.moments[0, 0]
+        return stack.parameters if moment is None else stack.moments[moment]
 
-    state = named(setting.host_template, flat(saved.hosts), "network.")
-    for kind, _, seeds in saved.seeds:
-        template = setting.seed_template(kind.slot, kind.blueprint, kind.operator)
-        state |= named(template, flat(seeds), f"slots.{kind.slot}.")
+    state = setting.host_template.named(flat(networks.hosts), "network.")
+    for part, cell in networks.cells.items():
+        state |= setting.template(part).named(flat(cell.weights), prefix_of(part))
     return state
+
+
+def prefix_of(part: Part) -> str:
+    """Where a blueprint or a gate is in the plain network."""
+    return f"slots.{part.slot}.gate." if part.name == GATE else f"slots.{part.slot}.delta."
 
 
 def plain_network(population: Population, alpha: FloatArray, row: int, off: BoolArray | None = None) -> GrownNetwork:
     """A row as `torch.nn` layers, with its seeds in TRAINING, and without the seeds that are off ``[S]``."""
     setting = population.setting
     slots: list[nn.Module] = [nn.Identity() for _ in setting.host.slots]
-    for kind, _, _ in population.snapshot([row]).seeds:
-        if off is None or not off[kind.slot]:
+    for kind in kinds(population):
+        if kind.row == row and (off is None or not off[kind.slot]):
             channels = setting.host.slots[kind.slot].channels
             amplitude = float(alpha[row, kind.slot])
             slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)

@@ -23,10 +23,17 @@ FORMS = ("flat", "factored")
 WAIT = 0  # the first action of every table
 # Short episodes on little data, in which a seed can nevertheless live its whole life.
 SMALL = {
-    **{"horizon": 10, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16},
-    **{"min_training_steps": 1, "min_prune_age": 1, "embargo_steps": 1, "tempos": (1, 2), "prune_tempos": (0, 1)},
+    "horizon": 10,
+    "batches_per_step": 1,
+    "batch_size": 8,
+    "watch_samples": 16,
+    "score_samples": 16,
+    "min_training_steps": 1,
+    "min_prune_age": 1,
+    "embargo_steps": 1,
+    "tempos": (1, 2),
+    "prune_tempos": (0, 1),
 }
-
 INFO_KEYS = {
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
     *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
@@ -44,12 +51,12 @@ def small_vec(env_id, num_envs=4, **settings):
 
 def dead_row(env, row=0):
     """Plant NaN in the host of one network."""
-    env.core.population._hosts.parameters[row] = torch.nan
+    env.core.population._networks.hosts.parameters[row] = torch.nan
 
 
 def dead_seeds(env):
     """Plant NaN in all seeds of all networks."""
-    for cell in env.core.population._cells.values():
+    for cell in env.core.population._networks.cells.values():
         cell.weights.parameters.fill_(torch.nan)
 
 

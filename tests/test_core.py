@@ -221,7 +221,7 @@ def test_network_that_diverges_by_itself_dies_without_an_error(env_id):
 
 @pytest.mark.parametrize("use", ["action_masks", "snapshot", "network"])
 def test_nothing_can_be_asked_before_the_first_reset(use):
-    with pytest.raises(RuntimeError, match="^`reset` must be called before anything else"):
+    with pytest.raises(RuntimeError, match=r"^`reset` must be called before anything else"):
         getattr(small_env(IDS[0]), use)()
 
 

@@ -113,7 +113,7 @@ def test_step_after_the_end_asks_for_a_reset():
     env = small_env(IDS[0], horizon=2)
     env.reset(seed=0)
     play(env, [WAIT] * 2)
-    with pytest.raises(ResetNeeded, match="^`reset` must be called before the next step"):
+    with pytest.raises(ResetNeeded, match=r"^`reset` must be called before the next step"):
         env.step(WAIT)
 
 

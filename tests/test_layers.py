@@ -81,6 +81,7 @@ def test_names_shapes_and_starting_values_are_those_of_ordinary_layers(name, arg
         drawn = [dict(getattr(nn, name)(*args, **settings).named_parameters()) for _ in range(50)]
     shapes = {key: tuple(p.shape) for key, p in drawn[0].items()}
     assert dict(zip(template.names, template.shapes, strict=True)) == shapes
+    assert all(p.is_meta for p in template.module.parameters())
     ends = (template.unflatten(torch.from_numpy(side)[None].float()) for side in (template.low, template.high))
     for key, low, high in zip(shapes, *ends, strict=True):
         values = torch.stack([plain[key].detach() for plain in drawn])

@@ -10,7 +10,7 @@ from kasmina_env.features import FEATURES
 from kasmina_env.lifecycle import Op, Stage
 from tests.episodes import IDS, lively_actions, mixed_actions, op_actions, play_lively, small_env, small_vec
 
-CAN_BE_CONSTANT = ".exploding"  # gradients of healthy networks do not
+CAN_BE_CONSTANT = (".exploding", ".vanishing")  # gradients of healthy networks do neither
 
 
 def column(env, obs, name):

@@ -90,7 +90,7 @@ def test_unknown_render_mode_is_refused(entry_point):
     import kasmina_env
 
     arguments = {"preset": IDS[0], "render_mode": "ascii", **({"num_envs": 2} if "Vector" in entry_point else {})}
-    with pytest.raises(ValueError, match="^`render_mode` must be one of .*, got 'ascii'. Did you mean 'ansi'"):
+    with pytest.raises(ValueError, match=r"^`render_mode` must be one of .*, got 'ascii'. Did you mean 'ansi'"):
         getattr(kasmina_env, entry_point)(**arguments)
 
 

@@ -1,6 +1,7 @@
 """The wide forward: hosts side by side, and at each slot the seeds that live there.
 
-Seeds run only over the networks that hold them, with their own weights: cost follows seeds that exist, not possible ones.
+Seeds run only over the networks that hold them, with their own weights: cost follows seeds that exist, not possible
+    ones.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class SplitRows(torch.autograd.Function):
 class AddTerms(torch.autograd.Function):
     """Put the terms of a slot's pieces into the features.
 
-    A live seed adds ``alpha * term``; one in TRAINING changes no value, bit for bit, and gets the gradient as if its term
-    had been added (see `kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
+    A live seed adds ``alpha * term``; one in TRAINING changes no value, bit for bit, and gets the gradient as if its
+    term had been added (see `kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
     """
 
     @staticmethod

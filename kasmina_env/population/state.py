@@ -152,8 +152,8 @@ class Networks:
             elif not is_kept.all():
                 kept = self.setting.index(np.flatnonzero(is_kept))
                 self.cells[part] = Cell(cell.rows[is_kept], cell.weights.take(kept))
-        self.operator[np.ix_(rows, slots)] = NO_SEED
-        self.in_training[np.ix_(rows, slots)] = False
+        for slot in slots:
+            self.operator[rows, slot], self.in_training[rows, slot] = NO_SEED, False
 
     def take(self, rows: IntArray) -> Networks:
         """Copies of the given networks, in the given order (one may be taken twice), as networks of their own."""
