@@ -76,10 +76,10 @@ class EnvConfig:
     instant: bool = False
     param_price: float = 0.02
     rent_price: float = 0.002
-    operation_price: float = 0.002
+    operation_price: float = 0.01
     reward: str = "score"
-    watch_samples: int = 128
-    score_samples: int = 128
+    watch_samples: int = 100
+    score_samples: int = 100
     success_score: float = 0.5
 
     def __post_init__(self) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, score
 from kasmina_env.tasks import TASKS, Split
-from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view
+from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view, with_score
 
 BuiltT = TypeVar("BuiltT")
 MAX_SEED = 2**31
@@ -170,12 +169,7 @@ class Core:
             is_over = after.is_over
             growth = fossil_growth(after, self.costs)
             quality = self._final_quality(after, is_over)
-        after = dataclasses.replace(
-            after,
-            quality=quality,
-            score=score(quality, growth, config),
-            compute_spent=before.compute_spent + compute_growth(after, self.costs) / config.horizon,
-        )
+        after = with_score(after, quality, score(quality, growth, config), compute_growth(after, self.costs))
         self._view = after
         step = Step(before, after, is_over, self.costs, config)
         terms = {name: term.value(step) for name, term in self.reward.terms.items()}

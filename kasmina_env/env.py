@@ -7,14 +7,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env import shell
 from kasmina_env.alpha import BoolArray
 from kasmina_env.core import CoreSnapshot
 from kasmina_env.observation import Float32Array
 from kasmina_env.population import GrownNetwork
-from kasmina_env.render import render_text
+from kasmina_env.render import render
 from kasmina_env.shell import ActionForm
 
 
@@ -43,7 +43,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
     Args:
         preset: Registered id.
         action_space: "flat" or "factored".
-        render_mode: "ansi" or None.
+        render_mode: "ansi", "rgb_array" or None.
         device: Where the network trains.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
@@ -132,6 +132,6 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
         """
         return self.core.network(0, committed)
 
-    def render(self) -> str | None:
-        """A compact text panel."""
-        return None if self.render_mode is None else render_text(self.core, 0)
+    def render(self) -> str | NDArray[np.uint8] | None:
+        """A compact text panel ("ansi") or a picture ``[H, W, 3]`` ("rgb_array") of the episode so far."""
+        return None if self.render_mode is None else render(self.core, 0, self.render_mode)

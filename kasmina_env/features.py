@@ -74,7 +74,7 @@ def _log_norm(norm: FloatArray) -> FloatArray:
 
 
 def _accuracy_change(steps: int) -> Callable[[Scene], NDArray[np.generic]]:
-    return lambda scene: scene.view.accuracies[:, -1] - scene.view.accuracies[:, -1 - steps]
+    return lambda scene: scene.view.accuracy - scene.view.trace.accuracy_before(scene.view.step, steps)
 
 
 def _ramp_scale(config: EnvConfig) -> float:

@@ -1,12 +1,36 @@
-"""Episodes as text."""
+"""Episodes as text and as pictures."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from kasmina_env.core import Core
-from kasmina_env.lifecycle import Stage
+from kasmina_env.lifecycle import Op, Stage
 from kasmina_env.reward import compute_growth, param_growth
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 BAR = 20  # characters
+STAGE_COLOURS = {  # colour-blind safe (Okabe & Ito)
+    Stage.TRAINING: "#E69F00",
+    Stage.BLENDING: "#56B4E9",
+    Stage.HOLDING: "#0072B2",
+    Stage.FOSSILIZED: "#009E73",
+    Stage.EMBARGOED: "#BBBBBB",
+}
+OPERATION_MARKS = {Op.GERMINATE: "^", Op.ADVANCE: ">", Op.SET_ALPHA_TARGET: "d", Op.PRUNE: "x", Op.FOSSILIZE: "*"}
+
+
+def render(core: Core, row: int, mode: str) -> str | NDArray[np.uint8]:
+    """One network in the given mode, "ansi" or "rgb_array"."""
+    return render_text(core, row) if mode == "ansi" else render_picture(core, row)
+
+
+# ── text ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _bar(value: float) -> str:
@@ -32,11 +56,81 @@ def render_text(core: Core, row: int) -> str:
     ]
     for slot, name in enumerate(core.slot_names):
         stage = Stage(int(lifecycle.stage[row, slot]))
-        line = f"{name:<9}{_bar(lifecycle.alpha.value[row, slot])} {stage.name:<10}"
+        line = f"{name:<9}{_bar(lifecycle.alpha.value[row, slot])} {stage.name:<10} {_seed_name(core, row, slot)}"
         if lifecycle.has_seed[row, slot]:
-            blueprint = config.blueprints[lifecycle.blueprint[row, slot]]
-            line += f" {blueprint} {core.operator_name(row, slot)}, age {lifecycle.age[row, slot]}"
+            line += f", age {lifecycle.age[row, slot]}"
         if view.facts.has_contribution[row, slot]:
             line += f", contribution {view.facts.contribution[row, slot]:+.3f}"
-        lines.append(line)
+        lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def _seed_name(core: Core, row: int, slot: int) -> str:
+    """Blueprint and operator of a seed; empty where there is none."""
+    lifecycle = core.view.lifecycle
+    if not lifecycle.has_seed[row, slot]:
+        return ""
+    return f"{core.config.blueprints[lifecycle.blueprint[row, slot]]} {core.operator_name(row, slot)}"
+
+
+# ── pictures ────────────────────────────────────────────────────────────────────────────────────
+
+
+def render_picture(core: Core, row: int) -> NDArray[np.uint8]:
+    """The episode so far, ``[400, 640, 3]``: accuracy and score on top, below them one lane per slot.
+
+    A lane's colour is the stage, its filled height the alpha; operations are marked where they were asked for.
+    Needs matplotlib (extra ``plot``); no display.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('`render_mode` "rgb_array" needs matplotlib. Install kasmina-env[plot].') from error
+    figure = Figure(figsize=(6.4, 4.0), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    ratios = [3.0] + [1.0] * core.num_slots
+    axes = figure.subplots(1 + core.num_slots, 1, sharex=True, height_ratios=ratios)
+    figure.subplots_adjust(left=0.13, right=0.98, top=0.9, bottom=0.1, hspace=0.15)
+    _draw_curves(axes[0], core, row)
+    for slot in range(core.num_slots):
+        _draw_lane(axes[1 + slot], core, row, slot)
+    axes[-1].set_xlabel("step", fontsize=8)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_curves(ax: Axes, core: Core, row: int) -> None:
+    view = core.view
+    steps = np.arange(view.step[row] + 1)
+    ax.plot(steps, view.trace.accuracy[row, steps], color="#0072B2", label="accuracy (inner_valid)")
+    ax.plot(steps, view.trace.score[row, steps], color="#D55E00", label="score")
+    ax.set(xlim=(0, core.config.horizon), ylim=(min(0.0, float(view.trace.score[row].min())), 1.0))
+    title = f"step {view.step[row]}   score {view.score[row]:+.3f}   accuracy {view.accuracy[row]:.3f}"
+    ax.set_title(title, fontsize=9, loc="left")
+    ax.legend(loc="upper left", fontsize=7, frameon=False)
+    ax.tick_params(labelsize=7)
+
+
+def _draw_lane(ax: Axes, core: Core, row: int, slot: int) -> None:
+    view, trace = core.view, core.view.trace
+    steps = np.arange(1, view.step[row] + 1)
+    stages, alphas = trace.stage[row, steps, slot], trace.alpha[row, steps, slot]
+    for stage, colour in STAGE_COLOURS.items():
+        here = steps[stages == stage]
+        ax.bar(here - 0.5, np.ones(len(here)), width=1.0, color=colour, alpha=0.25)
+        ax.bar(here - 0.5, alphas[stages == stage], width=1.0, color=colour)
+    _mark_operations(ax, core, row, slot)
+    ax.set(ylim=(0, 1), yticks=[])
+    label = f"{core.slot_names[slot]}\n{_seed_name(core, row, slot)}".replace(" ", "\n")
+    ax.set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+    ax.tick_params(labelsize=7)
+
+
+def _mark_operations(ax: Axes, core: Core, row: int, slot: int) -> None:
+    taken = core.view.actions[row, : core.view.step[row]]
+    options: dict[str, Any] = {"linestyle": "none", "color": "black", "markersize": 4, "clip_on": False}
+    for op, mark in OPERATION_MARKS.items():
+        is_here = (core.actions.op[taken] == op) & (core.actions.slot[taken] == slot) & (taken >= 0)
+        steps = np.flatnonzero(is_here)
+        ax.plot(steps + 0.5, np.full(len(steps), 0.5), marker=mark, **options)

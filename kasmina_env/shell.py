@@ -18,7 +18,7 @@ from kasmina_env.reward import param_growth
 
 ActionForm = Literal["flat", "factored"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-RENDER_MODES = ("ansi",)
+RENDER_MODES = ("ansi", "rgb_array")
 Infos = dict[str, Any]  # key to array [N], or to such a dictionary
 
 

@@ -16,7 +16,7 @@ from kasmina_env.alpha import BoolArray, FloatArray, IntArray
 from kasmina_env.core import CoreSnapshot
 from kasmina_env.observation import Float32Array
 from kasmina_env.population import GrownNetwork
-from kasmina_env.render import render_text
+from kasmina_env.render import render
 from kasmina_env.shell import ActionForm, Infos
 
 
@@ -34,7 +34,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
             info are in ``infos["final_obs"]`` and ``infos["final_info"]``), NEXT_STEP, or DISABLED (reset rows with
             ``reset(options={"reset_mask": ...})``).
         max_episode_steps: Truncate after so many steps; the horizon itself is termination.
-        render_mode: "ansi" or None.
+        render_mode: "ansi", "rgb_array" or None.
         device: Where the networks train.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
@@ -189,11 +189,11 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
         return self.core.network(row, committed)
 
-    def render(self) -> tuple[str, ...] | None:
-        """One text panel per row."""
+    def render(self) -> tuple[Any, ...] | None:
+        """One text panel ("ansi") or picture ("rgb_array") per row."""
         if self.render_mode is None:
             return None
-        return tuple(render_text(self.core, row) for row in range(self.num_envs))
+        return tuple(render(self.core, row, self.render_mode) for row in range(self.num_envs))
 
 
 def _choose(where: BoolArray, yes: Infos, no: Infos) -> Infos:

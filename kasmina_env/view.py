@@ -17,7 +17,6 @@ from kasmina_env.config import Operator
 from kasmina_env.hosts import Host, SegmentedNetwork
 from kasmina_env.lifecycle import Facts, LifecycleState, Stage
 
-HISTORY = 9  # accuracies kept: now and up to eight steps ago
 LOSS_CEILING = 1e3  # what a loss that is not finite counts as
 RATIO_CEILING = 10.0  # of seed to host gradients
 
@@ -112,6 +111,21 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
+class Trace:
+    """What happened so far in an episode, entry t after t steps. N networks, S slots, T steps."""
+
+    accuracy: FloatArray  # [N, T + 1] on inner_valid
+    score: FloatArray  # [N, T + 1]
+    stage: IntArray  # [N, T + 1, S]
+    alpha: FloatArray  # [N, T + 1, S]
+
+    def accuracy_before(self, step: IntArray, ago: int) -> FloatArray:
+        """Accuracy so many steps ago, at the earliest that of the start, ``[N]``."""
+        last = self.accuracy.shape[1] - 1
+        return np.asarray(self.accuracy[np.arange(len(step)), np.clip(step - ago, 0, last)])
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """Everything known about N networks in the middle of their episodes. N networks, S slots, T steps."""
 
@@ -121,7 +135,7 @@ class View:
     step: IntArray  # [N] steps taken
     train_loss: FloatArray  # [N] finite
     inner_loss: FloatArray  # [N] finite
-    accuracies: FloatArray  # [N, HISTORY] inner accuracy, the newest last
+    accuracy: FloatArray  # [N] on inner_valid
     best_accuracy: FloatArray  # [N]
     steps_since_best: IntArray  # [N]
     quality: FloatArray  # [N] on outer_valid
@@ -140,6 +154,7 @@ class View:
     is_legal: BoolArray  # [N] the last action was
     is_dead: BoolArray  # [N] the network is not finite any more
     actions: IntArray  # [N, T] taken so far, -1 beyond
+    trace: Trace
 
     @property
     def num_networks(self) -> int:
@@ -149,11 +164,6 @@ class View:
     def is_over(self) -> BoolArray:
         """Episodes that have ended: the horizon is reached, or the network died, ``[N]``."""
         return np.asarray((self.step >= self.actions.shape[1]) | self.is_dead)
-
-    @property
-    def accuracy(self) -> FloatArray:
-        """Inner accuracy now, ``[N]``."""
-        return self.accuracies[:, -1]
 
     @property
     def num_fossilized(self) -> IntArray:
@@ -183,7 +193,7 @@ def first_view(
         step=np.zeros(n, dtype=np.int64),
         train_loss=loss,
         inner_loss=loss,
-        accuracies=np.repeat(inner_accuracy[:, None], HISTORY, axis=1),
+        accuracy=inner_accuracy,
         best_accuracy=inner_accuracy,
         steps_since_best=np.zeros(n, dtype=np.int64),
         quality=quality,
@@ -202,6 +212,12 @@ def first_view(
         is_legal=np.ones(n, dtype=bool),
         is_dead=~np.isfinite(inner_loss),
         actions=np.full((n, horizon), -1, dtype=np.int64),
+        trace=Trace(
+            accuracy=np.repeat(inner_accuracy[:, None], horizon + 1, axis=1),
+            score=np.repeat(quality[:, None], horizon + 1, axis=1),
+            stage=np.zeros((n, horizon + 1, num_slots), dtype=np.int64),
+            alpha=np.zeros((n, horizon + 1, num_slots)),
+        ),
     )
 
 
@@ -214,7 +230,7 @@ def next_view(
     op: IntArray,
     is_legal: BoolArray,
 ) -> View:
-    """The view one step later. Scores and rent follow in `kasmina_env.reward`.
+    """The view one step later, without its score, which `with_score` adds.
 
     Args:
         view: Before the step.
@@ -244,7 +260,7 @@ def next_view(
         step=view.step + 1,
         train_loss=finite_loss(measured.train_loss),
         inner_loss=finite_loss(measured.inner_loss),
-        accuracies=np.concatenate([view.accuracies[:, 1:], accuracy[:, None]], axis=1),
+        accuracy=accuracy,
         best_accuracy=np.maximum(accuracy, view.best_accuracy),
         steps_since_best=np.where(is_best, 0, view.steps_since_best + 1),
         quality=measured.quality,
@@ -261,6 +277,29 @@ def next_view(
         is_dead=view.is_dead | is_dead,
         actions=log,
     )
+
+
+def with_score(view: View, quality: FloatArray, score: FloatArray, compute: FloatArray) -> View:
+    """The view with what the step was worth and what it took, and the step in its trace.
+
+    Args:
+        view: From `next_view`.
+        quality: On outer_valid; of the committed network where the episode is over ``[N]``.
+        score: ``[N]``.
+        compute: Of all seeds over that of the host, in this step ``[N]``.
+    """
+    rows, step = np.arange(view.num_networks), np.minimum(view.step, view.actions.shape[1])
+    now = {
+        "accuracy": view.accuracy,
+        "score": score,
+        "stage": view.lifecycle.stage,
+        "alpha": view.lifecycle.alpha.value,
+    }
+    trace = {name: getattr(view.trace, name).copy() for name in now}
+    for name, value in now.items():
+        trace[name][rows, step] = value
+    spent = view.compute_spent + compute / view.actions.shape[1]
+    return replace(view, quality=quality, score=score, compute_spent=spent, trace=Trace(**trace))
 
 
 def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import hypothesis
 import pytest
 import torch
@@ -11,9 +9,8 @@ import torch
 hypothesis.settings.register_profile("kasmina", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.load_profile("kasmina")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores; threads of their own would only queue for them.
-    torch.set_num_threads(1)
+# Networks this small gain nothing from threads, which only wait for each other where the cores are shared.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -97,6 +98,18 @@ def mixed_population(
     return population, alpha
 
 
+def crowded_population(
+    host: Host, dtype: torch.dtype = torch.float32, optimizer: Optimizer | None = None
+) -> tuple[Population, FloatArray]:
+    """A population with its alpha ``[N, S]`` in which every cell has each operator both in TRAINING and live."""
+    places = list(product(blueprints_for(host.topology), Operator, (True, False)))
+    population = Population(host, range(len(places)), optimizer, dtype=dtype)
+    for slot, (i, place) in product(range(population.num_slots), enumerate(places)):
+        population.germinate([(i + 7 * slot) % len(places)], slot, *place)
+    shake(population)
+    return population, np.random.default_rng(0).uniform(0.1, 1.0, (len(places), population.num_slots))
+
+
 class Kind(NamedTuple):
     """What grows in a slot of a row."""
 
@@ -107,13 +120,14 @@ class Kind(NamedTuple):
     in_training: bool
 
 
-def kinds(population: Population) -> list[Kind]:
-    """All seeds."""
-    networks = population.snapshot().networks
-    places = [(row, *part) for part, cell in networks.cells.items() if part.name != GATE for row in cell.rows.tolist()]
+def kinds(population: Population, rows: Sequence[int] | None = None) -> list[Kind]:
+    """All seeds, or those of some rows."""
+    rows = range(population.num_networks) if rows is None else rows
+    networks = population.snapshot(rows).networks
+    places = [(i, *part) for part, cell in networks.cells.items() if part.name != GATE for i in cell.rows.tolist()]
     return [
-        Kind(row, slot, name, Operator(networks.operator[row, slot]), bool(networks.in_training[row, slot]))
-        for row, slot, name in places
+        Kind(rows[i], slot, name, Operator(networks.operator[i, slot]), bool(networks.in_training[i, slot]))
+        for i, slot, name in places
     ]
 
 
@@ -126,13 +140,14 @@ def shake(population: Population) -> None:
     population.restore(saved)
 
 
-def plant(population: Population, row: int, value: float, in_host: bool = False, in_seeds: bool = False) -> None:
-    """Overwrite all weights of a row's host or of its seeds."""
+def plant(population: Population, row: int, value: float, in_host: bool = False, slots: Sequence[int] = ()) -> None:
+    """Overwrite all weights of a row's host, or of its seeds in the given slots."""
     saved = population.snapshot([row])
     if in_host:
         saved.networks.hosts.parameters.fill_(value)
-    for cell in saved.networks.cells.values() if in_seeds else ():
-        cell.weights.parameters.fill_(value)
+    for part, cell in saved.networks.cells.items():
+        if part.slot in slots:
+            cell.weights.parameters.fill_(value)
     population.restore(saved, [row])
 
 
@@ -147,8 +162,18 @@ def stacks_of(saved: Snapshot) -> list[Tensor]:
     cells = [networks.cells[part] for part in sorted(networks.cells)]
     stages = [networks.operator, networks.in_training, *(cell.rows for cell in cells)]
     weights = [networks.hosts, *(cell.weights for cell in cells)]
-    tensors = [tensor for stack in weights for tensor in (stack.parameters, stack.moments, stack.steps)]
-    return [*(torch.from_numpy(array) for array in stages), *tensors]
+    return [*(torch.from_numpy(array) for array in stages), *numbers(weights)]
+
+
+def seed_stacks(population: Population, row: int, slot: int) -> list[Tensor]:
+    """Weights, moments and steps of the seed in a slot, behind those of its gate; nothing where no seed grows."""
+    cells = population.snapshot([row]).networks.cells
+    return numbers([cells[part].weights for part in sorted(cells) if part.slot == slot])
+
+
+def numbers(weights: list[Stack]) -> list[Tensor]:
+    """Weights, moments and steps of some stacks."""
+    return [tensor for stack in weights for tensor in (stack.parameters, stack.moments, stack.steps)]
 
 
 def are_identical(left: list[Tensor], right: list[Tensor]) -> bool:
@@ -212,8 +237,8 @@ def plain_network(population: Population, alpha: FloatArray, row: int, off: Bool
     """A row as `torch.nn` layers, with its seeds in TRAINING, and without the seeds that are off ``[S]``."""
     setting = population.setting
     slots: list[nn.Module] = [nn.Identity() for _ in setting.host.slots]
-    for kind in kinds(population):
-        if kind.row == row and (off is None or not off[kind.slot]):
+    for kind in kinds(population, [row]):
+        if off is None or not off[kind.slot]:
             channels = setting.host.slots[kind.slot].channels
             amplitude = float(alpha[row, kind.slot])
             slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)

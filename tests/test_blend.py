@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kasmina_env.blend import TERMS, Gate, add_term, blend, gate_term, multiply_term, straight_through
 from kasmina_env.config import Operator
 from kasmina_env.population import Population
+from kasmina_env.population.state import GATE, Part
 from tests.contract import HOSTS_UNDER_TEST, features, normal
 
 every_operator = pytest.mark.parametrize("operator", Operator)
@@ -189,14 +190,14 @@ def test_the_hidden_layer_of_a_gate_is_never_narrower_than_eight(channels):
     assert Gate(nn, channels).hidden.out_features == max(8, channels // 4)
 
 
-def fresh_gates(host_name: str) -> tuple[Population, list[Tensor]]:
+def fresh_gates(host_name: str) -> dict[str, Tensor]:
     """The gate parameters of new seeds, by name, of ten networks."""
     host = HOSTS_UNDER_TEST[host_name]
     population = Population(host, range(10))
     population.germinate(range(10), 0, "norm" if host.topology == "image" else "lora", Operator.GATE)
-    template = population.setting.seed_template(0, *population.snapshot().seeds[0][0][1:3])
-    parameters = template.unflatten(population.snapshot().seeds[0][2].parameters)
-    return {n.removeprefix("gate."): p for n, p in zip(template.names, parameters, strict=True) if "gate." in n}
+    template = population.setting.template(Part(0, GATE))
+    weights = population.snapshot().networks.cells[Part(0, GATE)].weights
+    return dict(zip(template.names, template.unflatten(weights.parameters), strict=True))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])

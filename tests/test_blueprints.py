@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,18 @@ from kasmina_env.config import Operator
 from kasmina_env.hosts import Slot
 from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population import Population
-from kasmina_env.population.stack import Template
+from kasmina_env.population.forward import slot_function
+from kasmina_env.population.plan import make_plan
+from kasmina_env.population.state import Part
 from tests.contract import (
     HOSTS_UNDER_TEST,
     blueprints_for,
     every_seed,
     features,
     minibatch,
-    named,
     normal,
+    row_state,
+    shake,
 )
 
 NUM_NETWORKS = 3
@@ -44,12 +48,23 @@ class OneSlot:
         return [nn.Sequential(), nn.Sequential()]
 
 
-def newborn(name: str, operator: Operator, topology: str, channels: int) -> tuple[Template, Tensor]:
-    """Newborn seeds of three networks: their architecture and their weights ``[N, P]``."""
+def newborn(name: str, operator: Operator, topology: str, channels: int) -> Population:
+    """Three networks with a newborn seed each."""
     population = Population(OneSlot(topology, channels), range(NUM_NETWORKS), dtype=torch.float64)
-    population.germinate(range(NUM_NETWORKS), 0, name, operator)
-    ((_, _, seeds),) = population.snapshot().seeds
-    return population.setting.seed_template(0, name, operator), seeds.parameters
+    population.germinate(range(NUM_NETWORKS), 0, name, operator, in_training=False)
+    return population
+
+
+def weights_of(population: Population) -> dict[Part, list[Tensor]]:
+    cells = population.snapshot().networks.cells
+    return {part: population.setting.template(part).unflatten(cell.weights.parameters) for part, cell in cells.items()}
+
+
+def blended(population: Population, weights: dict[Part, list[Tensor]], x: Tensor) -> Tensor:
+    """Wide features behind the slot, its seeds at alpha 1."""
+    networks, alpha = population.snapshot().networks, np.ones((NUM_NETWORKS, 1))
+    (slot,) = make_plan(networks, alpha, lambda part, cell, members: weights[part], with_training=False)
+    return slot_function(slot, NUM_NETWORKS)(x)
 
 
 def side_by_side(parts: list[Tensor]) -> Tensor:
@@ -67,41 +82,41 @@ def apart(wide: Tensor) -> list[Tensor]:
 @every_width
 @every_seed
 def test_the_ordinary_module_has_the_same_names_and_gives_the_same_output(name, operator, topology, channels):
-    template, flat = newborn(name, operator, topology, channels)
-    flat = flat + 0.1 * normal(*flat.shape, dtype=torch.float64)
+    population = newborn(name, operator, topology, channels)
+    shake(population)
     parts = [features(topology, channels, seed=i) for i in range(NUM_NETWORKS)]
-    wide = apart(template.call(template.unflatten(flat), side_by_side(parts)))
+    wide = apart(blended(population, weights_of(population), side_by_side(parts)))
     for row, x in enumerate(parts):
-        plain = build_seed(nn, name, operator, channels).double()
-        plain.load_state_dict(named(template, flat[row], ""))
+        plain, state = build_seed(nn, name, operator, channels).double(), row_state(population, row)
+        plain.load_state_dict({key.removeprefix("slots.0."): p for key, p in state.items()})
         assert wide[row].shape == x.shape
-        torch.testing.assert_close(wide[row], plain(x), rtol=0, atol=1e-10)
+        torch.testing.assert_close(wide[row], blend(x, plain(x), 1.0), rtol=0, atol=1e-10)
 
 
 @every_width
 @every_seed
 def test_a_newborn_seed_is_near_the_identity(name, operator, topology, channels):
-    template, flat = newborn(name, operator, topology, channels)
+    population = newborn(name, operator, topology, channels)
     parts = [features(topology, channels, batch=32, seed=i) for i in range(NUM_NETWORKS)]
-    wide = side_by_side(parts)
-    out = blend(wide, template.call(template.unflatten(flat), wide), 1.0)
-    for x, blended in zip(parts, apart(out), strict=True):
-        assert (blended - x).norm() <= 0.5 * x.norm()
+    wide = apart(blended(population, weights_of(population), side_by_side(parts)))
+    assert all((after - x).norm() <= 0.5 * x.norm() for x, after in zip(parts, wide, strict=True))
 
 
 @every_width
 @every_seed
 def test_every_parameter_gets_gradient_within_two_optimiser_steps(name, operator, topology, channels):
-    template, flat = newborn(name, operator, topology, channels)
-    leaves = [p.clone().requires_grad_() for p in template.unflatten(flat)]
+    population = newborn(name, operator, topology, channels)
+    weights = {part: [p.clone().requires_grad_() for p in parts] for part, parts in weights_of(population).items()}
+    leaves = [p for parts in weights.values() for p in parts]
     x = side_by_side([features(topology, channels, batch=16, seed=i) for i in range(NUM_NETWORKS)])
     weight, optimizer, largest = normal(*x.shape, seed=9, dtype=torch.float64), torch.optim.Adam(leaves, lr=0.01), 0.0
     for _ in range(2):
         optimizer.zero_grad()
-        (blend(x, template.call(leaves, x), 1.0) * weight).sum().backward()
+        (blended(population, weights, x) * weight).sum().backward()
         largest = torch.maximum(torch.as_tensor(largest), torch.stack([p.grad.abs().amax() for p in leaves]))
         optimizer.step()
-    assert dict(zip(template.names, (largest > 0).tolist(), strict=True)) == dict.fromkeys(template.names, True)
+    names = list(row_state(population, 0))
+    assert [name for name, size in zip(names, largest, strict=True) if size == 0] == []
 
 
 @pytest.mark.parametrize("in_training", [True, False], ids=["TRAINING", "live"])
@@ -114,9 +129,9 @@ def test_every_parameter_learns_within_two_steps_behind_a_host(host, operator, i
         population.germinate([row], 0, name, operator, in_training)
     x, y = minibatch(host, len(names), batch=16, dtype=torch.float64)
     population.train([widen(x)] * 2, [y] * 2, 0.5 + 0 * normal(len(names), len(host.slots)).double().numpy())
-    for kind, _, seeds in population.snapshot().seeds:
-        squares = named(population.setting.seed_template(*kind[:3]), seeds.moments[1, 0], "")
-        assert [name for name, square in squares.items() if not square.any()] == []
+    for row in range(len(names)):
+        squares = row_state(population, row, moment=1)
+        assert [name for name in squares if name.startswith("slots.0.") and not squares[name].any()] == []
 
 
 # ── the registry ────────────────────────────────────────────────────────────────────────────────

@@ -86,7 +86,7 @@ def test_features_stay_channels_last_through_hosts_and_seeds(host):
     def look(module: nn.Module, inputs: tuple[object, ...], out: Tensor) -> None:
         seen.append((module, all(map(is_channels_last, [*inputs, out]))))
 
-    for template in (setting.host_template, *setting.seed_templates.values()):
+    for template in (setting.host_template, *setting.part_templates.values()):
         for module in template.module.modules():
             module.register_forward_hook(look)
     x, y = minibatch(host, population.num_networks)
@@ -122,7 +122,7 @@ def test_no_memory_format_is_converted_in_forward(host):
     """R7."""
     population, x = Population(host, range(4)), widen(minibatch(host, 4)[0])
     template = population.setting.host_template
-    parameters = template.unflatten(population.snapshot().hosts.parameters)
+    parameters = template.unflatten(population.snapshot().networks.hosts.parameters)
     with Conversions(batch=5) as conversions:
         template.call(parameters, x, [lambda features: features] * len(host.slots))
     assert conversions.found == []
@@ -162,9 +162,9 @@ def test_a_host_with_slots_in_its_parameter_names_works():
     assert isinstance(host, Host)
     population = Population(host, range(3))
     population.germinate([1], 0, blueprints_for("vector")[0], Operator.ADD, in_training=False)
-    before, (x, y) = population.snapshot().hosts.parameters, minibatch(host, 3)
+    before, (x, y) = population.snapshot().networks.hosts.parameters, minibatch(host, 3)
     population.train([widen(x)], [y], np.ones((3, 1)))
-    assert ((population.snapshot().hosts.parameters != before).sum(dim=1) > 40).all()
+    assert ((population.snapshot().networks.hosts.parameters != before).sum(dim=1) > 40).all()
     expected = plain_network(population, np.ones((3, 1)), 1)(x[:, 1])
     torch.testing.assert_close(population.network(1, np.ones(1))(x[:, 1]), expected)
 

@@ -94,7 +94,6 @@ def test_make_vec_env_by_id_is_maskable(form):
     MaskablePPO("MlpPolicy", venv, **TINY).learn(20)
 
 
-@pytest.mark.xfail(raises=(UserWarning, ValueError), reason="it asks for rgb_array, and there are no pictures yet")
 def test_make_vec_env_by_id_needs_no_arguments():
     make_vec_env(IDS[0], n_envs=1)
 

@@ -1,7 +1,7 @@
 """The wide forward: hosts side by side, and at each slot the seeds that live there.
 
 Seeds run only over the networks that hold them, with their own weights: cost follows seeds that exist, not possible
-    ones.
+ones.
 """
 
 from __future__ import annotations

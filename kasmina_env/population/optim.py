@@ -25,7 +25,8 @@ class Optimizer:
         momentum: Of SGD; the first beta of Adam.
         beta2: Second beta of Adam.
         eps: Added to Adam's denominator.
-        clip_norm: Gradients of a host, and of each seed, are scaled down to this Euclidean norm; 0 is no clipping.
+        clip_norm: Gradients of a host, of each seed, and of each seed's gate are scaled down to this Euclidean norm;
+            0 is no clipping.
     """
 
     name: Literal["adam", "sgd"] = "adam"

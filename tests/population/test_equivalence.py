@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn import Identity
 from torch.nn.utils import clip_grad_norm_
 
 from kasmina_env.config import Operator
@@ -21,8 +21,10 @@ from tests.contract import (
     HOSTS_UNDER_TEST,
     TOLERANCE,
     blueprints_for,
+    crowded_population,
     deviation,
     every_host,
+    kinds,
     minibatch,
     mixed_population,
     normal,
@@ -47,13 +49,14 @@ def plain_losses_and_gradients(population: Population, alpha, x, y):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("make", [mixed_population, crowded_population])
 @every_host
-def test_losses_and_all_gradients_are_those_of_plain_networks(host, dtype):
-    population, alpha = mixed_population(host, dtype, BARE_SGD)
+def test_losses_and_all_gradients_are_those_of_plain_networks(host, make, dtype):
+    population, alpha = make(host, dtype, BARE_SGD)
     x, y = minibatch(host, population.num_networks, dtype=dtype)
     plain_losses, plain_gradients = zip(*plain_losses_and_gradients(population, alpha, x, y), strict=True)
     loss, _ = population.train([widen(x)], [y], alpha)
-    gradients = [row_state(population, row, "moments") for row in range(population.num_networks)]
+    gradients = [row_state(population, row, moment=0) for row in range(population.num_networks)]
     assert (loss - torch.stack(plain_losses)).abs().max() <= TOLERANCE[dtype]
     assert max(map(deviation, gradients, plain_gradients)) <= TOLERANCE[dtype]
 
@@ -63,10 +66,19 @@ def test_the_comparison_leaves_no_seed_out_and_none_without_gradient(host):
     population, alpha = mixed_population(host, torch.float64, BARE_SGD)
     x, y = minibatch(host, population.num_networks, dtype=torch.float64)
     population.train([widen(x)], [y], alpha)
-    seeds = population.snapshot().seeds
     wanted = product(blueprints_for(host.topology), Operator, (False, True))
-    assert {(kind.blueprint, kind.operator, kind.in_training) for kind, _, _ in seeds} == set(wanted)
-    assert all((stack.moments[0].norm(dim=1) > 0).all() for _, _, stack in seeds)
+    assert {(kind.blueprint, kind.operator, kind.in_training) for kind in kinds(population)} == set(wanted)
+    cells = population.snapshot().networks.cells.values()
+    assert all((cell.weights.moments[0].norm(dim=1) > 0).all() for cell in cells)
+
+
+@every_host
+def test_the_comparison_has_cells_that_mix_all_operators_and_stages(host):
+    manners = defaultdict(set)
+    for _, slot, blueprint, operator, in_training in kinds(crowded_population(host)[0]):
+        manners[slot, blueprint].add((operator, in_training))
+    assert len(manners) == len(host.slots) * len(blueprints_for(host.topology))
+    assert all(found == set(product(Operator, (False, True))) for found in manners.values())
 
 
 # ── several minibatches ─────────────────────────────────────────────────────────────────────────
@@ -77,7 +89,8 @@ class PlainTraining:
 
     def __init__(self, population: Population, alpha, row: int) -> None:
         self.network = plain_network(population, alpha, row)
-        self.parts = [self.network.network, *(slot for slot in self.network.slots if not isinstance(slot, Identity))]
+        # what is clipped as one: the host, each blueprint, each gate
+        self.parts = [self.network.network, *(part for slot in self.network.slots for part in slot.children())]
         self.settings = settings = population.setting.optimizer
         make = {
             "adam": partial(torch.optim.Adam, betas=(settings.momentum, settings.beta2), eps=settings.eps),

@@ -14,7 +14,9 @@ from tests.contract import (
     HOSTS_UNDER_TEST,
     TOLERANCE,
     are_identical,
+    blueprints_for,
     every_host,
+    kinds,
     mixed_population,
     plain_network,
     samples,
@@ -81,8 +83,8 @@ def test_switching_off_what_does_not_act_changes_nothing(host):
     population, alpha = mixed_population(host)
     off = np.zeros((2, population.num_networks, population.num_slots), dtype=bool)
     off[1] = True
-    for kind, rows, _ in population.snapshot().seeds:
-        off[1, rows, kind.slot] = kind.in_training
+    for kind in kinds(population):
+        off[1, kind.row, kind.slot] = kind.in_training
     loss, quality = population.evaluate(samples(host), alpha, off)
     assert torch.equal(loss[0], loss[1])
     assert torch.equal(quality[0], quality[1])
@@ -100,16 +102,18 @@ def test_settings_are_computed_once_as_far_as_they_agree():
 
 
 @every_host
-def test_seeds_in_training_cost_nothing(host):
-    population, alpha = mixed_population(host, num_networks=6)
-    calls = []
-    for kind, _, _ in population.snapshot().seeds:
-        if kind.in_training:
-            module = population.setting.seed_template(*kind[:3]).module
-            module.register_forward_hook(lambda *_, kind=kind: calls.append(kind))
-    live = {kind[:3] for kind, _, _ in population.snapshot().seeds if not kind.in_training}
-    population.evaluate(samples(host), alpha, random_settings(population))
-    assert {kind[:3] for kind in calls} <= live
+def test_seeds_in_training_are_not_run(host):
+    population, names = Population(host, range(3)), blueprints_for(host.topology)
+    population.germinate([0], 0, names[0], Operator.GATE)
+    population.germinate([1, 2], 0, names[1], Operator.ADD)
+    population.connect([2], 0)
+    widths = {}
+    for part, template in population.setting.part_templates.items():
+        template.module.register_forward_hook(
+            lambda _, inputs, out, name=part.name: widths.update({name: inputs[0].shape[1] // host.slots[0].channels})
+        )
+    population.evaluate(samples(host), np.ones((3, population.num_slots)))
+    assert widths == {names[1]: 1}
 
 
 @every_host

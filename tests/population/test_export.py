@@ -21,6 +21,7 @@ from tests.contract import (
     every_host,
     every_seed,
     features,
+    kinds,
     minibatch,
     mixed_population,
     plain_network,
@@ -31,15 +32,15 @@ from tests.contract import (
 @torch.no_grad()
 def logits_of(population: Population, alpha, x: torch.Tensor) -> torch.Tensor:
     """What all rows predict for ``[B, N, ...]``: logits ``[B, N, num_classes]``."""
-    setting, saved = population.setting, population.snapshot()
+    setting, networks = population.setting, population.snapshot().networks
 
-    def parameters_of(kind, cell):
-        return setting.seed_template(kind.slot, kind.blueprint, kind.operator).unflatten(cell.weights.parameters)
+    def parameters_of(part, cell, members):
+        return setting.template(part).unflatten(cell.weights.parameters)
 
-    plan = make_plan(setting, population._cells, torch.from_numpy(alpha).to(setting.dtype), parameters_of, True)
-    slots = [slot_function(cells, setting.num_networks) for cells in plan]
-    parameters = setting.host_template.unflatten(saved.hosts.parameters)
-    return setting.host_template.call(parameters, widen(x), slots).unflatten(1, (setting.num_networks, -1))
+    plan = make_plan(networks, alpha, parameters_of, with_training=True)
+    slots = [slot_function(slot, len(networks)) for slot in plan]
+    parameters = setting.host_template.unflatten(networks.hosts.parameters)
+    return setting.host_template.call(parameters, widen(x), slots).unflatten(1, (len(networks), -1))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
@@ -106,7 +107,7 @@ def test_seeds_in_training_and_seeds_not_kept_are_left_out(host):
     keep = np.arange(population.num_slots) % 2 == 0
     x, _ = minibatch(host, population.num_networks)
     for row in range(population.num_networks):
-        live = {kind.slot for kind, _, _ in population.snapshot([row]).seeds if not kind.in_training}
+        live = {kind.slot for kind in kinds(population) if kind.row == row and not kind.in_training}
         network = population.network(row, alpha[row], keep)
         assert {i for i, slot in enumerate(network.slots) if not isinstance(slot, nn.Identity)} == live - {1, 3}
         expected = plain_network(population, alpha, row, off=~keep)(x[:, row])

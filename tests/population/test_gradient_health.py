@@ -13,6 +13,7 @@ from kasmina_env.population import Optimizer, Population
 from tests.contract import (
     blueprints_for,
     every_host,
+    kinds,
     minibatch,
     mixed_population,
     plain_network,
@@ -31,13 +32,13 @@ def train(population: Population, alpha, num_batches: int = 3):
 
 
 def plain_norms(population: Population, alpha, row: int, batches) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root mean square over minibatches of the gradient norm of host and slots, from plain autograd."""
+    """Root mean square over minibatches of the gradient norm of host and blueprints, from plain autograd."""
     plain = plain_network(population, alpha, row)
     squares = []
     for x, y in batches:
         plain.zero_grad()
         F.cross_entropy(plain(x[:, row]), y[:, row]).backward()
-        parts = (plain.network, *plain.slots)
+        parts = (plain.network, *(getattr(slot, "delta", slot) for slot in plain.slots))
         squares.append([sum((p.grad**2).sum() for p in part.parameters()) for part in parts])
     norms = torch.tensor(squares).mean(dim=0).sqrt()
     return norms[0], norms[1:]
@@ -57,8 +58,8 @@ def test_norms_are_those_of_plain_autograd_before_clipping(host):
 def test_a_slot_without_a_seed_is_never_measured(host):
     population, alpha = mixed_population(host)
     has_seed = np.zeros(alpha.shape, dtype=bool)
-    for kind, rows, _ in population.snapshot().seeds:
-        has_seed[rows, kind.slot] = True
+    for kind in kinds(population):
+        has_seed[kind.row, kind.slot] = True
     _, health = train(population, alpha)
     for measured in (health.seed_norm, health.vanishing, health.exploding):
         assert np.array_equal(measured.isnan().numpy(), ~has_seed)
@@ -88,7 +89,7 @@ def test_a_seed_in_good_health_neither_vanishes_nor_explodes(host):
 def test_a_broken_seed_in_training_is_reported_while_its_host_goes_on(host):
     population = Population(host, [0, 1])
     population.germinate([0, 1], 0, blueprints_for(host.topology)[0], Operator.ADD)
-    plant(population, 1, float("nan"), in_seeds=True)
+    plant(population, 1, float("nan"), slots=[0])
     _, health = train(population, np.zeros((2, len(host.slots))))
     assert health.exploding[0, 0] == 0
     assert health.exploding[1, 0] > 0
@@ -101,7 +102,7 @@ def test_a_huge_gradient_is_reported_as_exploding(host):
     population, last = Population(host, [0, 1]), len(host.slots) - 1
     population.germinate([0, 1], last, blueprints_for(host.topology)[-1], Operator.ADD)
     saved = population.snapshot()
-    saved.hosts.parameters[1] *= 1e6
+    saved.networks.hosts.parameters[1] *= 1e6
     population.restore(saved)
     _, health = train(population, np.zeros((2, len(host.slots))))
     assert health.exploding[0, last] == 0

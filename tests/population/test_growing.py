@@ -12,11 +12,14 @@ from kasmina_env.population import Population
 from kasmina_env.registry import UnknownNameError
 from tests.contract import (
     HOSTS_UNDER_TEST,
+    Kind,
     are_identical,
     blueprints_for,
     every_host,
+    kinds,
     minibatch,
     mixed_population,
+    seed_stacks,
     stacks,
 )
 
@@ -34,39 +37,34 @@ def trained_population(host) -> Population:
     return population
 
 
-def seeds_in(population: Population, row: int, slot: int) -> list[torch.Tensor]:
-    """Weights, optimiser state and step counter of a slot's seed; nothing if there is none."""
-    stacks_here = [stack for kind, _, stack in population.snapshot([row]).seeds if kind.slot == slot]
-    return [tensor for stack in stacks_here for tensor in (stack.parameters, stack.moments, stack.steps)]
-
-
-def has_training_seed(population: Population, row: int, slot: int) -> bool:
-    return any(kind.slot == slot and kind.in_training for kind, _, _ in population.snapshot([row]).seeds)
+def in_training(population: Population) -> list[tuple[int, int]]:
+    """Row and slot of all seeds in TRAINING."""
+    return [(kind.row, kind.slot) for kind in kinds(population) if kind.in_training]
 
 
 @every_host
 def test_germinating_removing_and_connecting_leave_everything_else_bit_identical(host):
     population = trained_population(host)
     others = [row for row in range(NUM_NETWORKS) if row != 2]
-    before, hosts = stacks(population, others), population.snapshot([2]).hosts
+    before, hosts = stacks(population, others), population.snapshot([2]).networks.hosts
     for slot in range(population.num_slots):
         population.remove([2], slot)
         population.germinate([2], slot, blueprints_for(host.topology)[0], Operator.GATE)
         population.connect([2], slot)
     assert are_identical(stacks(population, others), before)
-    after = population.snapshot([2]).hosts
+    after = population.snapshot([2]).networks.hosts
     assert are_identical([after.parameters, after.moments], [hosts.parameters, hosts.moments])
 
 
 @every_host
 def test_connecting_keeps_weights_and_optimiser_state_bit_for_bit(host):
     population = trained_population(host)
-    places = [p for p in np.ndindex(NUM_NETWORKS, len(host.slots)) if has_training_seed(population, *p)]
-    for row, slot in places:
-        before = seeds_in(population, row, slot)
+    assert in_training(population)
+    for row, slot in in_training(population):
+        before = seed_stacks(population, row, slot)
         population.connect([row], slot)
-        assert not has_training_seed(population, row, slot)
-        assert are_identical(seeds_in(population, row, slot), before)
+        assert (row, slot) not in in_training(population)
+        assert are_identical(seed_stacks(population, row, slot), before)
         assert before[1].abs().sum() > 0
 
 
@@ -75,12 +73,10 @@ def test_a_connected_seed_joins_those_that_are_live_in_the_order_of_rows(host):
     population, name = Population(host, range(5)), blueprints_for(host.topology)[0]
     population.germinate([4, 0, 2], 0, name, Operator.ADD, in_training=False)
     population.germinate([3, 1], 0, name, Operator.ADD)
-    before = [seeds_in(population, row, 0) for row in range(5)]
+    before = [seed_stacks(population, row, 0) for row in range(5)]
     population.connect(range(5), 0)
-    ((kind, rows, _),) = population.snapshot().seeds
-    assert rows.tolist() == [0, 1, 2, 3, 4]
-    assert not kind.in_training
-    assert all(are_identical(seeds_in(population, row, 0), before[row]) for row in range(5))
+    assert kinds(population) == [Kind(row, 0, name, Operator.ADD, in_training=False) for row in range(5)]
+    assert all(are_identical(seed_stacks(population, row, 0), before[row]) for row in range(5))
 
 
 @every_host
@@ -89,12 +85,12 @@ def test_a_removed_seed_is_gone_and_a_later_one_starts_clean(host):
     population.remove([1], 0)
     population.germinate([1], 0, blueprints_for(host.topology)[0], Operator.ADD)
     train(population, alpha)
-    grown, moments, steps = seeds_in(population, 1, 0)
+    grown, moments, steps = seed_stacks(population, 1, 0)
     assert steps.item() == 3
     population.remove([1], 0)
-    assert seeds_in(population, 1, 0) == []
+    assert seed_stacks(population, 1, 0) == []
     population.germinate([1], 0, blueprints_for(host.topology)[0], Operator.ADD)
-    fresh, moments, steps = seeds_in(population, 1, 0)
+    fresh, moments, steps = seed_stacks(population, 1, 0)
     assert not torch.equal(fresh, grown)
     assert not moments.any()
     assert steps.item() == 0
@@ -103,8 +99,8 @@ def test_a_removed_seed_is_gone_and_a_later_one_starts_clean(host):
 @every_host
 def test_every_minibatch_counts_as_one_update_of_a_host_and_of_its_seeds(host):
     population = trained_population(host)
-    saved = population.snapshot()
-    assert all((stack.steps == 3).all() for stack in (saved.hosts, *(seeds for _, _, seeds in saved.seeds)))
+    networks = population.snapshot().networks
+    assert all((stack.steps == 3).all() for stack in (networks.hosts, *(c.weights for c in networks.cells.values())))
 
 
 def test_removing_or_connecting_where_nothing_grows_does_nothing():
@@ -172,5 +168,5 @@ def test_a_row_that_does_not_exist_is_refused_everywhere(population, row):
 
 
 def test_a_population_of_none_is_refused():
-    with pytest.raises(ValueError, match=r"^`num_networks` must be at least 1, got 0\. Ask for one\.$"):
+    with pytest.raises(ValueError, match=r"^`rng_seeds` must hold one integer for each network, got none\. Give at "):
         Population(HOSTS_UNDER_TEST["mlp"], [])

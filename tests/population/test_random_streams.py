@@ -65,7 +65,7 @@ def test_growing_does_not_change_the_minibatches_that_follow(host):
 @every_host
 def test_rows_with_different_seeds_draw_different_weights_and_minibatches(host):
     population = Population(host, [0, 1, 2])
-    assert len({tuple(row.tolist()) for row in population.snapshot().hosts.parameters}) == 3
+    assert len({tuple(row.tolist()) for row in population.snapshot().networks.hosts.parameters}) == 3
     assert not are_identical(seen_by(population, 0), seen_by(population, 1))
 
 

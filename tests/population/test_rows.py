@@ -94,10 +94,10 @@ def test_a_snapshot_fits_into_another_population_after_pickling(host):
     torch.testing.assert_close(stacks(other, [1]), stacks(population, [3]), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("rows", [[0], [1, 1], [0, 1, 2]], ids=str)
-def test_rows_that_do_not_fit_a_snapshot_are_refused(rows):
+@pytest.mark.parametrize("rows, number", [([0], "2"), ([1, 1], "different"), ([0, 1, 2], "2")], ids=str)
+def test_rows_that_do_not_fit_a_snapshot_are_refused(rows, number):
     population = Population(HOSTS_UNDER_TEST["mlp"], range(4))
-    with pytest.raises(ValueError, match=r"^`rows` must be 2 different networks, got \["):
+    with pytest.raises(ValueError, match=rf"^`rows` must be {number} networks, got \["):
         population.restore(population.snapshot([2, 3]), rows)
 
 

@@ -1,0 +1,21 @@
+"""Plain stable-baselines3: the native vector environment in a MaskablePPO, without anything from agents/."""
+
+import gymnasium as gym
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.vec_env import VecMonitor
+
+import kasmina_env  # noqa: F401  registers the environments
+from kasmina_env.sb3 import KasminaVecEnv
+
+
+def main(num_envs: int = 32, total_timesteps: int = 20_000) -> None:
+    venv = VecMonitor(KasminaVecEnv(gym.make_vec("Kasmina/Spirals-v0", num_envs=num_envs)))
+    horizon = 24  # episodes are finite: a rollout is one episode of every row, and nothing is discounted
+    model = MaskablePPO("MlpPolicy", venv, n_steps=horizon, batch_size=num_envs * horizon // 4, gamma=1.0, device="cpu")
+    model.learn(total_timesteps)
+    returns = [episode["r"] for episode in model.ep_info_buffer]
+    print(f"mean return of the last {len(returns)} episodes: {sum(returns) / len(returns):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The command line as people use it, with tiny numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agents.commands import run
+from agents.train import Recipe, load_recipe
+from kasmina_env.presets import PRESETS
+
+SPIRALS = "Kasmina/Spirals-v0"
+TINY = {
+    "num_envs": 4,
+    "total_steps": 192,
+    "batch_size": 48,
+    "settings": {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+def said(capsys, *words: str) -> str:
+    run(list(words))
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_list_names_every_environment(capsys):
+    out = said(capsys, "list")
+    assert all(name.split("/")[1] in out for name in PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_describe_shows_actions_observations_reward_and_rules(preset, capsys):
+    out = said(capsys, "describe", preset)
+    assert all(word in out for word in ("GERMINATE", "HOLDING", "score_change", "generalization_gap"))
+
+
+def test_check_runs_both_checkers_in_both_forms(capsys):
+    assert said(capsys, "check", SPIRALS).count("ok ") == 4
+
+
+def test_rollout_shows_an_episode(capsys):
+    out = said(capsys, "rollout", SPIRALS, "--policy", "plateau", "--every", "12")
+    assert all(words in out for words in ("layer0", "committed score"))
+
+
+def test_train_then_compare_writes_what_it_says(tmp_path, recipe, capsys):
+    folder, results = tmp_path / "run", tmp_path / "results"
+    said(capsys, "train", SPIRALS, "-o", str(folder), "--recipe", str(recipe))
+    out = said(capsys, "compare", SPIRALS, "--run", str(folder), "--episodes", "4", "-o", str(results))
+    assert all(arm in out for arm in ("learned", "fixed", "plateau", "random", "wait"))
+    assert {path.name for path in results.iterdir()} == {
+        "comparison.json",
+        "comparison.png",
+        "episodes.csv",
+        "training.png",
+    }
+    assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 5
+
+
+def test_resumed_training_goes_on_counting(tmp_path, recipe, capsys):
+    folder = str(tmp_path / "run")
+    said(capsys, "train", SPIRALS, "-o", folder, "--recipe", str(recipe))
+    said(capsys, "train", SPIRALS, "-o", folder, "--recipe", str(recipe), "--steps", "288", "--resume")
+    from sb3_contrib import MaskablePPO
+
+    assert MaskablePPO.load(tmp_path / "run" / "model.zip").num_timesteps == 288
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["describe", "Kasmina/Digit-v0"], "Did you mean 'Kasmina/Digits-v0'?"),
+        (["rollout", SPIRALS, "--policy", "plateu"], "Did you mean 'plateau'?"),
+        (["compare", SPIRALS, "--run", "nowhere"], "got 'nowhere'"),
+    ],
+)
+def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(words)
+    assert sentence in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_is_never_overwritten(tmp_path, capsys):
+    (tmp_path / "model.zip").write_text("precious")
+    with pytest.raises(SystemExit, match="2"):
+        run(["train", SPIRALS, "-o", str(tmp_path)])
+    assert (tmp_path / "model.zip").read_text() == "precious"
+
+
+def test_unknown_key_of_a_recipe_names_the_nearest(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text('{"learning_rte": 1}')
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        load_recipe(path)
+
+
+def test_recipes_are_what_their_files_say(recipe):
+    assert load_recipe(recipe, preset=SPIRALS) == Recipe(preset=SPIRALS, **TINY)

@@ -1,0 +1,32 @@
+"""Every example runs, with tiny numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = {
+    "grow_by_hand": {"steps": 6},
+    "new_blueprint": {"horizon": 7},
+    "train_with_sb3": {"num_envs": 4, "total_timesteps": 96},
+}
+
+
+def run_example(name: str, **arguments: int) -> None:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(**arguments)
+
+
+def test_every_example_is_run_here():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(TINY)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_example_runs_and_says_what_it_did(name, capsys):
+    run_example(name, **TINY[name])
+    assert capsys.readouterr().out
