@@ -24,6 +24,7 @@ app = tyro.extras.SubcommandApp()
 app.command(name="list")(env_cli.list_ids)
 app.command(env_cli.describe)
 app.command(env_cli.check)
+app.command(env_cli.bench)
 Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
 

@@ -111,3 +111,45 @@ def check(env_id: Id) -> None:
             console.print(f"[green]ok[/green]  gymnasium check_env          {env_id} {form}")
             sb3_check_env(env)
             console.print(f"[green]ok[/green]  stable-baselines3 check_env  {env_id} {form}")
+
+
+def bench(
+    env_id: Annotated[str, tyro.conf.Positional] = "Kasmina/Digits-v0",
+    sizes: tuple[int, ...] = (1, 8, 64),
+    repeats: int = 5,
+    steps: int = 10,
+) -> None:
+    """Time a step of populations of several sizes in one run, and compare what it costs per network.
+
+    Args:
+        env_id: Registered id.
+        sizes: Numbers of networks.
+        repeats: Of each size, in turn.
+        steps: Steps of each repeat.
+    """
+    from kasmina_env.bench import measure
+
+    timings = measure(env_id, sizes, repeats, steps)
+    first = timings[0].seconds_per_network
+    print_table(
+        f"{env_id}: random legal actions, medians of {repeats} interleaved repeats of {steps} steps",
+        (
+            "networks",
+            "ms per step",
+            "fastest to slowest",
+            "ms per network and step",
+            "network steps per second",
+            "ratio",
+        ),
+        [
+            (
+                t.num_networks,
+                f"{1e3 * t.seconds_per_step:.1f}",
+                f"{1e3 * t.low:.1f} to {1e3 * t.high:.1f}",
+                f"{1e3 * t.seconds_per_network:.2f}",
+                f"{1 / t.seconds_per_network:.0f}",
+                f"{first / t.seconds_per_network:.1f}x",
+            )
+            for t in timings
+        ],
+    )

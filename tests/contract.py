@@ -233,19 +233,23 @@ def prefix_of(part: Part) -> str:
     return f"slots.{part.slot}.gate." if part.name == GATE else f"slots.{part.slot}.delta."
 
 
-def plain_network(population: Population, alpha: FloatArray, row: int, off: BoolArray | None = None) -> GrownNetwork:
-    """A row as `torch.nn` layers, with its seeds in TRAINING, and without the seeds that are off ``[S]``."""
+def plain_network(population: Population, alpha: FloatArray, row: int) -> GrownNetwork:
+    """A row as `torch.nn` layers, with its seeds in TRAINING."""
     setting = population.setting
     slots: list[nn.Module] = [nn.Identity() for _ in setting.host.slots]
     for kind in kinds(population, [row]):
-        if off is None or not off[kind.slot]:
-            channels = setting.host.slots[kind.slot].channels
-            amplitude = float(alpha[row, kind.slot])
-            slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)
+        channels = setting.host.slots[kind.slot].channels
+        amplitude = float(alpha[row, kind.slot])
+        slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)
     plain = GrownNetwork(SegmentedNetwork(setting.host.build(nn)), slots).to(setting.dtype)
-    state = row_state(population, row)
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    plain.load_state_dict(row_state(population, row))
     return plain
+
+
+def without(plain: GrownNetwork, off: BoolArray) -> GrownNetwork:
+    """The same network without the seeds that are off ``[S]``."""
+    slots = [nn.Identity() if is_off else slot for is_off, slot in zip(off, plain.slots, strict=True)]
+    return GrownNetwork(plain.network, slots)
 
 
 def deviation(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:

@@ -21,6 +21,7 @@ from tests.contract import (
     plain_network,
     samples,
     stacks,
+    without,
 )
 
 
@@ -40,9 +41,10 @@ def test_every_setting_of_every_row_is_that_of_a_plain_network(host, dtype):
     data, off = samples(host, dtype=dtype), random_settings(population)
     loss, quality = population.evaluate(data, alpha, off)
     assert loss.shape == quality.shape == off.shape[:2]
+    plain = [plain_network(population, alpha, row) for row in range(population.num_networks)]
     for setting, row in np.ndindex(*loss.shape):
         with torch.no_grad():
-            logits = plain_network(population, alpha, row, off[setting, row])(data.x)
+            logits = without(plain[row], off[setting, row])(data.x)
         plain_loss, is_correct = classify(logits.unsqueeze(1), data.y.unsqueeze(1))
         assert abs(loss[setting, row] - plain_loss.mean()) <= TOLERANCE[dtype]
         assert abs(quality[setting, row] - is_correct.mean()) <= TOLERANCE[dtype]

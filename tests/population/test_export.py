@@ -26,6 +26,7 @@ from tests.contract import (
     mixed_population,
     plain_network,
     stacks,
+    without,
 )
 
 
@@ -110,7 +111,7 @@ def test_seeds_in_training_and_seeds_not_kept_are_left_out(host):
         live = {kind.slot for kind in kinds(population) if kind.row == row and not kind.in_training}
         network = population.network(row, alpha[row], keep)
         assert {i for i, slot in enumerate(network.slots) if not isinstance(slot, nn.Identity)} == live - {1, 3}
-        expected = plain_network(population, alpha, row, off=~keep)(x[:, row])
+        expected = without(plain_network(population, alpha, row), ~keep)(x[:, row])
         torch.testing.assert_close(network(x[:, row]), expected, rtol=1e-6, atol=1e-6)
 
 
