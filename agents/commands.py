@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from agents.evaluate import Row
 from agents.policy import Policy, make_env, names_of
 from agents.schedule import config_path, save_schedule, slug
 from agents.schedule import describe as describe_schedule
@@ -136,34 +137,7 @@ def compare(
     rows = table(arms, names, learned=("learned",))
     write(out, env_id, rows, arms, names)
     plot_comparison(out / "comparison.png", env_id, arms, rows, names, run)
-    print_table(
-        f"{env_id}: {episodes} held-out episodes, the same for all; intervals 95 %",
-        (
-            "arm",
-            "return",
-            "committed score",
-            "test accuracy",
-            "parameters",
-            "compute",
-            "wait→fixed",
-            "PRUNE",
-            "illegal",
-        ),
-        [
-            (
-                r.arm,
-                r.mean_return,
-                f"{r.score:.3f}",
-                f"{r.test_accuracy:.3f}",
-                f"+{r.param_growth:.0%}",
-                f"+{r.compute:.0%}",
-                "" if r.share_of_best is None else f"{r.share_of_best:.1%}",
-                f"{r.prune_share:.1%}",
-                r.illegal,
-            )
-            for r in rows
-        ],
-    )
+    _print_comparison(f"{env_id}: {episodes} held-out episodes, the same for all; intervals 95 %", rows)
     for arm in arms:
         times, schedule = favourites(arm, names, 1)[0]
         if arm.name in ("learned", "fixed"):
@@ -199,6 +173,30 @@ def search(env_id: Id = "Kasmina/Digits-v0", out: Path | None = None, seed: int 
     save_schedule(path, env_id, names, actions, about)
     console.print(f"{describe_schedule(actions, names)}", highlight=False)
     console.print(f"Mean return {np.mean(returns):.3f} on {len(returns)} seeds of the search. Written to {path}.")
+
+
+def _print_comparison(title: str, rows: Sequence[Row]) -> None:
+    lines = [
+        (
+            r.arm,
+            r.mean_return,
+            f"{r.score:.3f}",
+            f"{r.test_accuracy:.3f}",
+            f"+{r.param_growth:.0%}",
+            f"+{r.compute:.0%}",
+            "" if r.share_of_best is None else f"{r.share_of_best:.1%}",
+            f"{r.prune_share:.1%}",
+        )
+        for r in rows
+    ]
+    print_table(title, ("arm", "return", "score", "test", "params", "compute", "wait→fixed", "PRUNE"), lines)
+    console.print(
+        "return: committed score - first score - costs; score: committed, on outer_valid;\n"
+        "test: accuracy of what is kept; params: fossilized over the host's;\n"
+        "compute: of all seeds over the host's, mean over the episode.\n"
+        f"Actions that were not legal: {sum(r.illegal for r in rows)}.",
+        highlight=False,
+    )
 
 
 def _policy(name: str, env_id: str) -> Policy:

@@ -65,12 +65,13 @@ def _plot_scores(ax: Axes, arms: Sequence[Arm], names: Names) -> None:
 
 
 def _plot_costs(ax: Axes, rows: Sequence[Row]) -> None:
-    for row in rows:
+    for number, row in enumerate(sorted(rows, key=lambda row: row.compute)):
         ax.scatter(1 + row.compute, row.test_accuracy, s=40 + 30 * row.param_growth, color=_colour(row.arm), alpha=0.85)
         ax.annotate(
             f"{row.arm} (+{row.param_growth:.1f}×)",
             (1 + row.compute, row.test_accuracy),
-            xytext=(7, -4),
+            xytext=(0, 11 if number % 2 else -17),  # neighbours do not write over each other
+            ha="center",
             textcoords="offset points",
             fontsize=9,
         )
@@ -93,18 +94,19 @@ def _plot_operations(ax: Axes, arm: Arm, names: Names) -> None:
         )
         ax.bar(steps, share, bottom=bottom, color=colour, label=op, width=0.9)
         bottom += share
-    ax.legend(frameon=False, fontsize=9)
-    ax.set(
-        title=f"What '{arm.name}' does when (the rest is WAIT)", xlabel="step", ylabel="share of episodes", ylim=(0, 1)
-    )
+    ax.legend(frameon=False, fontsize=9, ncols=4, loc="upper center")
+    ax.set(title=f"What '{arm.name}' does when (the rest is WAIT)", xlabel="step", ylabel="share of episodes")
+    ax.set_ylim(0, 1.12)
 
 
 def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[Row]) -> None:
     """Score of the training episodes over environment steps, one line per run, with the controls' level."""
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for run in runs:
-        with (run / "tensorboard" / "progress.csv").open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
+        lines: list[dict[str, str]] = []
+        for log in sorted(run.glob("logs/*/progress.csv")):
+            with log.open(newline="") as file:
+                lines += [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
         ax.plot(steps, scores, color=_colour("learned"), label=run.name)

@@ -126,7 +126,7 @@ def save_model(model: Any, path: Path) -> None:
 def train(
     recipe: Recipe, out: Path, report: Callable[[int, float], None] = lambda steps, score: None, resume: bool = False
 ) -> MaskablePPO:
-    """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip and TensorBoard logs.
+    """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
 
     Args:
         recipe: Settings.
@@ -143,12 +143,14 @@ def train(
         venv.seed(recipe.seed + model.num_timesteps)  # fresh episodes, not those of the start again
     else:
         model = _new_model(recipe, venv, env.core.config.horizon)
-    model.set_logger(configure(str(out / "tensorboard"), ["tensorboard", "csv"]))
+    # a resumed run logs beside what it goes on from
+    model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
     remaining = max(recipe.total_steps - model.num_timesteps, 0)
     if remaining:
         model.learn(remaining, callback=Checkpoints(out, 5, report), reset_num_timesteps=False)
     save_model(model, out / "checkpoint.zip")
     save_model(model, out / "model.zip")
+    model.logger.close()
     venv.close()
     return model
 

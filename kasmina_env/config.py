@@ -76,7 +76,7 @@ class EnvConfig:
     instant: bool = False
     param_price: float = 0.02
     rent_price: float = 0.002
-    operation_price: float = 0.01
+    operation_price: float = 0.03
     reward: str = "score"
     watch_samples: int = 100
     score_samples: int = 100

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import Module
 
 from kasmina_env.alpha import BoolArray, FloatArray, IntArray
-from kasmina_env.blueprints import build_seed
+from kasmina_env.blend import Gate
+from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import Operator
 from kasmina_env.hosts import Host, SegmentedNetwork
 from kasmina_env.lifecycle import Facts, LifecycleState, Stage
@@ -64,14 +65,20 @@ def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Ope
         host_compute = _count_compute(network, inputs, [keep] * len(host.slots))
         shape = (len(host.slots), len(blueprints), len(operators))
         parameters, compute = np.zeros(shape), np.zeros(shape)
-        for index in np.ndindex(shape):
-            slot, blueprint, operator = index
-            channels = host.slots[slot].channels
-            seed = build_seed(nn, blueprints[blueprint], operators[operator], channels)
-            parameters[index] = sum(p.numel() for p in seed.parameters())
-            compute[index] = _count_compute(seed, features[slot])
-    host_parameters = sum(p.numel() for p in network.parameters())
-    return Costs(float(host_parameters), host_compute, parameters, compute)
+        is_gated = np.array([operator is Operator.GATE for operator in operators])
+        for slot, spec in enumerate(host.slots):
+            gate = Gate(nn, spec.channels)
+            parameters[slot] += is_gated * _count_parameters(gate)
+            compute[slot] += is_gated * _count_compute(gate, features[slot])
+            for k, name in enumerate(blueprints):
+                change = BLUEPRINTS.get(name).build(nn, spec.channels)
+                parameters[slot, k] += _count_parameters(change)
+                compute[slot, k] += _count_compute(change, features[slot])
+    return Costs(_count_parameters(network), host_compute, parameters, compute)
+
+
+def _count_parameters(module: Module) -> float:
+    return float(sum(p.numel() for p in module.parameters()))
 
 
 def _count_compute(module: Module, *inputs: object) -> float:

@@ -8,7 +8,8 @@ import pytest
 
 from kasmina_env.features import FEATURES
 from kasmina_env.lifecycle import Op, Stage
-from tests.episodes import IDS, lively_actions, mixed_actions, op_actions, play_lively, small_env, small_vec
+from tests.contract import plant
+from tests.episodes import IDS, WAIT, lively_actions, mixed_actions, op_actions, play_lively, small_env, small_vec
 
 CAN_BE_CONSTANT = (".exploding", ".vanishing")  # gradients of healthy networks do neither
 
@@ -56,6 +57,19 @@ def test_no_entry_of_a_preset_is_constant(env_id):
     obs = np.concatenate(seen)
     constant = np.array(vec.observation_names)[np.ptp(obs, axis=0) == 0]
     assert [name for name in constant if not name.endswith(CAN_BE_CONSTANT)] == []
+
+
+@pytest.mark.parametrize("value, entry", [(0.0, "vanishing"), (np.nan, "exploding")], ids=str)
+@pytest.mark.parametrize("env_id", IDS)
+def test_sick_gradients_are_told_of_their_slot(env_id, value, entry):
+    vec = small_vec(env_id, num_envs=4, min_training_steps=3)
+    vec.reset(seed=0)
+    germinate = op_actions(vec, Op.GERMINATE)
+    for slot, name in enumerate(vec.core.slot_names):
+        vec.step(np.where(np.arange(4) == slot, germinate[vec.core.actions.slot[germinate] == slot][-1], WAIT))
+        plant(vec.core.population, slot, value, slots=[slot])
+        obs = vec.step(np.full(4, WAIT))[0]
+        assert np.array_equal(column(vec, obs, f"{name}.{entry}") > 0, np.arange(4) == slot)
 
 
 @pytest.mark.parametrize("env_id", IDS)

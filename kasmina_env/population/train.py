@@ -104,7 +104,8 @@ def _health(networks: Networks, host: _Trainee, seeds: dict[Part, _Trainee], num
         sums = trainee.squares.split(trainee.template.sizes, dim=1)
         mean_squares = torch.stack([tensor.mean(dim=1) for tensor in sums], dim=1)  # [R, tensors]
         rms = (mean_squares / num_batches).sqrt()
-        norm = (trainee.squares.sum(dim=1) / num_batches).sqrt()
+        # NaN where weights are not finite: behind a norm their gradients may still be
+        norm = (trainee.squares.sum(dim=1) / num_batches).sqrt() + 0.0 * trainee.stack.parameters.sum(dim=1)
         vanishing = (rms < VANISHING).to(rms.dtype).mean(dim=1)
         # `rms < EXPLODING` is False for NaN as well
         exploding = (~(rms < EXPLODING)).to(rms.dtype).mean(dim=1)

@@ -89,7 +89,7 @@ def test_plateau_waits_while_accuracy_rises_and_grows_when_it_stalls():
     names = names_of(small_env("Kasmina/Spirals-v0", 1))
     observation, mask = np.zeros((1, len(names.observation)), dtype=np.float32), np.ones((1, len(names.action)), bool)
     mask[0] = [name.startswith(("WAIT", "GERMINATE")) for name in names.action]
-    policy = Plateau(names)
+    policy, observation[0, names.column("progress")] = Plateau(names), 0.5
     observation[0, names.column("accuracy_change_3")] = 0.2
     assert names.action[policy.act(observation, mask)[0]] == "WAIT"
     observation[0, names.column("accuracy_change_3")] = 0.0

@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from tests.contract import (
     normal,
     plain_network,
     row_state,
+    shake,
 )
 
 ADAM = Optimizer("adam", learning_rate=0.01, clip_norm=0.2)
@@ -48,11 +50,28 @@ def plain_losses_and_gradients(population: Population, alpha, x, y):
         yield loss.detach(), {name: p.grad for name, p in plain.named_parameters()}
 
 
+def uniform_population(operator: Operator, host, dtype: torch.dtype, optimizer: Optimizer):
+    """A population with its alpha ``[N, S]`` that knows one operator; its blueprints take turns from row to row."""
+    names = blueprints_for(host.topology)
+    population = Population(host, range(2 * len(names)), optimizer, dtype=dtype)
+    for row, slot in np.ndindex(population.num_networks, population.num_slots):
+        population.germinate([row], slot, names[(row + slot) % len(names)], operator, in_training=row % 3 == 0)
+    shake(population)
+    return population, np.full((population.num_networks, population.num_slots), 0.7)
+
+
+MAKERS = {
+    "mixed": mixed_population,
+    "crowded": crowded_population,
+    **{operator.name: partial(uniform_population, operator) for operator in Operator},
+}
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("make", [mixed_population, crowded_population])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @every_host
 def test_losses_and_all_gradients_are_those_of_plain_networks(host, make, dtype):
-    population, alpha = make(host, dtype, BARE_SGD)
+    population, alpha = make(host, dtype=dtype, optimizer=BARE_SGD)
     x, y = minibatch(host, population.num_networks, dtype=dtype)
     plain_losses, plain_gradients = zip(*plain_losses_and_gradients(population, alpha, x, y), strict=True)
     loss, _ = population.train([widen(x)], [y], alpha)

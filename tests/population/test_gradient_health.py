@@ -93,6 +93,7 @@ def test_a_broken_seed_in_training_is_reported_while_its_host_goes_on(host):
     _, health = train(population, np.zeros((2, len(host.slots))))
     assert health.exploding[0, 0] == 0
     assert health.exploding[1, 0] > 0
+    assert not health.seed_norm[1, 0].isfinite()
     assert health.host_norm.isfinite().all()
     assert all(p.isfinite().all() for name, p in row_state(population, 1).items() if name.startswith("network."))
 

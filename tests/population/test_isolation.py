@@ -34,7 +34,7 @@ ROW = 4
 def life(population: Population, alpha, rows: list[int], poison: float | None = None) -> list[torch.Tensor]:
     """Train and evaluate; everything that is then known about the given rows. Poison spoils the inputs of ROW."""
     host, num_networks = population.setting.host, population.num_networks
-    batches = [minibatch(host, num_networks, seed=i) for i in range(6)]
+    batches = [minibatch(host, num_networks, seed=i) for i in range(4)]
     if poison is not None:
         for x, _ in batches:
             x[0, ROW] = poison
@@ -95,7 +95,7 @@ def test_a_seed_in_training_changes_neither_value_nor_gradient_of_its_host(host,
 
 def host_life(population: Population, alpha, rows: list[int]) -> list[torch.Tensor]:
     """What `life` finds of the host: losses, gradient norms, evaluation, weights and optimiser state."""
-    batches = [minibatch(population.setting.host, len(rows), seed=i) for i in range(5)]
+    batches = [minibatch(population.setting.host, len(rows), seed=i) for i in range(3)]
     loss, health = population.train([widen(x) for x, _ in batches], [y for _, y in batches], alpha)
     x, y = minibatch(population.setting.host, 1, batch=70)
     results = population.evaluate(Split(x[:, 0], y[:, 0]), alpha)
