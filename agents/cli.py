@@ -10,8 +10,8 @@ GIBIBYTE = 2**30
 
 def main() -> None:
     """Entry point of the command `kasmina`."""
-    # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s for 0.2);
-    # threads that never spin made it 1.6 times slower on idle cores. This costs a tenth, and a factor of 3 when contended.
+    # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s, not
+    # 0.2); threads that never spin made it 1.6 times slower on idle cores. This costs a tenth, or 3 times if contended.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     keep_freed_memory()
     from agents.commands import run
