@@ -179,7 +179,7 @@ def _print_comparison(title: str, rows: Sequence[Row]) -> None:
     lines = [
         (
             r.arm,
-            r.mean_return,
+            f"{r.mean_return.value:.3f} ± {(r.mean_return.high - r.mean_return.low) / 2:.3f}",
             f"{r.score:.3f}",
             f"{r.test_accuracy:.3f}",
             f"+{r.param_growth:.0%}",

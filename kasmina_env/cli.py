@@ -28,7 +28,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Show rows under a title; columns wrap to the width of the terminal."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number < 2 and len(columns) > 5)
+        table.add_column(column, overflow="fold", no_wrap=len(columns) > 7 or (number < 2 and len(columns) > 5))
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
