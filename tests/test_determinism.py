@@ -65,7 +65,9 @@ def test_seed_gives_the_same_episode_of_the_preset_itself(env_id):
 
 
 def test_seed_gives_the_same_episode_in_another_process():
-    code = """
+    code = f"""
+import torch
+torch.set_num_threads({torch.get_num_threads()})
 from tests.episodes import IDS, digest, play_lively, small_env, small_vec
 print(digest([[play_lively(make(i), seed=5) for make in (small_env, small_vec)] for i in IDS]))
 """
