@@ -145,7 +145,7 @@ def test_a_blueprint_says_what_it_is(name):
     assert info.topologies
 
 
-@pytest.mark.parametrize("topology", {host.topology for host in HOSTS_UNDER_TEST.values()})
+@pytest.mark.parametrize("topology", sorted({host.topology for host in HOSTS_UNDER_TEST.values()}))
 def test_every_host_has_blueprints_to_choose_from(topology):
     assert len(blueprints_for(topology)) >= 2
 
