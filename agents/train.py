@@ -132,8 +132,10 @@ def train(
         recipe: Settings.
         out: Folder of the run, made here.
         report: Called after every rollout with steps done and mean committed score.
-        resume: Go on from the folder's checkpoint; its recipe must be the same.
+        resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
     """
+    if resume:
+        _check_resumable(recipe, out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     env = make_env(recipe.preset, recipe.num_envs, **recipe.settings)
@@ -153,6 +155,18 @@ def train(
     model.logger.close()
     venv.close()
     return model
+
+
+def _check_resumable(recipe: Recipe, out: Path) -> None:
+    """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
+    if not (out / "checkpoint.zip").is_file():
+        raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
+    wanted, found = json.loads(json.dumps(dataclasses.asdict(recipe))), json.loads((out / "recipe.json").read_text())
+    for key, value in wanted.items():
+        if key != "total_steps" and found.get(key) != value:
+            raise ValueError(
+                f"`{key}` must be {found.get(key)!r} as in {out}, got {value!r}. Resume with the same recipe."
+            )
 
 
 def _new_model(recipe: Recipe, venv: VecMonitor, horizon: int) -> MaskablePPO:

@@ -36,7 +36,7 @@ from tests.episodes import (
 # ── Gymnasium's contract ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("render_mode", [None, "ansi"])
+@pytest.mark.parametrize("render_mode", [None, "ansi", "rgb_array"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_gymnasiums_checker_has_nothing_to_say(env_id, form, render_mode):

@@ -74,6 +74,23 @@ def test_resumed_training_goes_on_counting(tmp_path, recipe, capsys):
     assert MaskablePPO.load(tmp_path / "run" / "model.zip").num_timesteps == 288
 
 
+def test_resuming_without_a_checkpoint_writes_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--resume"])
+    assert "`out` must hold a checkpoint" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_another_recipe_is_refused_and_keeps_the_old_one(tmp_path, recipe, capsys):
+    folder = tmp_path / "run"
+    said(capsys, "train", SPIRALS, "-o", str(folder), "--recipe", str(recipe))
+    before = (folder / "recipe.json").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        run(["train", SPIRALS, "-o", str(folder), "--recipe", str(recipe), "--seed", "7", "--resume"])
+    assert "`seed` must be 0" in " ".join(capsys.readouterr().out.split())
+    assert (folder / "recipe.json").read_text() == before
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
