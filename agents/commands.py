@@ -16,7 +16,7 @@ from agents.evaluate import Row
 from agents.policy import Policy, make_env, names_of
 from agents.schedule import config_path, save_schedule, slug
 from agents.schedule import describe as describe_schedule
-from agents.scripted import CONTROLS
+from agents.scripted import CONTROLS, find_policy
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console, print_table
 from kasmina_env.presets import PRESETS
@@ -26,6 +26,7 @@ app.command(name="list")(env_cli.list_ids)
 app.command(env_cli.describe)
 app.command(env_cli.check)
 app.command(env_cli.bench)
+app.command(env_cli.data)
 Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
 
@@ -175,6 +176,53 @@ def search(env_id: Id = "Kasmina/Digits-v0", out: Path | None = None, seed: int 
     console.print(f"Mean return {np.mean(returns):.3f} on {len(returns)} seeds of the search. Written to {path}.")
 
 
+@app.command
+def export(
+    run: Id,
+    out: Out = Path("net.safetensors"),
+    env_id: str | None = None,
+    episode: str = "best",
+    episodes: int = 16,
+) -> None:
+    """Grow networks and take one home; writes its weights, and beside them JSON that says what it is and how good.
+
+    Args:
+        run: Folder of a training run, JSON file of a schedule, or name of a control.
+        out: New file: .safetensors for kasmina_env.load_network, .pt2 for torch.export.load, or .onnx.
+        env_id: Registered id, for a control; default: Kasmina/Digits-v0.
+        episode: "best" of the held-out episodes by committed score, or the seed of one to play alone.
+        episodes: Held-out episodes to choose from.
+    """
+    from agents.export import find_source, harvest
+    from kasmina_env.population.saved import check_path, save_network
+
+    if episode != "best" and not episode.isdecimal():
+        raise ValueError(f"`episode` must be 'best' or a seed, got {episode!r}. Correct it.")
+    if episodes < 1:
+        raise ValueError(f"`episodes` must be at least 1, got {episodes}. Play some.")
+    check_path(out)
+    source = find_source(run, env_id)
+    seed = None if episode == "best" else int(episode)
+    count = (episodes if seed is None else 1) * PRESETS.get(source.preset).config(**source.settings).horizon
+    done = 0
+    with _bar("growing", count) as advance:
+
+        def on_step(steps: int) -> None:
+            nonlocal done
+            done += steps
+            advance(done, "")
+
+        grown = harvest(source, episodes, seed, on_step)
+    save_network(grown.network, out, grown.facts, example=grown.test.x[:2])
+    facts = grown.facts
+    console.print(
+        f"{source.preset}, seed {facts['seed']}: committed score {facts['score']:.3f}, accuracy on test "
+        f"{facts['test_accuracy']:.3f}.\nGrown by: {facts['schedule']}.\nWritten to {out}, described in "
+        f"{out.with_suffix('.json')}.",
+        highlight=False,
+    )
+
+
 def _print_comparison(title: str, rows: Sequence[Row]) -> None:
     lines = [
         (
@@ -200,14 +248,7 @@ def _print_comparison(title: str, rows: Sequence[Row]) -> None:
 
 
 def _policy(name: str, env_id: str) -> Policy:
-    """A control by name, or a learned policy by its folder."""
-    if name in CONTROLS:
-        return CONTROLS.get(name)(env_id, names_of(make_env(env_id, 1)))
-    if Path(name).is_dir():
-        from agents.train import Learned
-
-        return Learned.load(Path(name))
-    return CONTROLS.get(name)(env_id, names_of(make_env(env_id, 1)))
+    return find_policy(name, env_id, names_of(make_env(env_id, 1)))
 
 
 Advance = Callable[[int, str], None]  # steps done in all, and a remark
@@ -237,7 +278,14 @@ def run(arguments: list[str] | None = None) -> None:
     """Run a command. What a user got wrong is said in one sentence, with exit status 2."""
     try:
         app.cli(args=arguments, prog="kasmina", description="Grow neural networks while they train.")
-    except (ValueError, FileExistsError, FileNotFoundError, KeyError) as error:
+    except (
+        ValueError,
+        FileExistsError,
+        FileNotFoundError,
+        ConnectionError,
+        KeyError,
+        ModuleNotFoundError,
+    ) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:

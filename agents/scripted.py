@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -99,3 +100,15 @@ CONTROLS.register("wait", lambda preset, names: Wait())
 CONTROLS.register("random", lambda preset, names: Random())
 CONTROLS.register("plateau", lambda preset, names: Plateau(names))
 CONTROLS.register("fixed", _fixed)
+
+
+def find_policy(name: str, preset: str, names: Names) -> Policy:
+    """A control by name, a schedule by its file, or a learned policy by the folder of its training run."""
+    path = Path(name)
+    if name in CONTROLS or not path.exists():
+        return CONTROLS.get(name)(preset, names)
+    if path.is_file():
+        return Fixed(names, load_schedule(path, names))
+    from agents.train import Learned
+
+    return Learned.load(path)

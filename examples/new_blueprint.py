@@ -5,17 +5,17 @@ import gymnasium as gym
 from kasmina_env import register_blueprint
 
 
-@register_blueprint("dilated", topologies=("image",), initial={"1.weight": 0.3})
-def dilated(nn, channels):
-    """3x3 convolution per channel and a 1x1, then a norm that starts small."""
+@register_blueprint("local", topologies=("image",), initial={"1.weight": 0.3})
+def local(nn, channels):
+    """3x3 convolution per channel, a norm that starts small, and a 1x1."""
     conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
     return nn.Sequential(conv, nn.GroupNorm(1, channels), nn.Conv2d(channels, channels, 1))
 
 
 def main(horizon: int = 30) -> None:
-    env = gym.make("Kasmina/Digits-v0", blueprints=("dilated", "norm"), render_mode="ansi", horizon=horizon).unwrapped
+    env = gym.make("Kasmina/Digits-v0", blueprints=("local", "norm"), render_mode="ansi", horizon=horizon).unwrapped
     env.reset(seed=0)
-    plan = {0: "GERMINATE block0 dilated ADD tempo3", 2: "ADVANCE block0", 5: "FOSSILIZE block0"}
+    plan = {0: "GERMINATE block0 local ADD tempo3", 2: "ADVANCE block0", 5: "FOSSILIZE block0"}
     for step in range(horizon):
         action = env.action_names.index(plan.get(step, "WAIT"))
         _, _, _, _, info = env.step(action)

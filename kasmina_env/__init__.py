@@ -6,9 +6,8 @@ Importing this registers the environments and imports nothing heavy; the rest is
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-
-import gymnasium
 
 from kasmina_env.presets import PRESETS
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from kasmina_env.blueprints import register_blueprint
     from kasmina_env.env import KasminaEnv
     from kasmina_env.hosts import register_host
-    from kasmina_env.population import Population
+    from kasmina_env.population import Population, load_network, save_network
     from kasmina_env.tasks import register_task
     from kasmina_env.vector_env import KasminaVectorEnv
 
@@ -26,18 +25,22 @@ __all__ = [
     "KasminaEnv",
     "KasminaVectorEnv",
     "Population",
+    "load_network",
     "register_blueprint",
     "register_host",
     "register_task",
+    "save_network",
 ]
 
 _LAZY = {
     "KasminaEnv": "kasmina_env.env",
     "KasminaVectorEnv": "kasmina_env.vector_env",
     "Population": "kasmina_env.population",
+    "load_network": "kasmina_env.population",
     "register_blueprint": "kasmina_env.blueprints",
     "register_host": "kasmina_env.hosts",
     "register_task": "kasmina_env.tasks",
+    "save_network": "kasmina_env.population",
 }
 
 
@@ -47,10 +50,17 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-for _id in PRESETS:
-    gymnasium.register(
-        id=_id,
-        entry_point="kasmina_env.env:KasminaEnv",
-        vector_entry_point="kasmina_env.vector_env:KasminaVectorEnv",
-        kwargs={"preset": _id},
-    )
+def _register() -> None:
+    import gymnasium
+
+    for name in PRESETS:
+        gymnasium.register(
+            id=name,
+            entry_point="kasmina_env.env:KasminaEnv",
+            vector_entry_point="kasmina_env.vector_env:KasminaVectorEnv",
+            kwargs={"preset": name},
+        )
+
+
+if find_spec("gymnasium") is not None:  # a network that was taken home does without
+    _register()

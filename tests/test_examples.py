@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 
@@ -11,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {
     "grow_by_hand": {"steps": 6},
     "new_blueprint": {"horizon": 7},
+    "take_home": {"horizon": 8, "epochs": 1},
     "train_with_sb3": {"num_envs": 4, "total_timesteps": 96},
 }
 
@@ -20,6 +22,13 @@ def run_example(name: str, **arguments: int) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(**arguments)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_example_is_short_and_says_what_it_shows(name):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    assert len(source.splitlines()) <= 60
+    assert ast.get_docstring(ast.parse(source))
 
 
 def test_every_example_is_run_here():

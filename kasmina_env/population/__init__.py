@@ -3,6 +3,7 @@
 from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
+from kasmina_env.population.saved import load_network, save_network
 from kasmina_env.population.train import GradientHealth
 
-__all__ = ["GradientHealth", "GrownNetwork", "Optimizer", "Population", "Snapshot"]
+__all__ = ["GradientHealth", "GrownNetwork", "Optimizer", "Population", "Snapshot", "load_network", "save_network"]

@@ -1,0 +1,110 @@
+"""Taking a network home: play episodes with a controller, keep the committed network of one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+import kasmina_env
+from agents.policy import HELD_OUT, Progress, make_env, names_of, play
+from agents.schedule import describe
+from agents.scripted import CONTROLS, find_policy
+from kasmina_env.population import GrownNetwork
+from kasmina_env.tasks import Split, classify
+
+
+@dataclass(frozen=True)
+class Source:
+    """A controller, and the problem it plays.
+
+    Attributes:
+        name: As the user named it.
+        preset: Registered id.
+        settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
+    """
+
+    name: str
+    preset: str
+    settings: Mapping[str, Any]
+
+
+def find_source(name: str, preset: str | None) -> Source:
+    """What a user means by the folder of a training run, the file of a schedule, or the name of a control.
+
+    Args:
+        name: One of these.
+        preset: Registered id, for a control; the other two have their own.
+    """
+    path, settings, own = Path(name), {}, preset
+    if name not in CONTROLS and path.is_dir():
+        if not (path / "recipe.json").is_file():
+            raise FileNotFoundError(
+                f"`run` must be a folder with a finished training run, got {path}. Train one first."
+            )
+        recipe = json.loads((path / "recipe.json").read_text())
+        own, settings = recipe["preset"], recipe["settings"]
+    elif name not in CONTROLS and path.is_file():
+        own = json.loads(path.read_text())["id"]
+    if preset not in (None, own):
+        raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
+    return Source(name, own or "Kasmina/Digits-v0", settings)
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """A committed network, what is known about it, and the data it is tested on."""
+
+    network: GrownNetwork
+    facts: dict[str, Any]  # plain JSON values
+    test: Split
+
+
+def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step: Progress | None = None) -> Harvest:
+    """Play episodes, and keep the committed network of the best score, or that of one seed.
+
+    Args:
+        source: Who plays what.
+        num_episodes: Held-out episodes, played side by side.
+        seed: Play this episode alone instead.
+        on_step: For progress bars.
+
+    Raises:
+        ValueError: If no network lived to the end of its episode.
+    """
+    seeds = HELD_OUT + np.arange(num_episodes) if seed is None else np.array([seed])
+    # a row that is reset only in the step after its last still holds what it grew when the playing ends
+    env = make_env(source.preset, len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP, **source.settings)
+    names = names_of(env)
+    episodes = play(env, find_policy(source.name, source.preset, names), seeds, on_step)
+    scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
+    best = int(np.argmax(scores))
+    network, test = env.network(best, committed=True), env.core.data["test"]
+    if np.isneginf(scores[best]) or not all(tensor.isfinite().all() for tensor in network.parameters()):
+        raise ValueError(f"`run` must grow a network that lives, got none in {len(seeds)} episodes. Play others.")
+    facts = {
+        "id": source.preset,
+        "settings": dict(source.settings),
+        "policy": source.name,
+        "seed": int(seeds[best]),
+        "episodes_played": len(seeds),
+        "score": float(episodes.scores[best]),
+        "test_accuracy": quality(network, test),
+        "return": float(episodes.returns[best]),
+        "schedule": describe(episodes.actions[best], names),
+        "kasmina_env": kasmina_env.__version__,
+    }
+    return Harvest(network, facts, test)
+
+
+@torch.no_grad()
+def quality(network: GrownNetwork, data: Split) -> float:
+    """Mean quality of an ordinary network on a split, as the score measures it (for classification: accuracy)."""
+    _, correct = classify(network(data.x).unsqueeze(1), data.y.unsqueeze(1))
+    return float(correct.double().mean())
