@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import gymnasium
 import tyro
@@ -18,7 +18,8 @@ from kasmina_env.config import Operator
 from kasmina_env.core import Core
 from kasmina_env.lifecycle import Op, rules_table
 from kasmina_env.presets import PRESETS
-from kasmina_env.tasks import SPLITS
+from kasmina_env.tasks import DATASETS, SPLITS
+from kasmina_env.tasks.files import Dataset, fetch, find, find_file, read_all
 
 console = Console()
 Id = Annotated[str, tyro.conf.Positional]
@@ -28,7 +29,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Show rows under a title; columns wrap to the width of the terminal."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=len(columns) > 7 or (number < 2 and len(columns) > 5))
+        table.add_column(column, overflow="fold", no_wrap=len(columns) > 7 or (number < 2 and len(columns) > 4))
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
@@ -38,9 +39,14 @@ def list_ids() -> None:
     """List the registered environments."""
     rows = []
     for name in PRESETS:
-        core = Core(PRESETS.get(name).config(), 1)
-        sizes = (core.actions.num_actions, len(core.observations.names), core.config.horizon)
-        rows.append((name, *sizes, PRESETS.get(name).description))
+        preset = PRESETS.get(name)
+        try:
+            core = Core(preset.config(), 1)
+        except FileNotFoundError:
+            sizes: tuple[object, ...] = ("no data", "no data", preset.config().horizon)
+        else:
+            sizes = (core.actions.num_actions, len(core.observations.names), core.config.horizon)
+        rows.append((name, *sizes, preset.description))
     print_table("Environments", ("id", "actions", "observations", "steps", "what it is"), rows)
 
 
@@ -111,6 +117,40 @@ def check(env_id: Id) -> None:
             console.print(f"[green]ok[/green]  gymnasium check_env          {env_id} {form}")
             sb3_check_env(env)
             console.print(f"[green]ok[/green]  stable-baselines3 check_env  {env_id} {form}")
+
+
+def data(
+    action: Annotated[Literal["list", "fetch", "verify"], tyro.conf.Positional],
+    name: Annotated[str | None, tyro.conf.Positional] = None,
+) -> None:
+    """List datasets and where they are, fetch one, or verify the checksums of one or of all that are here.
+
+    Args:
+        action: What to do.
+        name: Of the dataset.
+    """
+    if action == "list":
+        rows = [(d.name, f"{d.size / 1e6:.0f} MB", _place(d), d.description) for d in map(DATASETS.get, DATASETS)]
+        print_table("Datasets", ("name", "to fetch", "where", "what it is"), rows)
+        return
+    if action == "fetch":
+        chosen = [DATASETS.get(name or "(no name)")]
+        fetch(chosen[0])
+    elif name is not None:
+        chosen = [DATASETS.get(name)]
+    else:
+        chosen = [d for d in map(DATASETS.get, DATASETS) if all(find_file(d, file) for file in d.files)]
+    for dataset in chosen:
+        read_all(dataset)
+        for path in find(dataset).values():
+            console.print(f"[green]ok[/green]  {dataset.name}  {path}", highlight=False)
+
+
+def _place(dataset: Dataset) -> str:
+    try:
+        return ", ".join(sorted({str(path.parent) for path in find(dataset).values()}))
+    except FileNotFoundError:
+        return f"not here: kasmina data fetch {dataset.name}"
 
 
 def bench(

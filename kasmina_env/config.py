@@ -34,6 +34,7 @@ class EnvConfig:
         horizon: Steps of an episode.
         batches_per_step: Minibatches each network trains on in a step.
         batch_size: Samples of a minibatch.
+        augment: How pictures of a minibatch are changed at random: a name in `AUGMENTATIONS`.
         optimizer: "adam" or "sgd".
         learning_rate: Of the networks.
         clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
@@ -60,6 +61,7 @@ class EnvConfig:
     horizon: int = 30
     batches_per_step: int = 4
     batch_size: int = 32
+    augment: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 0.02
     clip_norm: float = 1.0
@@ -128,6 +130,7 @@ def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = Fals
     return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
 
 
+AUGMENTATIONS = ("none", "shift", "shift_flip")  # by up to an eighth of the picture; and mirrored every second time
 OPERATOR_NAMES = tuple(Operator.__members__)
 CURVE_NAMES = tuple(Curve.__members__)
 _NAME = Rule(lambda value: isinstance(value, str) and value != "", "be a registered name")
@@ -143,6 +146,7 @@ RULES: dict[str, Rule] = {
     "horizon": _at_least(2),
     "batches_per_step": _at_least(1),
     "batch_size": _at_least(1),
+    "augment": Rule(lambda value: isinstance(value, str) and value in AUGMENTATIONS, f"be one of {AUGMENTATIONS}"),
     "optimizer": Rule(lambda value: value in ("adam", "sgd"), "be 'adam' or 'sgd'"),
     "learning_rate": _number(lambda value: value > 0, "above 0"),
     "clip_norm": _PRICE,
@@ -181,12 +185,13 @@ def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvCon
             raise ValueError(unknown_name_message("setting", key, tuple(RULES)))
         is_nested = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
         merged[key] = {**merged[key], **value} if is_nested else value
-    return EnvConfig(**{key: _freeze(value) for key, value in merged.items()})
+    return EnvConfig(**{key: freeze(value) for key, value in merged.items()})
 
 
-def _freeze(value: Any) -> Any:
+def freeze(value: Any) -> Any:
+    """JSON values with tuples in place of lists."""
     if isinstance(value, list | tuple):
-        return tuple(_freeze(entry) for entry in value)
+        return tuple(freeze(entry) for entry in value)
     if isinstance(value, Mapping):
-        return {key: _freeze(entry) for key, entry in value.items()}
+        return {key: freeze(entry) for key, entry in value.items()}
     return value

@@ -23,6 +23,7 @@ from kasmina_env.hosts import HOSTS
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
 from kasmina_env.observation import Float32Array, make_observation_table, observe
 from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.population.augment import check_pictures
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, score
 from kasmina_env.tasks import TASKS, Split
@@ -79,8 +80,10 @@ class Core:
                 f"`host_settings` must fit samples of shape {task.input_shape}, got a host for "
                 f"{self.host.input_shape}. Change the host's settings or the task's."
             )
+        check_pictures(task.input_shape, config.augment)
         for name in config.blueprints:
             _check_blueprint(name, self.host.topology)
+        self.measure = task.measure
         self.data = {name: split.to(self.device, dtype) for name, split in task.splits.items()}
         self.watched = _head(self.data["inner_valid"], config.watch_samples, "watch_samples")
         self.scored = _head(self.data["outer_valid"], config.score_samples, "score_samples")
@@ -128,7 +131,9 @@ class Core:
             if self._population is None:
                 seeds = np.zeros(self.num_networks, dtype=np.int64)
                 seeds[rows] = rng_seeds
-                self._population = Population(self.host, seeds.tolist(), self._optimizer, self.device, self.dtype)
+                self._population = Population(
+                    self.host, seeds.tolist(), self._optimizer, self.device, self.dtype, self.measure
+                )
                 fresh = self._first_view(np.arange(self.num_networks), seeds)
                 self._view = fresh
                 return
@@ -197,7 +202,9 @@ class Core:
 
     def _train_and_measure(self, lifecycle: LifecycleState) -> Measurement:
         config, alpha = self.config, lifecycle.alpha.value
-        x, y = self.population.draw_minibatches(self.data["train"], config.batches_per_step, config.batch_size)
+        x, y = self.population.draw_minibatches(
+            self.data["train"], config.batches_per_step, config.batch_size, config.augment
+        )
         train_loss, health = self.population.train(x, y, alpha)
         can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
         slots = np.flatnonzero(can_switch_off.any(axis=0))

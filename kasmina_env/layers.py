@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import (
     GELU,
     AdaptiveAvgPool2d,
+    AvgPool2d,
     Flatten,
     MaxPool2d,
     Module,
@@ -31,7 +32,10 @@ from torch.nn import (
 __all__ = [
     "GELU",
     "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
     "Conv2d",
+    "Embedding",
     "Flatten",
     "GroupNorm",
     "LayerNorm",
@@ -56,7 +60,11 @@ class Layers(Protocol):
     @property
     def Linear(self) -> Layer: ...
     @property
+    def Embedding(self) -> Layer: ...
+    @property
     def GroupNorm(self) -> Layer: ...
+    @property
+    def BatchNorm2d(self) -> Layer: ...
     @property
     def LayerNorm(self) -> Layer: ...
     @property
@@ -65,6 +73,8 @@ class Layers(Protocol):
     def GELU(self) -> Layer: ...
     @property
     def MaxPool2d(self) -> Layer: ...
+    @property
+    def AvgPool2d(self) -> Layer: ...
     @property
     def AdaptiveAvgPool2d(self) -> Layer: ...
     @property
@@ -92,7 +102,7 @@ def merge_networks(x: Tensor) -> Tensor:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Lay the samples of the networks side by side: ``[B, N, C]`` to ``[B, N*C]``.
+    """Lay the samples of networks side by side: ``[B, N, C]`` to ``[B, N*C]``, tokens ``[B, N, T]`` to ``[B, N*T]``.
 
     Images, ``[B, N, C, H, W]`` to ``[B, N*C, H, W]``, are put into channels_last memory here, once, and are never
     converted in a forward.
@@ -137,6 +147,28 @@ class Linear(_Wide):
         else:
             out = torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
         return out.transpose(0, 1).reshape(*x.shape[:-1], num_networks * out_features)
+
+
+class Embedding(_Wide):
+    """N tables of vectors, integers ``[B, N*T]`` to ``[B, T, N*embedding_dim]``.
+
+    They start small, as those of GPT-2 (Radford et al. 2019), and not at the standard normal of `torch.nn.Embedding`: a
+    head that shares the table then starts with nearly equal logits.
+    """
+
+    STANDARD_DEVIATION = 0.02
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.bounds = {}
+        bound = self.STANDARD_DEVIATION * math.sqrt(3)
+        self._declare("weight", (num_embeddings, embedding_dim), -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        num_networks, num_embeddings, _ = self.weight.shape
+        tables = torch.arange(num_networks, device=x.device) * num_embeddings
+        index = x.unflatten(1, (num_networks, -1)).transpose(1, 2) + tables  # [B, T, N]
+        return F.embedding(index, self.weight.flatten(0, 1)).flatten(-2)
 
 
 class Conv2d(_Wide):
@@ -190,6 +222,37 @@ class GroupNorm(_Wide):
             shape = (1, -1, *[1] * (x.ndim - 2))
             return torch.addcmul(bias.view(shape), F.group_norm(x, groups, eps=self.eps), weight.view(shape))
         return F.group_norm(x, groups, weight, bias, self.eps)
+
+
+class BatchNorm2d(_Wide):
+    """N batch normalisations (Ioffe & Szegedy 2015) as one over all channels, on ``[B, N*C, H, W]``.
+
+    It normalises with the minibatch where gradients are enabled, which is in training, and with its running statistics
+    in evaluation. Those are declared as parameters that no gradient reaches: so they are initialised, copied, saved,
+    reset and exported with all other numbers of their network, and no optimiser changes them.
+    """
+
+    bias: Parameter
+    running_mean: Parameter
+    running_var: Parameter
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.bounds = {}
+        self.eps, self.momentum = eps, momentum
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self._declare(name, (num_features,), value, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        running, is_training = (self.running_mean, self.running_var), torch.is_grad_enabled()
+        mean, variance = (p.detach().flatten().clone() for p in running)
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        out = F.batch_norm(x, mean, variance, weight, bias, is_training, self.momentum, self.eps)
+        if is_training:
+            for p, updated in zip(running, (mean, variance), strict=True):
+                # `data`, because other weights in the same memory are kept for the backward, and these are not
+                p.data.copy_(updated.view_as(p))
+        return out
 
 
 class LayerNorm(_Wide):

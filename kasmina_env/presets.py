@@ -31,6 +31,19 @@ class Preset:
 
 PRESETS: Registry[Preset] = Registry("id")
 
+_HALVED = {"stem": 2, "pooling": "average"}
+# The host sees 28x28 or 32x32 pictures through a stem that halves them, which keeps a step affordable on one core. Its
+# 1x1 kernels see no shape until a seed gives them spatial reach. Growing is cheap enough that a second seed can pay.
+_PICTURES = {
+    "host": "cnn",
+    "horizon": 30,
+    "batches_per_step": 8,
+    "learning_rate": 0.01,
+    "blueprints": ("norm", "attention", "pointwise", "depthwise", "conv_light"),
+    "tempos": (3, 8),
+    "operation_price": 0.01,
+}
+
 _ALL = (
     Preset(
         "Kasmina/Spirals-v0",
@@ -60,6 +73,45 @@ _ALL = (
             "blueprints": ("norm", "attention", "pointwise", "depthwise", "conv_light"),
             "tempos": (3, 8),
             "success_score": 0.7,
+        },
+    ),
+    Preset(
+        "Kasmina/Text-v0",
+        "A character model that sees one character until a seed looks back, on the text of Python's own help",
+        {
+            "task": "text",
+            "task_settings": {"context": 32},
+            "host": "transformer",
+            "host_settings": {"num_classes": 97, "context": 32, "width": 32, "num_heads": 0},
+            "horizon": 30,
+            "batches_per_step": 16,
+            "batch_size": 16,
+            "learning_rate": 0.005,
+            "blueprints": ("layer_norm", "lora", "lora_large", "attention", "mlp_small", "mlp"),
+            "tempos": (3, 8),
+            "operation_price": 0.003,
+            "success_score": 0.47,
+        },
+    ),
+    Preset(
+        "Kasmina/FashionMNIST-v0",
+        "The same question on 28x28 pictures of clothes; needs the files of Fashion-MNIST (`kasmina data fetch`)",
+        {
+            **_PICTURES,
+            "task": "fashion_mnist",
+            "host_settings": {"in_channels": 1, "image_size": 28, "num_classes": 10, "width": 8, **_HALVED},
+            "success_score": 0.55,
+        },
+    ),
+    Preset(
+        "Kasmina/CIFAR10-v0",
+        "And on 32x32 colour photographs; needs the files of CIFAR-10 (`kasmina data fetch`)",
+        {
+            **_PICTURES,
+            "task": "cifar10",
+            "host_settings": {"in_channels": 3, "image_size": 32, "num_classes": 10, "width": 16, **_HALVED},
+            "augment": "shift_flip",
+            "success_score": 0.4,
         },
     ),
 )

@@ -15,7 +15,7 @@ from kasmina_env.alpha import BoolArray, FloatArray, IntArray
 from kasmina_env.blend import Gate
 from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import Operator
-from kasmina_env.hosts import Host, SegmentedNetwork
+from kasmina_env.hosts import Host, execution_order, make_network
 from kasmina_env.lifecycle import Facts, LifecycleState, Stage
 
 LOSS_CEILING = 1e3  # what a loss that is not finite counts as
@@ -30,7 +30,7 @@ class Costs:
     """Parameters and compute of a host and of every seed of the menu. S slots, K blueprints, P operators.
 
     Compute counts, per sample, how often each parameter is applied: multiply-accumulates for convolutions and linear
-    maps, one per element for norms.
+    maps, one per element for norms; looking up an embedding is free.
     """
 
     host_parameters: float
@@ -54,15 +54,17 @@ def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Ope
         operators: All operators, in the order of their codes.
     """
     with torch.device("meta"):
-        network = SegmentedNetwork(host.build(nn))
-        inputs = torch.empty(1, *host.input_shape)
-        features: list[torch.Tensor] = []
+        network = make_network(host, nn).eval()
+        dtype = torch.int64 if host.topology == "tokens" else None
+        inputs = torch.empty(1, *host.input_shape, dtype=dtype)
+        passed: list[torch.Tensor] = []
 
         def keep(x: torch.Tensor) -> torch.Tensor:
-            features.append(x)
+            passed.append(x)
             return x
 
         host_compute = _count_compute(network, inputs, [keep] * len(host.slots))
+        features = dict(zip(execution_order(host.slots), passed, strict=True))
         shape = (len(host.slots), len(blueprints), len(operators))
         parameters, compute = np.zeros(shape), np.zeros(shape)
         is_gated = np.array([operator is Operator.GATE for operator in operators])
@@ -71,7 +73,7 @@ def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Ope
             parameters[slot] += is_gated * _count_parameters(gate)
             compute[slot] += is_gated * _count_compute(gate, features[slot])
             for k, name in enumerate(blueprints):
-                change = BLUEPRINTS.get(name).build(nn, spec.channels)
+                change = BLUEPRINTS.get(name).variant(host.topology).build(nn, spec.channels)
                 parameters[slot, k] += _count_parameters(change)
                 compute[slot, k] += _count_compute(change, features[slot])
     return Costs(_count_parameters(network), host_compute, parameters, compute)
@@ -90,7 +92,8 @@ def _count_compute(module: Module, *inputs: object) -> float:
         positions = math.prod(output.shape[2:]) if output.ndim == 4 else math.prod(output.shape[:-1])
         total += weights * positions
 
-    hooks = [m.register_forward_hook(count) for m in module.modules() if not list(m.children())]
+    layers = [m for m in module.modules() if not list(m.children()) and not isinstance(m, nn.Embedding)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     module(*inputs)
     for hook in hooks:
         hook.remove()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import hypothesis
 import pytest
 import torch
+
+from kasmina_env.presets import PRESETS
+from kasmina_env.tasks.files import DATASETS, find
 
 hypothesis.settings.register_profile("kasmina", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.load_profile("kasmina")
@@ -18,6 +23,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
 
 
+@cache
+def missing_data(name: str) -> str:
+    """Why an environment or a task of this name cannot be made here; empty if nothing is missing."""
+    task = PRESETS.get(name).settings["task"] if name in PRESETS else name
+    try:
+        if task in DATASETS:
+            find(DATASETS.get(task))
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, each with its reason, what this run or this machine cannot do."""
     skip_reasons = {
@@ -28,3 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in skip_reasons.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for reason in filter(None, (missing_data(value) for value in parameters if isinstance(value, str))):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -14,14 +14,22 @@ from torch import Tensor, nn
 
 from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import Operator
-from kasmina_env.hosts import HOSTS, CNNHost, Host, SegmentedNetwork
+from kasmina_env.hosts import HOSTS, CNNHost, Host, TransformerHost, make_network
 from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
 from kasmina_env.population.stack import Stack
 from kasmina_env.population.state import GATE, Part
 from kasmina_env.tasks import Split
 
 HOSTS_UNDER_TEST = {name: HOSTS.get(name)() for name in HOSTS}
+HOSTS_UNDER_TEST["transformer"] = TransformerHost(num_classes=7, context=5, width=8)
+HOSTS_UNDER_TEST["transformer_without_heads"] = TransformerHost(num_classes=5, context=4, width=6, num_heads=0)
 HOSTS_UNDER_TEST["cnn_3x3"] = CNNHost(in_channels=2, num_classes=3, width=4, kernels=(3, 1, 3))
+HOSTS_UNDER_TEST["cnn_batch_norm"] = CNNHost(width=4, kernels=(3, 3, 3), norm="batch")
+# its slots act in another order than they are listed in
+HOSTS_UNDER_TEST["cnn_both"] = CNNHost(
+    num_classes=8, width=16, image_size=12, kernels=(3, 1), pools=(0,), stem=2, pooling="average", slots_at="both"
+)
+IMAGE_HOSTS = {name: host for name, host in HOSTS_UNDER_TEST.items() if host.topology == "image"}
 TRAINING = "TRAINING"
 STAGES = (None, TRAINING, 0.2, 0.7, 1.0)  # no seed, behind the straight-through estimator, or live at this alpha
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -59,9 +67,18 @@ def features(topology: str, channels: int, batch: int = 4, seed: int = 0, dtype:
 
 
 def minibatch(host: Host, num_networks: int, batch: int = 5, seed: int = 0, dtype: torch.dtype = torch.float32):
-    """Inputs ``[B, N, ...]`` and labels ``[B, N]``."""
-    labels = np.random.default_rng(seed).integers(host.num_classes, size=(batch, num_networks))
-    return normal(batch, num_networks, *host.input_shape, seed=seed, dtype=dtype), torch.from_numpy(labels)
+    """Inputs ``[B, N, ...]`` and labels ``[B, N]``; tokens ``[B, N, T]`` both."""
+    rng, size = np.random.default_rng(seed), (batch, num_networks)
+    if host.topology == "tokens":
+        tokens = rng.integers(host.num_classes, size=(2, *size, *host.input_shape))
+        return tuple(torch.from_numpy(tokens))
+    labels = rng.integers(host.num_classes, size=size)
+    return normal(*size, *host.input_shape, seed=seed, dtype=dtype), torch.from_numpy(labels)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples, and over the tokens of each, of a plain network's loss."""
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 def samples(host: Host, size: int = 70, dtype: torch.dtype = torch.float32) -> Split:
@@ -189,11 +206,11 @@ def are_identical(left: list[Tensor], right: list[Tensor]) -> bool:
 class PlainSlot(nn.Module):
     """The definition of a slot, written out for one network: ``s = x + delta(x)``, and each operator as its formula."""
 
-    def __init__(self, blueprint: str, operator: Operator, channels: int, alpha: float, in_training: bool) -> None:
+    def __init__(self, kind: Kind, topology: str, channels: int, alpha: float) -> None:
         super().__init__()
-        self.delta = BLUEPRINTS.get(blueprint).build(nn, channels)
-        self.operator, self.alpha, self.in_training = operator, alpha, in_training
-        if operator is Operator.GATE:
+        self.delta = BLUEPRINTS.get(kind.blueprint).variant(topology).build(nn, channels)
+        self.operator, self.alpha, self.in_training = kind.operator, alpha, kind.in_training
+        if kind.operator is Operator.GATE:
             hidden = max(8, channels // 4)
             self.gate = nn.ModuleDict({"hidden": nn.Linear(channels, hidden), "score": nn.Linear(hidden, 1)})
 
@@ -240,16 +257,31 @@ def plain_network(population: Population, alpha: FloatArray, row: int) -> GrownN
     for kind in kinds(population, [row]):
         channels = setting.host.slots[kind.slot].channels
         amplitude = float(alpha[row, kind.slot])
-        slots[kind.slot] = PlainSlot(kind.blueprint, kind.operator, channels, amplitude, kind.in_training)
-    plain = GrownNetwork(SegmentedNetwork(setting.host.build(nn)), slots).to(setting.dtype)
-    plain.load_state_dict(row_state(population, row))
+        slots[kind.slot] = PlainSlot(kind, setting.host.topology, channels, amplitude)
+    plain = GrownNetwork(make_network(setting.host, nn), slots).to(setting.dtype)
+    load(plain, row_state(population, row))
     return plain
+
+
+@torch.no_grad()
+def load(plain: nn.Module, state: dict[str, Tensor]) -> None:
+    """Set all parameters and running statistics, by name."""
+    own = state_of(plain)
+    assert own.keys() == state.keys()
+    for name, p in own.items():
+        p.copy_(state[name])
 
 
 def without(plain: GrownNetwork, off: BoolArray) -> GrownNetwork:
     """The same network without the seeds that are off ``[S]``."""
     slots = [nn.Identity() if is_off else slot for is_off, slot in zip(off, plain.slots, strict=True)]
     return GrownNetwork(plain.network, slots)
+
+
+def state_of(plain: nn.Module) -> dict[str, Tensor]:
+    """Parameters, a tied one once, and running statistics; torch's counter of minibatches is none of a population's."""
+    buffers = {name: b for name, b in plain.named_buffers() if not name.endswith("num_batches_tracked")}
+    return dict(plain.named_parameters()) | buffers
 
 
 def deviation(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:

@@ -16,9 +16,11 @@ import torch
 
 from kasmina_env import PRESETS
 from kasmina_env.lifecycle import Op
+from kasmina_env.tasks import DATASETS
 
 ROOT = Path(__file__).parents[1]
 IDS = tuple(PRESETS)
+ALWAYS_IDS = ("Kasmina/Spirals-v0", "Kasmina/Digits-v0")  # need no data files
 FORMS = ("flat", "factored")
 WAIT = 0  # the first action of every table
 # Short episodes on little data, in which a seed can nevertheless live its whole life.
@@ -34,6 +36,9 @@ SMALL = {
     "tempos": (1, 2),
     "prune_tempos": (0, 1),
 }
+SMALLER_DATA = {
+    "Kasmina/Text-v0": {"task_settings": {"context": 8}, "host_settings": {"context": 8, "width": 8}},
+}
 INFO_KEYS = {
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
     *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
@@ -41,12 +46,19 @@ INFO_KEYS = {
 TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
 
 
+def small_settings(env_id):
+    """Short episodes on little data, also where the task would measure a lot of it."""
+    is_large = PRESETS.get(env_id).settings["task"] in DATASETS
+    sizes = {"train": 500, "inner_valid": 50, "outer_valid": 100, "test": 100}
+    return {**SMALL, **SMALLER_DATA.get(env_id, {}), **({"task_settings": sizes} if is_large else {})}
+
+
 def small_env(env_id, **settings):
-    return gym.make(env_id, **{**SMALL, **settings}).unwrapped
+    return gym.make(env_id, **{**small_settings(env_id), **settings}).unwrapped
 
 
 def small_vec(env_id, num_envs=4, **settings):
-    return gym.make_vec(env_id, num_envs=num_envs, **{**SMALL, **settings})
+    return gym.make_vec(env_id, num_envs=num_envs, **{**small_settings(env_id), **settings})
 
 
 def dead_row(env, row=0):

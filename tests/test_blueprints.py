@@ -63,7 +63,7 @@ def weights_of(population: Population) -> dict[Part, list[Tensor]]:
 def blended(population: Population, weights: dict[Part, list[Tensor]], x: Tensor) -> Tensor:
     """Wide features behind the slot, its seeds at alpha 1."""
     networks, alpha = population.snapshot().networks, np.ones((NUM_NETWORKS, 1))
-    (slot,) = make_plan(networks, alpha, lambda part, cell, members: weights[part], with_training=False)
+    (slot,) = make_plan(networks, alpha, lambda part, cell, count: weights[part], with_training=False)
     return slot_function(slot, NUM_NETWORKS)(x)
 
 
@@ -87,7 +87,7 @@ def test_the_ordinary_module_has_the_same_names_and_gives_the_same_output(name, 
     parts = [features(topology, channels, seed=i) for i in range(NUM_NETWORKS)]
     wide = apart(blended(population, weights_of(population), side_by_side(parts)))
     for row, x in enumerate(parts):
-        plain, state = build_seed(nn, name, operator, channels).double(), row_state(population, row)
+        plain, state = build_seed(nn, name, topology, operator, channels).double(), row_state(population, row)
         plain.load_state_dict({key.removeprefix("slots.0."): p for key, p in state.items()})
         assert wide[row].shape == x.shape
         torch.testing.assert_close(wide[row], blend(x, plain(x), 1.0), rtol=0, atol=1e-10)
@@ -141,8 +141,8 @@ def test_every_parameter_learns_within_two_steps_behind_a_host(host, operator, i
 def test_a_blueprint_says_what_it_is(name):
     info = BLUEPRINTS.get(name)
     assert info.name == name
-    assert info.description.endswith((".", ")"))
     assert info.topologies
+    assert all(variant.description.endswith((".", ")")) for variant in info.variants.values())
 
 
 @pytest.mark.parametrize("topology", sorted({host.topology for host in HOSTS_UNDER_TEST.values()}))
@@ -152,14 +152,24 @@ def test_every_host_has_blueprints_to_choose_from(topology):
 
 def test_a_blueprint_is_not_replaced():
     with pytest.raises(ValueError, match="`blueprint` must have a new name, got 'norm' a second time"):
-        register_blueprint("norm", topologies=("image",))(lambda nn, channels: nn.ReLU())
+        register_blueprint("norm", topologies=("vector", "image"))(lambda nn, channels: nn.ReLU())
+    assert BLUEPRINTS.get("norm").topologies == ("image",)
 
 
-def test_tokens_see_no_other_token():
-    for name in blueprints_for("tokens"):
-        seed = build_seed(nn, name, Operator.GATE, 8).double()
-        x = features("tokens", 8)
-        changed = x.clone()
-        changed[:, 2] += 1
-        is_equal = (seed(changed) == seed(x)).all(dim=2)
-        assert is_equal.all(dim=0).tolist() == [True, True, False, True, True]
+def test_one_name_has_a_builder_for_each_topology():
+    image, tokens = (BLUEPRINTS.get("attention").variant(topology) for topology in ("image", "tokens"))
+    assert type(image.build(nn, 8)) is not type(tokens.build(nn, 8))
+    with pytest.raises(ValueError, match=r"^`blueprint` must accept vector features, got 'attention', which accepts"):
+        BLUEPRINTS.get("attention").variant("vector")
+
+
+@pytest.mark.parametrize("operator", Operator)
+@pytest.mark.parametrize("name", blueprints_for("tokens"))
+def test_tokens_see_no_later_token(name, operator):
+    seed = build_seed(nn, name, "tokens", operator, 8).double()
+    x = features("tokens", 8)
+    changed = x.clone()
+    changed[:, 2] += 1
+    is_equal = (seed(changed) == seed(x)).all(dim=2).all(dim=0)
+    assert is_equal.tolist()[:3] == [True, True, False]
+    assert is_equal[3:].all() == (name != "attention")

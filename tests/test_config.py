@@ -24,6 +24,7 @@ REFUSED = {
     "horizon": (*NOT_COUNTS, 0, 1),
     "batches_per_step": (*NOT_COUNTS, 0),
     "batch_size": (*NOT_COUNTS, 0),
+    "augment": ("", None, "flip", ["shift"]),
     "optimizer": ("Adam", "", None, ["adam"]),
     "learning_rate": (*NOT_PRICES, 0),
     "clip_norm": NOT_PRICES,

@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from kasmina_env import PRESETS
 from kasmina_env.lifecycle import Op
 from tests.episodes import (
+    ALWAYS_IDS,
     FORMS,
     IDS,
     INFO_KEYS,
@@ -68,7 +69,7 @@ def test_make_adds_no_time_limit_of_its_own(env_id):
 def test_module_and_id_are_enough_in_a_fresh_process():
     code = f"""
 import gymnasium
-env = gymnasium.make("kasmina_env:{IDS[-1]}")
+env = gymnasium.make("kasmina_env:{ALWAYS_IDS[-1]}")
 env.reset(seed=0)
 print(env.step(0)[4]["step"])
 """

@@ -5,6 +5,7 @@ from kasmina_env.blueprints.base import (
     BLUEPRINTS,
     Blueprint,
     Topology,
+    Variant,
     build_seed,
     register_blueprint,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "BLUEPRINTS",
     "Blueprint",
     "Topology",
+    "Variant",
     "attention",
     "build_seed",
     "convolution",

@@ -1,8 +1,9 @@
-"""Attention over the channels of an image."""
+"""Attention: over the channels of an image, and over the tokens before a token."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
@@ -28,3 +29,47 @@ class SqueezeExcite(Module):
 def attention(nn: Layers, channels: int) -> Module:
     """Squeeze-and-excite: rescales channels by what the whole image shows."""
     return SqueezeExcite(nn, channels)
+
+
+class CausalAttention(Module):
+    """Each token gathers from itself and those before it (Vaswani et al. 2017).
+
+    Args:
+        nn: Namespace of layers.
+        channels: C of one network, divisible by `num_heads`.
+        num_heads: H, heads of one network.
+        prefers_recent: Lower the logits of earlier tokens in proportion to their distance, each head at its own slope
+            (ALiBi, Press et al. 2022). Then it tells tokens apart by place, though no position is in the features.
+    """
+
+    def __init__(self, nn: Layers, channels: int, num_heads: int, prefers_recent: bool = False) -> None:
+        super().__init__()
+        self.head_size = channels // num_heads
+        # steeper than the paper's 2**(-8 * i / H), which are for contexts of a thousand tokens
+        self.slopes = [2.0 ** (1 - 2 * i) for i in range(num_heads)] if prefers_recent else []
+        self.gather = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.gather(x).unflatten(-1, (-1, 3, self.head_size))  # [B, T, N*H, 3, D]
+        query, key, value = heads.transpose(1, 2).unbind(-2)  # each [B, N*H, T, D]
+        bias = self._bias(query) if self.slopes else None
+        # Without a bias PyTorch's CPU kernel writes [B, T, N*H, D] memory: `flatten` below copies nothing then, and
+        # `contiguous` would be needed nowhere.
+        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
+        out: Tensor = self.out(gathered.transpose(1, 2).flatten(2))
+        return out
+
+    def _bias(self, query: Tensor) -> Tensor:
+        """What is added to the logits, ``[N*H, T, T]``."""
+        position = torch.arange(query.shape[2], device=query.device, dtype=query.dtype)
+        distance = position[:, None] - position
+        bias = torch.stack([torch.where(distance < 0, -torch.inf, -slope * distance) for slope in self.slopes])
+        return bias.repeat(query.shape[1] // len(self.slopes), 1, 1)
+
+
+@register_blueprint("attention", topologies=("tokens",), initial={"out.weight": 0.0, "out.bias": 0.0})
+def causal_attention(nn: Layers, channels: int) -> Module:
+    """Causal attention that prefers recent tokens, with up to four heads of at least four channels."""
+    num_heads = max(h for h in (1, 2, 4) if channels % h == 0 and (h == 1 or channels // h >= 4))
+    return CausalAttention(nn, channels, num_heads, prefers_recent=True)

@@ -1,7 +1,19 @@
 """Networks that can grow. A new one is one file with one decorated class, imported here."""
 
-from kasmina_env.hosts.base import HOSTS, Host, SegmentedNetwork, Slot, register_host
+from kasmina_env.hosts.base import HOSTS, Host, SegmentedNetwork, Slot, execution_order, make_network, register_host
 from kasmina_env.hosts.cnn import CNNHost
 from kasmina_env.hosts.mlp import MLPHost
+from kasmina_env.hosts.transformer import TransformerHost
 
-__all__ = ["HOSTS", "CNNHost", "Host", "MLPHost", "SegmentedNetwork", "Slot", "register_host"]
+__all__ = [
+    "HOSTS",
+    "CNNHost",
+    "Host",
+    "MLPHost",
+    "SegmentedNetwork",
+    "Slot",
+    "TransformerHost",
+    "execution_order",
+    "make_network",
+    "register_host",
+]

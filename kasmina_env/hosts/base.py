@@ -22,20 +22,27 @@ class Slot:
         name: Readable name, unique in its host.
         channels: C of the features there.
         positions: Places per sample at which a seed's weights act (H*W for images, T for tokens, 1 for vectors).
+        turn: Features pass the slots in ascending order of this, and those of equal turn as the host lists them.
     """
 
     name: str
     channels: int
     positions: int
+    turn: int = 0
+
+
+def execution_order(slots: Sequence[Slot]) -> tuple[int, ...]:
+    """Indices of the slots, as actions and observations count them, in the order in which features pass them."""
+    return tuple(sorted(range(len(slots)), key=lambda index: slots[index].turn))
 
 
 @runtime_checkable
 class Host(Protocol):
     """A recipe for a network cut into segments, with a slot between each segment and the next.
 
-    ``build(nn)`` returns ``len(slots) + 1`` segments. Segment i maps features to ``[B, C_i, ...]``, where slot i keeps
-    the shape; the last one returns logits ``[B, num_classes]``. Built from `kasmina_env.layers` the same segments are N
-    networks wide.
+    ``build(nn)`` returns ``len(slots) + 1`` segments. Segment i maps features to ``[B, C, ...]``, where the slot behind
+    it, ``slots[execution_order(slots)[i]]``, keeps the shape; the last one returns logits ``[B, num_classes]``, for
+    tokens ``[B, T, num_classes]``. Built from `kasmina_env.layers` the same segments are N networks wide.
     """
 
     @property
@@ -44,7 +51,7 @@ class Host(Protocol):
     def slots(self) -> tuple[Slot, ...]: ...
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, channels first."""
+        """Shape of one sample, channels first; for tokens, which are integers, their number."""
         ...
 
     def build(self, nn: Layers) -> Sequence[Module]: ...
@@ -72,14 +79,25 @@ def check_at_least_one(settings: object, names: Sequence[str]) -> None:
 
 
 class SegmentedNetwork(Module):
-    """Segments with something (a seed, or nothing) called on the features between them."""
+    """Segments with something (a seed, or nothing) called on the features between them.
 
-    def __init__(self, segments: Sequence[Module]) -> None:
+    Args:
+        segments: Of a host.
+        order: `execution_order` of its slots; left out: as listed.
+    """
+
+    def __init__(self, segments: Sequence[Module], order: Sequence[int] | None = None) -> None:
         super().__init__()
         self.segments = ModuleList(segments)
+        self.order = range(len(segments) - 1) if order is None else order
 
     def forward(self, x: Tensor, slots: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
-        for segment, slot in zip(self.segments, slots, strict=False):
-            x = slot(segment(x))
+        for segment, index in zip(self.segments, self.order, strict=False):
+            x = slots[index](segment(x))
         logits: Tensor = self.segments[-1](x)
         return logits
+
+
+def make_network(host: Host, nn: Layers) -> SegmentedNetwork:
+    """The network of a host, from a namespace of layers: ordinary with `torch.nn`, wide with `kasmina_env.layers`."""
+    return SegmentedNetwork(host.build(nn), execution_order(host.slots))

@@ -13,11 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from kasmina_env.hosts import execution_order
 from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.plan import make_plan
-from kasmina_env.population.state import BoolArray, Cell, FloatArray, IntArray, Networks, Part, Setting
-from kasmina_env.tasks import Split, classify
+from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
+from kasmina_env.tasks import Split
 
 CHUNK = 64  # samples of one stream at a time: what fits the cache is faster
 
@@ -30,21 +31,22 @@ class Stream:
     is_on: bool | Tensor  # for all networks, or [N] where networks differ
 
 
-def plan_streams(off: BoolArray, has_seed: BoolArray) -> tuple[list[list[Stream]], list[int]]:
+def plan_streams(off: BoolArray, has_seed: BoolArray, order: Sequence[int]) -> tuple[list[list[Stream]], list[int]]:
     """Fold settings into streams that split where settings first differ.
 
     Args:
         off: Seeds switched off, ``[M, N, S]``.
         has_seed: Where there is anything to switch, ``[N, S]``.
+        order: Slots as features pass them, S indices.
 
     Returns:
-        For each slot its streams, and for each setting the last slot's stream that computes it.
+        For each slot its streams, and for each setting the stream behind all slots that computes it.
     """
     num_settings, _, num_slots = off.shape
     stream_of = [0] * num_settings
-    levels: list[list[Stream]] = []
-    for slot in range(num_slots):
-        level: list[Stream] = []
+    levels: list[list[Stream]] = [[] for _ in range(num_slots)]
+    for slot in order:
+        level = levels[slot]
         seen: dict[tuple[int, bytes], int] = {}
         for setting in range(num_settings):
             off_here = off[setting, :, slot] & has_seed[:, slot]
@@ -55,7 +57,6 @@ def plan_streams(off: BoolArray, has_seed: BoolArray) -> tuple[list[list[Stream]
                 is_on = torch.from_numpy(~off_here) if is_mixed else not off_here.any()
                 level.append(Stream(stream_of[setting], is_on))
             stream_of[setting] = seen[key]
-        levels.append(level)
     return levels, stream_of
 
 
@@ -92,9 +93,8 @@ def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
     return merge_networks(torch.where(on, split_yes, split_no))
 
 
-def _views(setting: Setting, part: Part, cell: Cell, members: IntArray | None) -> list[Tensor]:
-    flat = cell.weights.parameters
-    return setting.template(part).unflatten(flat if members is None else flat[setting.index(members)])
+def _views(setting: Setting, part: Part, cell: Cell, count: int) -> list[Tensor]:
+    return setting.template(part).unflatten(cell.weights.parameters[:count])
 
 
 @torch.no_grad()
@@ -112,21 +112,22 @@ def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray)
     """
     setting, num_networks = networks.setting, len(networks)
     plan = make_plan(networks, alpha, partial(_views, setting), with_training=False)
-    levels, stream_of = plan_streams(off, networks.has_seed & ~networks.in_training)
-    num_streams = len(levels[-1]) if levels else 1
+    order = execution_order(setting.host.slots)
+    # at alpha = 0 a seed is off as it is
+    levels, stream_of = plan_streams(off, networks.has_seed & ~networks.in_training & (alpha > 0), order)
+    num_streams = max(stream_of) + 1
     hosts = networks.hosts.parameters
     totals = hosts.new_zeros(2, num_streams, num_networks)
     parameters = setting.host_template.unflatten(hosts)
+    grow = [slot_function(slot, num_networks) for slot in plan]
     for start in range(0, len(data), CHUNK):
         x, y = data.x[start : start + CHUNK], data.y[start : start + CHUNK]
-        slots = [
-            _branch(slot_function(slot, num_networks), streams, num_networks, len(y))
-            for slot, streams in zip(plan, levels, strict=True)
-        ]
+        slots = [_branch(run, streams, num_networks, len(y)) for run, streams in zip(grow, levels, strict=True)]
         wide = widen(x.unsqueeze(1).expand(-1, num_networks, *x.shape[1:]))
-        logits = setting.host_template.call(parameters, wide, slots).unflatten(1, (num_networks, -1))
-        labels = y.repeat(num_streams).unsqueeze(1).expand(-1, num_networks)
-        for total, part in zip(totals, classify(logits, labels), strict=True):
+        logits = setting.host_template.call(parameters, wide, slots).unflatten(-1, (num_networks, -1))
+        repeated = y.expand(num_streams, *y.shape).flatten(0, 1).unsqueeze(1)
+        labels = repeated.expand(-1, num_networks, *y.shape[1:])
+        for total, part in zip(totals, setting.measure(logits, labels), strict=True):
             total += part.unflatten(0, (num_streams, -1)).sum(dim=1)
     loss, quality = totals[:, stream_of] / len(data)
     return loss, quality

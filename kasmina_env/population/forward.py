@@ -1,7 +1,7 @@
 """The wide forward: hosts side by side, and at each slot the seeds that live there.
 
 Seeds run only over the networks that hold them, with their own weights: cost follows seeds that exist, not possible
-ones.
+ones. All of it works on the channels, as the last axis, in which every group of seeds is a slice.
 """
 
 from __future__ import annotations
@@ -13,81 +13,77 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kasmina_env.blend import TERMS, blend
+from kasmina_env.blend import TERMS
 from kasmina_env.config import Operator
-from kasmina_env.layers import merge_networks, split_networks
-from kasmina_env.population.plan import Piece, PlannedSlot
+from kasmina_env.population.plan import PlannedSlot
 
-NETWORK_AXIS = -2  # of split_networks: [..., N, C]
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _channels_back(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
 class TakeRows(torch.autograd.Function):
-    """Features as they are, and those of several groups of networks; a network may be in more than one group.
-
-    The gradients of all groups are added to that of the features themselves in one buffer (a chain of `index_select`
-    would fill one of full size for each). Detached networks get nothing from the groups; they are overwritten, not
-    multiplied by a mask, so that a gradient that is not finite stays where it is.
-    """
+    """Rows of a matrix in another order; both indices are permutations, each the inverse of the other."""
 
     @staticmethod
-    def forward(ctx: Any, split: Tensor, detached: Tensor | None, *groups: Tensor) -> tuple[Tensor, ...]:
-        ctx.groups, ctx.detached = groups, detached
-        return split.view_as(split), *(split.index_select(NETWORK_AXIS, rows) for rows in groups)
+    def forward(ctx: Any, x: Tensor, take: Tensor, give: Tensor) -> Tensor:
+        ctx.give = give
+        return x.index_select(0, take)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, own: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        total = own.clone()
-        for rows, grad in zip(ctx.groups, grads, strict=True):
-            total.index_add_(NETWORK_AXIS, rows, grad)
-        if ctx.detached is not None:
-            total.index_copy_(NETWORK_AXIS, ctx.detached, own.index_select(NETWORK_AXIS, ctx.detached))
-        return (total, None, *(None for _ in ctx.groups))
-
-
-class SplitRows(torch.autograd.Function):
-    """Features of groups that together are all networks, each once."""
-
-    @staticmethod
-    def forward(ctx: Any, split: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
-        ctx.groups, ctx.shape = groups, split.shape
-        return tuple(split.index_select(NETWORK_AXIS, rows) for rows in groups)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        total = grads[0].new_empty(ctx.shape)
-        for rows, grad in zip(ctx.groups, grads, strict=True):
-            total.index_copy_(NETWORK_AXIS, rows, grad)
-        return (total, *(None for _ in ctx.groups))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(0, ctx.give), None, None
 
 
 class AddTerms(torch.autograd.Function):
-    """Put the terms of a slot's pieces into the features.
+    """Put the terms of a slot's seeds into the features ``[..., N*C]``.
 
-    A live seed adds ``alpha * term``; one in TRAINING changes no value, bit for bit, and gets the gradient as if its
-    term had been added (see `kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
+    Acting seeds, which come first, add ``alpha * term`` (`kasmina_env.blend.blend`, in one kernel). Those in TRAINING,
+    which come next, change no value, bit for bit, and get the gradient as if their term had been added
+    (`kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, split: Tensor, pieces: Sequence[Piece], *terms: Tensor) -> Tensor:
-        ctx.pieces = pieces
-        live = [(p, t) for p, t in zip(pieces, terms, strict=True) if len(p.live_rows)]
-        if not live:
-            return split.view_as(split)
-        out = split.clone()
-        for piece, term in live:
-            if piece.live is not None:
-                term = term.index_select(NETWORK_AXIS, piece.live)
-            rows = split.index_select(NETWORK_AXIS, piece.live_rows)
-            out.index_copy_(NETWORK_AXIS, piece.live_rows, blend(rows, term, piece.alpha))
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, live: Tensor | None, training: Tensor | None) -> Tensor:
+        ctx.alpha, ctx.num_training = alpha, 0 if training is None else training.shape[-1]
+        if live is None:
+            return x.view_as(x)
+        out = x.clone()
+        out.narrow(-1, 0, len(alpha)).addcmul_(alpha, live)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        terms = [grad.index_select(NETWORK_AXIS, piece.rows) * piece.scale for piece in ctx.pieces]
-        return (grad, None, *terms)
+        num_live = len(ctx.alpha)
+        live = grad.narrow(-1, 0, num_live) * ctx.alpha if num_live else None
+        training = grad.narrow(-1, num_live, ctx.num_training) if ctx.num_training else None
+        return grad, None, live, training
+
+
+class _Rows:
+    """Index of all rows of wide features ``[places * N, C]``, made once: the batches of a step are alike."""
+
+    def __init__(self, order: Tensor, inverse: Tensor) -> None:
+        self.orders = order, inverse
+        self.known: dict[int, list[Tensor]] = {}
+
+    def __call__(self, num_rows: int) -> list[Tensor]:
+        if num_rows not in self.known:
+            order, inverse = self.orders
+            first = torch.arange(0, num_rows, len(order), device=order.device).unsqueeze(1)
+            self.known[num_rows] = [(first + order).flatten(), (first + inverse).flatten()]
+        return self.known[num_rows]
+
+
+def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor]) -> Tensor:
+    moved: Tensor = TakeRows.apply(x.reshape(-1, channels), *indices)  # type: ignore[no-untyped-call]
+    return moved.view(x.shape)
 
 
 def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tensor], Tensor]:
@@ -97,39 +93,85 @@ def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tens
     """
     if slot is None:
         return lambda x: x
-    # ADD needs only the change itself; the other operators look at the features as well
-    looking = [piece for piece in slot.pieces if piece.operator is not Operator.ADD]
-    groups = [cell.rows for cell in slot.cells] + [piece.rows for piece in looking]
+    rows = None if slot.order is None or slot.inverse is None else _Rows(slot.order, slot.inverse)
 
     def run(x: Tensor) -> Tensor:
-        split = split_networks(x, num_networks)
-        split, *inputs = TakeRows.apply(split, slot.training_rows, *groups)  # type: ignore[no-untyped-call]
-        changes = [
-            split_networks(cell.call(merge_networks(features)), len(cell.rows))
-            for cell, features in zip(slot.cells, inputs, strict=False)
-        ]
-        change = changes[0] if len(changes) == 1 else torch.cat(changes, dim=NETWORK_AXIS)
-        looked_at = iter(inputs[len(slot.cells) :])
-        terms = []
-        for piece, part in zip(slot.pieces, _parts(change, slot.pieces), strict=True):
-            if piece.operator is Operator.ADD:
-                terms.append(part)
-                continue
-            features = merge_networks(next(looked_at))
-            gate = slot.gates.call(features) if slot.gates and piece.operator is Operator.GATE else None
-            term = TERMS[piece.operator](features, merge_networks(part), gate)
-            terms.append(split_networks(term, len(piece.rows)))
-        out: Tensor = AddTerms.apply(split, slot.pieces, *terms)  # type: ignore[no-untyped-call]
-        return merge_networks(out)
+        last = _channels_last(x)
+        channels = last.shape[-1] // num_networks
+        if rows is None:
+            return _channels_back(_grow(slot, last, channels))
+        there, back = rows(last.numel() // channels)
+        grown = _grow(slot, _take_networks(last, channels, (there, back)), channels)
+        return _channels_back(_take_networks(grown, channels, (back, there)))
 
     return run
 
 
-def _parts(change: Tensor, pieces: Sequence[Piece]) -> Sequence[Tensor]:
-    """The changes of each piece's seeds."""
-    positions = [piece.positions for piece in pieces]
-    if positions == [None]:
-        return [change]
-    # every seed is in exactly one part
-    parts: Sequence[Tensor] = SplitRows.apply(change, *positions)  # type: ignore[no-untyped-call]
-    return parts
+def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
+    """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
+    inputs = _cell_inputs(slot, last, channels)
+    changes = [_channels_last(c.call(_channels_back(i))) for c, i in zip(slot.cells, inputs, strict=True)]
+    groups = [_split(d, cell.sizes, channels) for d, cell in zip(changes, slot.cells, strict=True)]
+    _make_terms(slot, inputs, groups, channels)
+    kinds = len(Operator)
+    live, training = (_join([t for terms in groups for t in terms[at]]) for at in (slice(kinds), slice(kinds, None)))
+    out: Tensor = AddTerms.apply(last, slot.alpha, live, training)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _split(x: Tensor, sizes: Sequence[int], channels: int) -> list[Tensor | None]:
+    """Slices of groups of networks, None for one that is empty."""
+    widths = [size * channels for size in sizes if size]
+    parts = iter([x] if len(widths) == 1 and widths[0] == x.shape[-1] else x.split(widths, dim=-1))
+    return [next(parts) if size else None for size in sizes]
+
+
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
+    some = [part for part in parts if part is not None]
+    if len(some) < 2:
+        return some[0] if some else None
+    return torch.cat(some, dim=-1)
+
+
+def _cell_inputs(slot: PlannedSlot, last: Tensor, channels: int) -> list[Tensor]:
+    """Features of the networks of every cell, contiguous; those of networks with a seed in TRAINING are detached."""
+    sizes = [sum(cell.live) for cell in slot.cells] + [sum(cell.training) for cell in slot.cells]
+    rest = last.shape[-1] // channels - sum(sizes)
+    live_and_training = _split(last, [*sizes, rest], channels)
+    inputs = []
+    for live, training in zip(live_and_training, live_and_training[len(slot.cells) : -1], strict=False):
+        joined = _join([live, None if training is None else training.detach()])
+        assert joined is not None
+        inputs.append(joined.contiguous())  # once: a slice would be copied by each layer that reads it
+    return inputs
+
+
+def _make_terms(
+    slot: PlannedSlot, inputs: Sequence[Tensor], groups: Sequence[list[Tensor | None]], channels: int
+) -> None:
+    """Replace the changes of the seeds under each operator by their terms, in place.
+
+    Seeds of all cells under one operator are taken together. ADD is left out: there the change is the term.
+    """
+    kinds = len(Operator)
+    for operator in Operator:
+        if operator is Operator.ADD:
+            continue
+        places = [
+            (cell, kind)
+            for kind in (int(operator), kinds + int(operator))
+            for cell, terms in enumerate(groups)
+            if terms[kind] is not None
+        ]
+        if not places:
+            continue
+        sizes = [slot.cells[cell].sizes[kind] for cell, kind in places]
+        change = _join([groups[cell][kind] for cell, kind in places])
+        features = _join([_split(inputs[cell], slot.cells[cell].sizes, channels)[kind] for cell, kind in places])
+        assert change is not None
+        assert features is not None
+        x = _channels_back(features)
+        gate = slot.gates.call(x) if slot.gates and operator is Operator.GATE else None
+        term = _channels_last(TERMS[operator](x, _channels_back(change), gate))
+        for (cell, kind), part in zip(places, _split(term, sizes, channels), strict=True):
+            groups[cell][kind] = part

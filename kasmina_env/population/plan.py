@@ -1,8 +1,12 @@
-"""The plan of a step: for every slot what runs, over which networks, and how it is blended in.
+"""The plan of a step: for every slot what runs, over which networks, and in which order these stand side by side.
 
 Structure changes only between steps, so it is planned once. Seeds of one blueprint in one slot run together whatever
 their operator and stage: on small networks a launch costs as much as its arithmetic (64 networks with random seeds
 make 65 groups by blueprint, operator and stage, and 15 by blueprint).
+
+In a slot the networks stand in the slot's own order, seeds of a kind next to each other, so that a group is a slice:
+features are moved into that order once, and back once (gathering each group and putting its result back took a third
+of a step). Between slots every network stands at its own number, so that its bits do not depend on what others grow.
 """
 
 from __future__ import annotations
@@ -20,48 +24,44 @@ from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, IntA
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """Seeds of one blueprint, or gates, ready to run."""
+    """Seeds of one blueprint, or gates, ready to run: first those that act, then those in TRAINING."""
 
     template: Template
     parameters: Sequence[Tensor]  # each [R, *shape]
-    rows: Tensor  # [R] networks that hold them
+    live: tuple[int, ...]  # how many act under each operator, in the order of `Operator`
+    training: tuple[int, ...]  # and how many are in TRAINING
 
     def call(self, inputs: Tensor) -> Tensor:
         """Run them on the features of their networks, ``[B, R*C, ...]``."""
         return self.template.call(self.parameters, inputs)
 
-
-@dataclass(frozen=True)
-class Piece:
-    """Seeds of a slot under one operator: R of them, L of these live (not in TRAINING)."""
-
-    operator: Operator
-    positions: Tensor | None  # [R] among the slot's seeds, cell after cell; None: all of them, in that order
-    rows: Tensor  # [R] networks that hold them
-    scale: Tensor  # [R, 1] gradient of the output to their terms: alpha, or 1 in TRAINING
-    live: Tensor | None  # [L] among the R; None: all of them
-    live_rows: Tensor  # [L] networks that hold those
-    alpha: Tensor  # [L, 1]
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of seeds of all groups in their order, ``[2 * operators]``."""
+        return self.live + self.training
 
 
 @dataclass(frozen=True)
 class PlannedSlot:
-    """All that happens at a slot."""
+    """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed; each by blueprint."""
 
+    order: Tensor | None  # [N] network at each position; None: each at its own number
+    inverse: Tensor | None  # [N] position of each network
     cells: list[PlannedCell]  # by blueprint
-    pieces: list[Piece]  # by operator
-    gates: PlannedCell | None  # of the piece under GATE, in its order
-    training_rows: Tensor | None  # networks whose seed here is in TRAINING; None: no such network
+    gates: PlannedCell | None  # of the seeds under GATE
+    num_live: int
+    num_training: int
+    alpha: Tensor  # [num_live * C] amplitude of every channel
 
 
-# Working parameters of some members of a cell: leaves or views; None: of all members.
-ParametersOf = Callable[[Part, Cell, IntArray | None], Sequence[Tensor]]
+# Working parameters of the first members of a cell: leaves or views.
+ParametersOf = Callable[[Part, Cell, int], Sequence[Tensor]]
 
 
 def make_plan(
     networks: Networks, alpha: FloatArray, parameters_of: ParametersOf, with_training: bool
 ) -> list[PlannedSlot | None]:
-    """Plan every slot; None where nothing runs.
+    """Plan every slot, None where nothing runs. Sorts the networks' cells.
 
     Args:
         networks: Hosts and seeds.
@@ -69,9 +69,23 @@ def make_plan(
         parameters_of: Where parameters come from.
         with_training: Whether seeds in TRAINING run; in evaluation they change nothing.
     """
+    networks.sort_cells()
     runs = networks.has_seed if with_training else networks.has_seed & ~networks.in_training
     slots = range(networks.setting.num_slots)
     return [_plan_slot(networks, slot, runs[:, slot], alpha[:, slot], parameters_of) for slot in slots]
+
+
+def _parts(networks: Networks, slot: int, runs: BoolArray) -> list[Part]:
+    """The slot's blueprints with seeds that run, by name."""
+    parts = (part for part in networks.cells if part.slot == slot and part.name != GATE)
+    return sorted(part for part in parts if runs[networks.cells[part].rows].any())
+
+
+def _slot_order(networks: Networks, slot: int, runs: BoolArray) -> IntArray:
+    rows = np.concatenate([networks.cells[part].rows for part in _parts(networks, slot, runs)])
+    rows = rows[runs[rows]]
+    is_training = networks.in_training[rows, slot]
+    return np.concatenate([rows[~is_training], rows[is_training], np.flatnonzero(~runs)])
 
 
 def _plan_slot(
@@ -79,46 +93,30 @@ def _plan_slot(
 ) -> PlannedSlot | None:
     if not runs.any():
         return None
-    cells, gates, order = [], None, []
-    for part, cell in networks.cells.items():
-        if part.slot != slot or not runs[cell.rows].any():
-            continue
-        planned = _plan_cell(networks, part, cell, runs, parameters_of)
-        if part.name == GATE:
-            gates = planned
-        else:
-            cells.append(planned)
-            order.append(cell.rows[runs[cell.rows]])
-    rows = np.concatenate(order)
-    pieces = [
-        _plan_piece(networks, slot, Operator(code), rows, alpha) for code in np.unique(networks.operator[rows, slot])
-    ]
-    training = rows[networks.in_training[rows, slot]]
-    return PlannedSlot(cells, pieces, gates, networks.setting.index(training) if len(training) else None)
-
-
-def _plan_cell(networks: Networks, part: Part, cell: Cell, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:
-    members = None if runs[cell.rows].all() else np.flatnonzero(runs[cell.rows])
-    rows = cell.rows if members is None else cell.rows[members]
-    template = networks.setting.template(part)
-    return PlannedCell(template, parameters_of(part, cell, members), networks.setting.index(rows))
-
-
-def _plan_piece(networks: Networks, slot: int, operator: Operator, slot_rows: IntArray, alpha: FloatArray) -> Piece:
-    index, numbers = networks.setting.index, networks.setting.column
-    is_member = networks.operator[slot_rows, slot] == operator
-    positions = np.flatnonzero(is_member)
-    if operator is Operator.GATE:  # the order of the cell of gates
-        positions = positions[np.argsort(slot_rows[positions])]
-    rows = slot_rows[positions]
-    is_live = ~networks.in_training[rows, slot]
-    covers_all = is_member.all() and (np.diff(positions) == 1).all()
-    return Piece(
-        operator,
-        positions=None if covers_all else index(positions),
-        rows=index(rows),
-        scale=numbers(np.where(is_live, alpha[rows], 1.0)),
-        live=None if is_live.all() else index(np.flatnonzero(is_live)),
-        live_rows=index(rows[is_live]),
-        alpha=numbers(alpha[rows[is_live]]),
+    setting, gates = networks.setting, Part(slot, GATE)
+    cells = [_plan_cell(networks, part, runs, parameters_of) for part in _parts(networks, slot, runs)]
+    has_gates = gates in networks.cells and runs[networks.cells[gates].rows].any()
+    num_live, num_training = (sum(sum(getattr(cell, kind)) for cell in cells) for kind in ("live", "training"))
+    order = _slot_order(networks, slot, runs)
+    is_sorted = np.array_equal(order, np.arange(len(order)))
+    amplitudes = setting.column(alpha[order[:num_live]]).expand(-1, setting.host.slots[slot].channels)
+    return PlannedSlot(
+        order=None if is_sorted else setting.index(order),
+        inverse=None if is_sorted else setting.index(np.argsort(order)),
+        cells=cells,
+        gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
+        num_live=num_live,
+        num_training=num_training,
+        alpha=amplitudes.flatten(),
     )
+
+
+def _plan_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:
+    cell = networks.cells[part]
+    rows = cell.rows[runs[cell.rows]]  # the first ones, if any is left out: those in TRAINING are last
+    operators, is_training = networks.operator[rows, part.slot], networks.in_training[rows, part.slot]
+    live, training = (
+        tuple(int((operators[chosen] == operator).sum()) for operator in Operator)
+        for chosen in (~is_training, is_training)
+    )
+    return PlannedCell(networks.setting.template(part), parameters_of(part, cell, len(rows)), live, training)

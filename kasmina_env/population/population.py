@@ -14,7 +14,8 @@ from kasmina_env.hosts import Host
 from kasmina_env.layers import widen
 from kasmina_env.population import evaluate as evaluation
 from kasmina_env.population import train as training
-from kasmina_env.population.export import GrownNetwork, GrownSeed, build_network
+from kasmina_env.population.augment import draw_changes, gather_changed
+from kasmina_env.population.export import GrownNetwork, GrownSeed, Recipe, build_network
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.state import (
     GATE,
@@ -28,7 +29,7 @@ from kasmina_env.population.state import (
     make_setting,
 )
 from kasmina_env.population.train import GradientHealth
-from kasmina_env.tasks import Split
+from kasmina_env.tasks import Measure, Split, classify
 
 Rows = Sequence[int] | IntArray
 
@@ -54,6 +55,7 @@ class Population:
         optimizer: Settings of the optimiser.
         device: Where the networks live.
         dtype: Floating-point type of parameters and data.
+        measure: Loss and quality of the networks' logits, as a task gives it.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Population:
         optimizer: Optimizer | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        measure: Measure = classify,
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
-        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype)
+        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype, measure)
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         hosts = self.setting.draw_stack(self.setting.host_template, [s.growth for s in self._streams])
         shape = (len(rng_seeds), self.setting.num_slots)
@@ -84,17 +87,29 @@ class Population:
     # ── training and evaluation ──────────────────────────────────────────────────────────────
 
     def draw_minibatches(
-        self, data: Split, num_batches: int, batch_size: int
+        self, data: Split, num_batches: int, batch_size: int, augment: str = "none"
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Every network draws samples, with replacement, from its own stream.
+        """Every network draws samples, with replacement, from its own stream, and how they are changed.
+
+        Args:
+            data: To draw from.
+            num_batches, batch_size: K and B.
+            augment: A name in `kasmina_env.config.AUGMENTATIONS`.
 
         Returns:
-            Wide inputs, `num_batches` times ``[B, N*C, ...]``, and labels, `num_batches` times ``[B, N]``.
+            Wide inputs, `num_batches` times ``[B, N*C, ...]``, and labels, `num_batches` times ``[B, N]`` (tokens:
+            ``[B, N*T]`` and ``[B, N, T]``).
         """
         shape = (num_batches, batch_size)
         draws = [streams.data.integers(len(data), size=shape) for streams in self._streams]
         index = self.setting.index(np.stack(draws, axis=2))  # [K, B, N]
-        return [widen(data.x[i]) for i in index], [data.y[i] for i in index]
+        labels = [data.y[i] for i in index]
+        if augment == "none":
+            return [widen(data.x[i]) for i in index], labels
+        size = data.x.shape[-1]
+        draws = [draw_changes(streams.data, shape, size, augment) for streams in self._streams]
+        changes = self.setting.index(np.stack(draws, axis=2))  # [K, B, N, 3]
+        return [widen(gather_changed(data.x, i, change)) for i, change in zip(index, changes, strict=True)], labels
 
     def train(
         self, x: Sequence[torch.Tensor], y: Sequence[torch.Tensor], alpha: FloatArray
@@ -227,16 +242,15 @@ class Population:
         """
         one = self._networks.take(self._check_rows([row]))
         is_kept = one.has_seed[0] & ~one.in_training[0] & (True if keep is None else keep)
+        tensors = self.setting.host_template.named(one.hosts.parameters, "network.")
         seeds: dict[int, GrownSeed] = {}
-        for part, cell in sorted(one.cells.items(), key=lambda item: item[0].name == GATE):
+        for part, cell in one.cells.items():
             if not is_kept[part.slot]:
                 continue
-            template = self.setting.template(part)
-            if part.name == GATE:
-                seeds[part.slot].parameters.update(template.named(cell.weights.parameters, "gate."))
-                continue
-            operator = Operator(int(one.operator[0, part.slot]))
-            parameters = template.named(cell.weights.parameters, "delta.")
-            seeds[part.slot] = GrownSeed(part.name, operator, float(alpha[part.slot]), parameters)
-        host = self.setting.host_template.named(one.hosts.parameters, "")
-        return build_network(self.setting.host, host, seeds)
+            child = "gate" if part.name == GATE else "delta"
+            weights = cell.weights.parameters
+            tensors |= self.setting.template(part).named(weights, f"slots.{part.slot}.seed.{child}.")
+            if part.name != GATE:
+                operator = Operator(int(one.operator[0, part.slot]))
+                seeds[part.slot] = GrownSeed(part.name, operator, float(alpha[part.slot]))
+        return build_network(Recipe(self.setting.host, seeds), tensors)

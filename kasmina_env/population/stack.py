@@ -23,6 +23,15 @@ from kasmina_env.layers import Layers
 RandomStream = np.random.Generator
 
 
+def homes_of(module: Module) -> list[list[tuple[dict[str, Any], str]]]:
+    """For each parameter, everywhere in the module that it is held: more than one place where it is tied."""
+    homes: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            homes.setdefault(id(parameter), []).append((part._parameters, name))
+    return [homes[id(parameter)] for parameter in module.parameters()]
+
+
 @dataclass(frozen=True)
 class Template:
     """An architecture: a wide module without weights, and where each parameter lies in a row of the flat matrix."""
@@ -57,12 +66,7 @@ class Template:
 
     @cached_property
     def _homes(self) -> list[list[tuple[dict[str, Any], str]]]:
-        """For each parameter, everywhere in the module that it is held: more than one place where it is tied."""
-        homes: dict[int, list[tuple[dict[str, Any], str]]] = {}
-        for module in self.module.modules():
-            for name, parameter in module._parameters.items():
-                homes.setdefault(id(parameter), []).append((module._parameters, name))
-        return [homes[id(parameter)] for parameter in self.module.parameters()]
+        return homes_of(self.module)
 
     def call(self, parameters: Sequence[Tensor], *inputs: object) -> Tensor:
         """Run the R networks whose parameters ``[R, *shape]`` are given on wide inputs.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.blend import Gate
 from kasmina_env.blueprints import BLUEPRINTS
-from kasmina_env.hosts import Host, SegmentedNetwork
+from kasmina_env.hosts import Host, make_network
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.stack import (
     RandomStream,
@@ -23,6 +23,7 @@ from kasmina_env.population.stack import (
     make_template,
     new_stack,
 )
+from kasmina_env.tasks import Measure
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -40,7 +41,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """Seeds of one blueprint in one slot, or the slot's gates, in ascending order of the networks that hold them."""
+    """Seeds of one blueprint in one slot, or the slot's gates."""
 
     rows: IntArray  # [R]
     weights: Stack
@@ -68,6 +69,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     host_template: Template
+    measure: Measure
     part_templates: dict[Part, Template] = field(default_factory=dict)
 
     @property
@@ -84,13 +86,8 @@ class Setting:
         channels = self.host.slots[part.slot].channels
         if part.name == GATE:
             return make_template(partial(Gate, channels=channels), Gate.INITIAL)
-        info = BLUEPRINTS.get(part.name)
-        if self.host.topology not in info.topologies:
-            raise ValueError(
-                f"`blueprint` must accept {self.host.topology} features, got {part.name!r}, which accepts "
-                f"{', '.join(info.topologies)}. Choose a blueprint for this host."
-            )
-        return make_template(lambda nn: info.build(nn, channels), info.initial)
+        variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
+        return make_template(lambda nn: variant.build(nn, channels), variant.initial)
 
     def draw_stack(self, template: Template, streams: Sequence[RandomStream]) -> Stack:
         """Freshly initialised networks, one from each random stream."""
@@ -107,10 +104,12 @@ class Setting:
         return torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.device)
 
 
-def make_setting(host: Host, optimizer: Optimizer, device: torch.device, dtype: torch.dtype) -> Setting:
+def make_setting(
+    host: Host, optimizer: Optimizer, device: torch.device, dtype: torch.dtype, measure: Measure
+) -> Setting:
     """Assemble the shared settings of a population."""
-    template = make_template(lambda nn: SegmentedNetwork(host.build(nn)))
-    return Setting(host, optimizer, device, dtype, template)
+    template = make_template(partial(make_network, host))
+    return Setting(host, optimizer, device, dtype, template, measure)
 
 
 @dataclass
@@ -132,15 +131,27 @@ class Networks:
         return np.asarray(self.operator != NO_SEED)
 
     def insert(self, part: Part, rows: IntArray, weights: Stack) -> None:
-        """File weights under their part, keeping the rows of the cell in ascending order."""
+        """File weights under their part."""
         if part in self.cells:
             old = self.cells[part]
             rows = np.concatenate([old.rows, rows])
             weights = concatenate([old.weights, weights])
-        order = np.argsort(rows)
-        if (np.diff(order) != 1).any():
-            rows, weights = rows[order], weights.take(self.setting.index(order))
         self.cells[part] = Cell(rows, weights)
+
+    def sort_cells(self) -> None:
+        """Sort the members of every cell: acting seeds before those in TRAINING, then by operator, then by network.
+
+        Gates stand as their seeds do: by blueprint where those stand by operator.
+        """
+        for part, cell in self.cells.items():
+            kind = self.operator[:, part.slot]
+            if part.name == GATE:
+                kind = np.zeros(len(self), dtype=np.int64)
+                for rank, seeds in enumerate(sorted(p for p in self.cells if p.slot == part.slot and p.name != GATE)):
+                    kind[self.cells[seeds].rows] = rank
+            order = np.lexsort((cell.rows, kind[cell.rows], self.in_training[cell.rows, part.slot]))
+            if (np.diff(order) != 1).any():
+                self.cells[part] = Cell(cell.rows[order], cell.weights.take(self.setting.index(order)))
 
     def remove(self, rows: IntArray, slots: Sequence[int]) -> None:
         """Drop the seeds of the given networks in the given slots; an empty cell disappears."""

@@ -13,7 +13,6 @@ from kasmina_env.population.optim import Optimizer, clip_rows, update_
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
 from kasmina_env.population.state import GATE, FloatArray, Networks, Part
-from kasmina_env.tasks import classify
 
 VANISHING = 1e-7  # root mean square of a tensor's gradient below which it counts as vanishing
 EXPLODING = 1e3  # and above which it counts as exploding
@@ -63,7 +62,7 @@ def train(
     Args:
         networks: Hosts and seeds.
         x: K wide minibatches, each ``[B, N*C, ...]``.
-        y: K times labels ``[B, N]``.
+        y: K times labels ``[B, N]`` or ``[B, N, T]``.
         alpha: Amplitudes ``[N, S]``, constant for these minibatches.
         learning_rate: ``[N]``.
 
@@ -71,21 +70,22 @@ def train(
         Mean loss of each network over the minibatches ``[N]``, and the health of the gradients.
     """
     setting = networks.setting
+    networks.sort_cells()
     host = _trainee(setting.host_template, networks.hosts, setting.column(learning_rate))
     seeds = {
         part: _trainee(setting.template(part), cell.weights, setting.column(learning_rate[cell.rows]))
         for part, cell in networks.cells.items()
     }
-    plan = make_plan(networks, alpha, lambda part, cell, members: seeds[part].leaves, with_training=True)
+    plan = make_plan(networks, alpha, lambda part, cell, count: seeds[part].leaves, with_training=True)
     slots = [slot_function(slot, len(networks)) for slot in plan]
     trainees = [host, *seeds.values()]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
     losses = []
     for inputs, labels in zip(x, y, strict=True):
         logits = host.template.call(host.leaves, inputs, slots)
-        per_sample, _ = classify(logits.unflatten(1, (len(networks), -1)), labels)
+        per_sample, _ = setting.measure(logits.unflatten(-1, (len(networks), -1)), labels)
         loss = per_sample.mean(dim=0)  # [N]
-        gradients = iter(torch.autograd.grad(loss.sum(), leaves))
+        gradients = iter(torch.autograd.grad(loss.sum(), leaves, materialize_grads=True))
         losses.append(loss.detach())
         with torch.no_grad():
             for trainee in trainees:

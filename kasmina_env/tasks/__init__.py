@@ -1,6 +1,22 @@
 """Problems to train on. A new one is one file with one decorated function, imported here."""
 
-from kasmina_env.tasks import images, spirals
-from kasmina_env.tasks.base import SPLITS, TASKS, Split, Task, classify, register_task
+from kasmina_env.tasks import cifar10, fashion_mnist, images, spirals, synthetic, text
+from kasmina_env.tasks.base import SPLITS, TASKS, Measure, Split, Task, classify, register_task
+from kasmina_env.tasks.files import DATASETS
 
-__all__ = ["SPLITS", "TASKS", "Split", "Task", "classify", "images", "register_task", "spirals"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "TASKS",
+    "Measure",
+    "Split",
+    "Task",
+    "cifar10",
+    "classify",
+    "fashion_mnist",
+    "images",
+    "register_task",
+    "spirals",
+    "synthetic",
+    "text",
+]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,56 +17,121 @@ from kasmina_env.registry import Registry
 SPLITS = ("train", "inner_valid", "outer_valid", "test")
 
 
+class Samples(NamedTuple):
+    """Pictures as they are on disk, and their labels."""
+
+    x: NDArray[np.uint8]  # [n, C, H, W]
+    y: NDArray[np.int64]  # [n]
+
+
 @dataclass(frozen=True)
 class Split:
-    """Samples and their labels."""
+    """Samples and their labels. Integers, such as characters, stay integers wherever the samples go."""
 
-    x: Tensor  # [n, C, H, W] or [n, C]
-    y: Tensor  # [n] int64
+    x: Tensor  # [n, C, H, W] or [n, C], or [n, T] int64
+    y: Tensor  # [n], or [n, T], int64
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Split:
-        return Split(self.x.to(device, dtype), self.y.to(device))
+        return Split(self.x.to(device, dtype if self.x.is_floating_point() else None), self.y.to(device))
+
+
+# Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to
+# the loss and the quality in [0, 1] of every sample of every network, [B, N] each.
+Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy in nats at every position: ``[B, N]``, or ``[B, T, N]`` for a label at each of T positions."""
+    labels = y.movedim(1, -1)
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
+
+
+def over_positions(values: Tensor) -> Tensor:
+    """Mean over the positions of a sample, where it has them: to ``[B, N]``."""
+    return values if values.ndim == 2 else values.mean(dim=1)
+
+
+def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and quality of every sample of every network, in the precision of the logits: a `Measure`.
+
+    Args:
+        logits: ``[B, N, num_classes]`` or ``[B, T, N, num_classes]``.
+        y: Labels ``[B, N]`` or ``[B, N, T]``.
+
+    Returns:
+        Cross-entropy in nats ``[B, N]`` and share of correct labels ``[B, N]``; logits that are not finite are not
+        correct.
+    """
+    loss = losses(logits, y)
+    is_correct = (logits.argmax(dim=-1) == y.movedim(1, -1)) & loss.isfinite()
+    return over_positions(loss), over_positions(is_correct.to(logits.dtype))
 
 
 @dataclass(frozen=True)
 class Task:
-    """A classification problem.
+    """A problem of giving labels to samples, or to each position of a sample.
 
     Attributes:
         splits: "train" the networks learn from; "inner_valid" the controller sees; the score is measured on
             "outer_valid"; "test" is reported at the end and seen by nobody.
         num_classes: Number of labels.
+        measure: Loss and quality; by default cross-entropy and accuracy.
     """
 
     splits: Mapping[str, Split]
     num_classes: int
+    measure: Measure = classify
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits["train"].x.shape[1:])
 
 
-def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and quality of every sample of every network, in the precision of the logits.
+def different_samples(train: Samples, test: Samples) -> tuple[Samples, Samples]:
+    """Both without repeated pictures: one that occurs more than once is kept once, if possible in the test set."""
+    first: dict[bytes, int] = {}
+    for number, picture in enumerate([*test.x, *train.x]):
+        first.setdefault(picture.tobytes(), number)
+    numbers = np.fromiter(first.values(), dtype=np.int64)
+    in_test = numbers[numbers < len(test.y)]
+    in_train = numbers[numbers >= len(test.y)] - len(test.y)
+    return Samples(train.x[in_train], train.y[in_train]), Samples(test.x[in_test], test.y[in_test])
+
+
+def official_task(
+    train: Samples,
+    test: Samples,
+    sizes: Mapping[str, int],
+    mean: float | Sequence[float],
+    deviation: float | Sequence[float],
+) -> Task:
+    """A task in ten classes whose test split is cut from the official test set, the other three from the training set.
 
     Args:
-        logits: ``[B, N, num_classes]``.
-        y: Labels ``[B, N]``.
-
-    Returns:
-        Cross-entropy in nats ``[B, N]`` and correctness 0 or 1 ``[B, N]``; logits that are not finite are not correct.
+        train, test: The official sets.
+        sizes: Number of samples of each split.
+        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
     """
-    loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
-    is_correct = (logits.argmax(dim=-1) == y) & loss.isfinite()
-    return loss, is_correct.to(logits.dtype)
+    learned = {name: size for name, size in sizes.items() if name != "test"}
+    splits = split_samples(*train, learned, seed=0) | split_samples(*test, {"test": sizes["test"]}, seed=0)
+    return Task({name: scale(split, mean, deviation) for name, split in splits.items()}, num_classes=10)
 
 
-def split_samples(
-    x: NDArray[np.float32], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int
-) -> dict[str, Split]:
+def scale(split: Split, mean: float | Sequence[float], deviation: float | Sequence[float]) -> Split:
+    """Bytes to float32 with about zero mean and unit deviation.
+
+    Args:
+        split: Pictures ``[n, C, H, W]`` of bytes.
+        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
+    """
+    shift, width = (torch.tensor(value, dtype=torch.float32).view(-1, 1, 1) for value in (mean, deviation))
+    return Split((split.x.to(torch.float32) / 255 - shift) / width, split.y)
+
+
+def split_samples(x: NDArray[Any], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
     """Shuffle once with a fixed seed and cut into splits of the given sizes.
 
     Args:

@@ -9,7 +9,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from kasmina_env.config import Operator
@@ -22,6 +21,7 @@ from tests.contract import (
     HOSTS_UNDER_TEST,
     TOLERANCE,
     blueprints_for,
+    cross_entropy,
     crowded_population,
     deviation,
     every_host,
@@ -32,6 +32,7 @@ from tests.contract import (
     plain_network,
     row_state,
     shake,
+    state_of,
 )
 
 ADAM = Optimizer("adam", learning_rate=0.01, clip_norm=0.2)
@@ -45,9 +46,10 @@ def plain_losses_and_gradients(population: Population, alpha, x, y):
     """Of every row, run one by one."""
     for row in range(population.num_networks):
         plain = plain_network(population, alpha, row)
-        loss = F.cross_entropy(plain(x[:, row]), y[:, row])
+        loss = cross_entropy(plain(x[:, row]), y[:, row])
         loss.backward()
-        yield loss.detach(), {name: p.grad for name, p in plain.named_parameters()}
+        gradients = {name: torch.zeros_like(p) for name, p in state_of(plain).items()}  # running statistics get none
+        yield loss.detach(), gradients | {name: p.grad for name, p in plain.named_parameters()}
 
 
 def uniform_population(operator: Operator, host, dtype: torch.dtype, optimizer: Optimizer):
@@ -119,7 +121,7 @@ class PlainTraining:
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad()
-        F.cross_entropy(self.network(x), y).backward()
+        cross_entropy(self.network(x), y).backward()
         for part in self.parts:
             clip_grad_norm_(part.parameters(), self.settings.clip_norm)
         self.optimizer.step()
@@ -135,7 +137,7 @@ def train_both(population: Population, plain: list[PlainTraining], alpha, num_ba
 
 
 def largest_deviation(population: Population, plain: list[PlainTraining]) -> float:
-    states = (dict(training.network.named_parameters()) for training in plain)
+    states = (state_of(training.network) for training in plain)
     return max(deviation(row_state(population, row), state) for row, state in enumerate(states))
 
 

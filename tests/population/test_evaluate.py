@@ -41,11 +41,11 @@ def test_every_setting_of_every_row_is_that_of_a_plain_network(host, dtype):
     data, off = samples(host, dtype=dtype), random_settings(population)
     loss, quality = population.evaluate(data, alpha, off)
     assert loss.shape == quality.shape == off.shape[:2]
-    plain = [plain_network(population, alpha, row) for row in range(population.num_networks)]
+    plain = [plain_network(population, alpha, row).eval() for row in range(population.num_networks)]
     for setting, row in np.ndindex(*loss.shape):
         with torch.no_grad():
             logits = without(plain[row], off[setting, row])(data.x)
-        plain_loss, is_correct = classify(logits.unsqueeze(1), data.y.unsqueeze(1))
+        plain_loss, is_correct = classify(logits.unsqueeze(-2), data.y.unsqueeze(1))
         assert abs(loss[setting, row] - plain_loss.mean()) <= TOLERANCE[dtype]
         assert abs(quality[setting, row] - is_correct.mean()) <= TOLERANCE[dtype]
 
@@ -97,10 +97,33 @@ def test_settings_are_computed_once_as_far_as_they_agree():
     off[1, 0, 2] = off[2, 1, 1] = True
     off[3, 1, 0] = True  # where nothing grows
     has_seed = np.array([[True, True, True], [False, True, True]])
-    levels, stream_of = plan_streams(off, has_seed)
+    levels, stream_of = plan_streams(off, has_seed, range(3))
     assert [len(level) for level in levels] == [1, 2, 3]
     assert [stream.parent for stream in levels[2]] == [0, 0, 1]
     assert stream_of == [0, 1, 2, 0]
+
+
+def test_settings_part_where_features_first_meet_a_seed_and_not_where_it_is_listed():
+    off = np.zeros((3, 1, 3), dtype=bool)
+    off[1, 0, 2] = off[2, 0, 1] = True  # slot 2 comes right after slot 0
+    levels, stream_of = plan_streams(off, np.ones((1, 3), dtype=bool), (0, 2, 1))
+    assert [len(level) for level in levels] == [1, 3, 2]
+    assert [stream.parent for stream in levels[2]] == [0, 0]
+    assert [stream.parent for stream in levels[1]] == [0, 1, 0]
+    assert stream_of == [0, 1, 2]
+
+
+@every_host
+def test_all_contributions_are_measured_in_one_forward(host):
+    """R15: any number of settings takes as many passes through the host as one."""
+    population, alpha = mixed_population(host)
+    calls = []
+    population.setting.host_template.module.register_forward_hook(lambda module, inputs, out: calls.append(len(out)))
+    population.evaluate(samples(host), alpha, random_settings(population, num_settings=1))
+    alone = len(calls)
+    population.evaluate(samples(host), alpha, random_settings(population, num_settings=5))
+    assert len(calls) == 2 * alone
+    assert sum(calls[alone:]) > sum(calls[:alone])  # more streams, side by side
 
 
 @every_host
@@ -109,10 +132,12 @@ def test_seeds_in_training_are_not_run(host):
     population.germinate([0], 0, names[0], Operator.GATE)
     population.germinate([1, 2], 0, names[1], Operator.ADD)
     population.connect([2], 0)
-    widths = {}
+    widths, axis = {}, 1 if host.topology == "image" else -1
     for part, template in population.setting.part_templates.items():
         template.module.register_forward_hook(
-            lambda _, inputs, out, name=part.name: widths.update({name: inputs[0].shape[1] // host.slots[0].channels})
+            lambda _, inputs, out, name=part.name: widths.update(
+                {name: inputs[0].shape[axis] // host.slots[0].channels}
+            )
         )
     population.evaluate(samples(host), np.ones((3, population.num_slots)))
     assert widths == {names[1]: 1}

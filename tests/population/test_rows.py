@@ -106,23 +106,30 @@ def test_rows_that_do_not_fit_a_snapshot_are_refused(rows, number):
 
 @every_host
 def test_copies_stay_equal_under_equal_actions(host):
-    population, alpha = trained_population(host)
+    population, alpha = trained_population(host, dtype=torch.float64)
     population.copy_rows([0, 1], [4, 2])
     alpha[[4, 2]] = alpha[[0, 1]]
     for row in (0, 1, 4, 2):
         population.remove([row], 0)
         population.germinate([row], 0, blueprints_for(host.topology)[-1], Operator.ADD)
     advance(population, alpha, num_steps=4)
-    assert are_identical(stacks(population, [0]), stacks(population, [4]))
-    assert are_identical(stacks(population, [1]), stacks(population, [2]))
+    assert_alike(population, 0, 4)
+    assert_alike(population, 1, 2)
+
+
+def assert_alike(population: Population, row: int, other: int) -> None:
+    """Equal up to the order of sums: of a sum over many rows the last few columns are added in another order."""
+    torch.testing.assert_close(stacks(population, [row]), stacks(population, [other]), rtol=0, atol=1e-10)
 
 
 @every_host
 def test_one_row_can_be_copied_to_all(host):
-    population, alpha = trained_population(host)
+    population, alpha = trained_population(host, dtype=torch.float64)
     population.copy_rows([3] * NUM_NETWORKS, range(NUM_NETWORKS))
-    advance(population, alpha[[3] * NUM_NETWORKS])
     assert all(are_identical(stacks(population, [row]), stacks(population, [3])) for row in range(NUM_NETWORKS))
+    advance(population, alpha[[3] * NUM_NETWORKS])
+    for row in range(NUM_NETWORKS):
+        assert_alike(population, row, 3)
 
 
 @every_host

@@ -1,0 +1,46 @@
+"""Pictures made from noise, of any size: for benchmarks and tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kasmina_env.tasks.base import Task, register_task, split_samples
+
+
+@register_task("synthetic")
+def synthetic(
+    image_size: int = 28,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    noise: float = 0.5,
+    seed: int = 0,
+    train: int = 1000,
+    inner_valid: int = 256,
+    outer_valid: int = 256,
+    test: int = 256,
+) -> Task:
+    """Each class is a random coarse pattern, moved by up to an eighth of the picture and covered with noise.
+
+    Args:
+        image_size: Height and width.
+        in_channels: Colours.
+        num_classes: Number of patterns.
+        noise: Standard deviation added to every pixel; that of the patterns is 1.
+        seed: Of the patterns and the samples.
+        train, inner_valid, outer_valid, test: Samples of each split.
+    """
+    for name, value in (("image_size", image_size), ("in_channels", in_channels), ("num_classes", num_classes)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}. Use a positive integer.")
+    rng = np.random.default_rng(seed)
+    sizes = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
+    y = rng.integers(num_classes, size=sum(sizes.values()))
+    block = max(1, image_size // 7)  # pixels of one patch of a pattern
+    patches = rng.choice((-1.0, 1.0), (num_classes, in_channels, *[-(-image_size // block)] * 2)).astype(np.float32)
+    patterns = patches.repeat(block, axis=2).repeat(block, axis=3)[..., :image_size, :image_size]
+    reach = image_size // 8
+    moves = rng.integers(-reach, reach + 1, (len(y), 2))
+    rows, columns = ((np.arange(image_size) - moves[:, [axis]]) % image_size for axis in (0, 1))  # [n, image_size]
+    x = patterns[y[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    x = x + noise * rng.standard_normal(x.shape, dtype=np.float32)
+    return Task(split_samples(x.astype(np.float32), y, sizes, seed=0), num_classes)

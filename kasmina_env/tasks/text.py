@@ -1,0 +1,66 @@
+"""A model of characters, on text that every Python brings along."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kasmina_env.tasks.base import Split, Task, losses, over_positions, register_task
+
+# Fixed, since the text differs between versions of Python; the last symbol stands for every other character.
+ALPHABET = "\n " + string.ascii_letters + string.digits + string.punctuation
+UNKNOWN = len(ALPHABET)
+NUM_WINDOWS = {"train": 6000, "inner_valid": 256, "outer_valid": 512, "test": 512}
+
+
+def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and quality of predicting characters: a `Measure`.
+
+    Quality is ``1 - bits per character / log2(num_classes)``: 0 for a guess in which all characters are equally likely
+    (or a worse one, or logits that are not finite), 1 for certainty.
+
+    Args:
+        logits: ``[B, T, N, num_classes]``.
+        y: Next characters ``[B, N, T]``.
+    """
+    loss = over_positions(losses(logits, y))
+    quality = (1 - loss / math.log(logits.shape[-1])).clamp(min=0)
+    return loss, torch.where(loss.isfinite(), quality, 0)
+
+
+def without_repeats(texts: Sequence[str]) -> str:
+    """Join texts without what a split could know from another.
+
+    The topics quote each other at length, so each paragraph stays only where it first comes; and of rules, table frames
+    and padding, all alike, no more than four characters of a run stay.
+    """
+    paragraphs = {" ".join(p.split()): p for text in reversed(texts) for p in reversed(text.split("\n\n"))}
+    return re.sub(r"(.)\1{4,}", r"\1" * 4, "\n\n".join(reversed(paragraphs.values())))
+
+
+@register_task("text")
+def text(context: int = 32) -> Task:
+    """The language reference inside Python (`pydoc_data.topics`), in windows of so many characters.
+
+    Each split is a region of the text of its own.
+
+    Args:
+        context: Characters of a window.
+    """
+    from pydoc_data.topics import topics
+
+    joined = without_repeats([topics[name] for name in sorted(topics)])
+    code = {character: i for i, character in enumerate(ALPHABET)}
+    codes = torch.tensor([code.get(character, UNKNOWN) for character in joined])
+    num_windows, sizes = len(codes) // (context + 1), list(NUM_WINDOWS.values())
+    if sum(sizes) > num_windows:
+        longest = len(codes) // sum(sizes) - 1
+        raise ValueError(f"`context` must be at most {longest}, got {context}. The text is too short for more.")
+    windows = codes[: sum(sizes) * (context + 1)].view(-1, context + 1)
+    parts = zip(NUM_WINDOWS, windows.split(sizes), strict=True)
+    return Task({name: Split(part[:, :-1], part[:, 1:]) for name, part in parts}, UNKNOWN + 1, bits_saved)
