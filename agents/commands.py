@@ -14,12 +14,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from agents.evaluate import Row
 from agents.policy import Policy, make_env, names_of
-from agents.schedule import config_path, save_schedule, slug
 from agents.schedule import describe as describe_schedule
+from agents.schedule import save_schedule
 from agents.scripted import CONTROLS, find_policy
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console, print_table
 from kasmina_env.presets import PRESETS
+from kasmina_env.shipped import config_path, slug
 
 app = tyro.extras.SubcommandApp()
 app.command(name="list")(env_cli.list_ids)
@@ -91,7 +92,7 @@ def train(
     overrides: dict[str, object] = {"preset": env_id, "seed": seed}
     if steps is not None:
         overrides["total_steps"] = steps
-    settings = load_recipe(recipe or config_path(f"{slug(env_id)}.ppo.json"), **overrides)
+    settings = load_recipe(recipe or config_path(f"{slug(env_id)}.ppo.json", "Give one with --recipe."), **overrides)
     console.print(f"Training on {env_id}: {settings.total_steps} steps, {settings.num_envs} networks at a time.")
     with _bar("training", settings.total_steps) as advance:
 

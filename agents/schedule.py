@@ -12,8 +12,6 @@ import numpy as np
 
 from agents.policy import BoolArray, Float32Array, IntArray, Names
 
-CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -76,19 +74,6 @@ class Fixed:
         chosen = self._actions[rows, np.minimum(step, self._actions.shape[1] - 1)]
         is_legal = mask[np.arange(len(step)), chosen]
         return np.where(is_legal, chosen, 0)
-
-
-def config_path(name: str) -> Path:
-    """A file of the configs folder, in a source tree or in an installed package."""
-    for folder in CONFIGS:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"`name` must be a file in configs/, got {name!r}. Make it with `kasmina search`.")
-
-
-def slug(preset: str) -> str:
-    """Name of an id in file names: digits-v0 for Kasmina/Digits-v0."""
-    return preset.rpartition("/")[2].lower()
 
 
 def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, about: Mapping[str, Any]) -> None:

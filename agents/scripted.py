@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy
-from agents.schedule import Fixed, config_path, load_schedule, slug
+from agents.schedule import Fixed, load_schedule
 from kasmina_env.registry import Registry
+from kasmina_env.shipped import config_path, slug
 
 CONTROLS: Registry[Callable[[str, Names], Policy]] = Registry("policy")
 
@@ -93,7 +94,8 @@ def _actions_of_slot(names: Names, slot: str) -> dict[str, list[int]]:
 
 
 def _fixed(preset: str, names: Names) -> Policy:
-    return Fixed(names, load_schedule(config_path(f"{slug(preset)}.schedule.json"), names))
+    path = config_path(f"{slug(preset)}.schedule.json", f"Make it with `kasmina search {preset}`.")
+    return Fixed(names, load_schedule(path, names))
 
 
 CONTROLS.register("wait", lambda preset, names: Wait())

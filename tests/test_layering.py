@@ -19,11 +19,11 @@ PACKAGE = "kasmina_env"
 # Each entry, a module or a package, imports from entries before it only.
 LAYERS = (
     *("registry", "alpha", "lifecycle", "config"),
-    *("files", "layers", "blend", "blueprints", "hosts", "tasks", "population", "presets"),
+    *("files", "shipped", "layers", "blend", "blueprints", "hosts", "tasks", "population", "presets"),
     *("view", "actions", "reward", "features", "observation", "governor", "core"),
     *("render", "shell", "vector_env", "env", "sb3", "replay", "bench", "cli"),
 )
-WITHOUT_TORCH = ("registry", "alpha", "lifecycle", "config", "files")
+WITHOUT_TORCH = ("registry", "alpha", "lifecycle", "config", "files", "shipped")
 WITHOUT_GYMNASIUM = LAYERS[: LAYERS.index("shell")]
 HEAVY = ("torch", "sklearn", "matplotlib", "stable_baselines3")
 
