@@ -45,6 +45,15 @@ class EnvConfig:
         targets: Menu of SET_ALPHA_TARGET; empty leaves the operation out.
         curves: Menu of ramp shapes.
         min_training_steps, min_prune_age, embargo_steps, min_contribution, instant: See `LifecycleRules`.
+        instances: Name of the family in configs/ whose instances episodes are about, or a JSON file; "" for a single
+            problem. What an instance settles takes the place of these settings.
+        label_noise: Share of the labels to learn from that are wrong.
+        pixel_noise: Standard deviation of the noise on inputs.
+        warmup_batches: Minibatches a fresh host is trained on before its episode, which makes it a mature one; on the
+            task's own data for that, where it has some.
+        warmup_learning_rate: In these.
+        objective: What the score is of: "final", the network kept, or "mean", the mean over the episode of the network
+            in service.
         param_price: Score per doubling of the network by fossilized parameters.
         rent_price: Reward per host's worth of extra compute over a whole episode.
         operation_price: Reward per germination.
@@ -76,6 +85,12 @@ class EnvConfig:
     embargo_steps: int = 3
     min_contribution: float | None = None
     instant: bool = False
+    instances: str = ""
+    label_noise: float = 0.0
+    pixel_noise: float = 0.0
+    warmup_batches: int = 0
+    warmup_learning_rate: float = 0.02
+    objective: str = "final"
     param_price: float = 0.02
     rent_price: float = 0.002
     operation_price: float = 0.03
@@ -130,6 +145,7 @@ def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = Fals
     return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
 
 
+OBJECTIVES = ("final", "mean")
 AUGMENTATIONS = ("none", "shift", "shift_flip")  # by up to an eighth of the picture; and mirrored every second time
 OPERATOR_NAMES = tuple(Operator.__members__)
 CURVE_NAMES = tuple(Curve.__members__)
@@ -161,6 +177,12 @@ RULES: dict[str, Rule] = {
     "embargo_steps": _at_least(0),
     "min_contribution": Rule(lambda value: value is None or _is_number(value), "be a number, or None for no minimum"),
     "instant": _FLAG,
+    "instances": Rule(lambda value: isinstance(value, str), "be the name of a family or a file, or ''"),
+    "label_noise": _number(lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "pixel_noise": _PRICE,
+    "warmup_batches": _at_least(0),
+    "warmup_learning_rate": _number(lambda value: value > 0, "above 0"),
+    "objective": Rule(lambda value: value in OBJECTIVES, f"be one of {OBJECTIVES}"),
     "param_price": _PRICE,
     "rent_price": _PRICE,
     "operation_price": _PRICE,

@@ -5,32 +5,31 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from kasmina_env.actions import ActionTable, factored_mask, flat_mask, make_action_table
 from kasmina_env.alpha import BoolArray, FloatArray, IntArray, put_rows, take_rows
-from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.config import EnvConfig, Operator
-from kasmina_env.hosts import HOSTS
+from kasmina_env.features import Scene
+from kasmina_env.ingredients import make_data, make_host, make_variants
+from kasmina_env.instances import SPLIT_NAMES, make_instances
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
 from kasmina_env.observation import Float32Array, make_observation_table, observe
-from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
-from kasmina_env.population.augment import check_pictures
-from kasmina_env.registry import unknown_name_message
-from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, score
-from kasmina_env.tasks import TASKS, Split
+from kasmina_env.population import Conditions, GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
+from kasmina_env.tasks import Split
 from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view, with_score
 
 BuiltT = TypeVar("BuiltT")
 MAX_SEED = 2**31
+CONDITIONS = ("learning_rate", "label_noise", "pixel_noise")  # numbers of an instance that networks train under
 _NO_RESET = "`reset` must be called before anything else, got no reset yet. Call it."
 
 
@@ -50,6 +49,7 @@ class CoreSnapshot:
     networks: Snapshot
     view: View
     test_accuracy: FloatArray
+    is_test: BoolArray
     seeders: tuple[np.random.Generator, ...]
 
 
@@ -73,24 +73,14 @@ class Core:
         self.config = config
         self.num_networks = num_networks
         self.device, self.dtype = torch.device(device), dtype
-        self.host = _build(HOSTS.get(config.host), "host_settings", config.host_settings)
-        task = _build(TASKS.get(config.task), "task_settings", config.task_settings)
-        if task.input_shape != self.host.input_shape:
-            raise ValueError(
-                f"`host_settings` must fit samples of shape {task.input_shape}, got a host for "
-                f"{self.host.input_shape}. Change the host's settings or the task's."
-            )
-        check_pictures(task.input_shape, config.augment)
-        for name in config.blueprints:
-            _check_blueprint(name, self.host.topology)
-        self.measure = task.measure
-        self.data = {name: split.to(self.device, dtype) for name, split in task.splits.items()}
-        self.watched = _head(self.data["inner_valid"], config.watch_samples, "watch_samples")
-        self.scored = _head(self.data["outer_valid"], config.score_samples, "score_samples")
+        self.host = make_host(config)
+        self.instances = make_instances(config)
+        self.variants, self._variant_of = make_variants(config, self.instances)
+        self._data = make_data(config, self.host, self.instances, self.device, dtype)
         self.slot_names = tuple(slot.name for slot in self.host.slots)
         self.num_slots = len(self.slot_names)
         self.actions: ActionTable = make_action_table(config, self.slot_names)
-        self.observations = make_observation_table(config, self.slot_names)
+        self.observations = make_observation_table(config, self.instances, self.slot_names)
         self.costs = measure_costs(self.host, config.blueprints, tuple(Operator))
         self.reward = REWARDS.get(config.reward)
         self._optimizer = Optimizer(
@@ -102,6 +92,12 @@ class Core:
         self._population: Population | None = None
         self._view: View | None = None
         self.test_accuracy = np.zeros(num_networks)  # [N] of the committed network, at the end
+        self.is_test = np.zeros(num_networks, dtype=bool)  # [N] which draw their instances from those to test on
+
+    @property
+    def data(self) -> Mapping[str, Split]:
+        """Samples by split."""
+        return self._data.splits
 
     @property
     def is_reset(self) -> bool:
@@ -124,30 +120,59 @@ class Core:
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 
-    def reset(self, rows: IntArray) -> None:
-        """Start a new episode in the given rows, from a seed each row's seeder draws."""
+    def reset(self, rows: IntArray, instances: IntArray | None = None) -> None:
+        """Start a new episode in the given rows, from a seed each row's seeder draws.
+
+        Args:
+            rows: R different rows.
+            instances: Number of each one's instance ``[R]``; if left out, or where -1, drawn from the row's split.
+        """
         rng_seeds = np.array([self.seeders[row].integers(MAX_SEED) for row in rows])
+        drawn = self._draw_instances(rows)
+        numbers = drawn if instances is None else np.where(instances < 0, drawn, instances)
         with _own_modes(self.device):
             if self._population is None:
-                seeds = np.zeros(self.num_networks, dtype=np.int64)
-                seeds[rows] = rng_seeds
-                self._population = Population(
-                    self.host, seeds.tolist(), self._optimizer, self.device, self.dtype, self.measure
-                )
-                fresh = self._first_view(np.arange(self.num_networks), seeds)
-                self._view = fresh
-                return
-            self.population.reset_rows(rows, rng_seeds.tolist())
-            fresh = self._first_view(rows, rng_seeds)
-        self._view = put_rows(self.view, rows, fresh)
+                seeds, numbers = (_spread(values, rows, self.num_networks) for values in (rng_seeds, numbers))
+                self._population = self._first_population(seeds, numbers)
+                rows, rng_seeds = np.arange(self.num_networks), seeds
+            else:
+                self.population.reset_rows(rows, rng_seeds.tolist(), self._conditions(numbers))
+            if self.config.warmup_batches:
+                size, rate = self.config.batch_size, self.config.warmup_learning_rate
+                self.population.warm_up(self._data.warmup, self.config.warmup_batches, size, rate, rows)
+            fresh = self._first_view(rows, rng_seeds, numbers)
+        self._view = fresh if self._view is None else put_rows(self.view, rows, fresh)
         self.test_accuracy[rows] = 0.0
 
-    def _first_view(self, rows: IntArray, rng_seeds: IntArray) -> View:
+    def _draw_instances(self, rows: IntArray) -> IntArray:
+        """An instance for each row from its own stream, which a problem with just one does not touch."""
+        if len(self.instances) == 1:
+            return np.zeros(len(rows), dtype=np.int64)
+        pools = [self.instances.split(SPLIT_NAMES[int(is_test)]) for is_test in self.is_test[rows]]
+        return np.array([self.seeders[row].choice(pool) for row, pool in zip(rows, pools, strict=True)])
+
+    def _conditions(self, numbers: IntArray) -> Conditions:
+        settled = {name: self.instances.numbers[name][numbers] for name in CONDITIONS}
+        return Conditions(**settled, variant=self._variant_of[numbers])
+
+    def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> Population:
+        return Population(
+            self.host,
+            rng_seeds.tolist(),
+            self._optimizer,
+            self.device,
+            self.dtype,
+            self._data.measure,
+            self.variants,
+            self._conditions(numbers),
+        )
+
+    def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
         alpha = np.zeros((self.num_networks, self.num_slots))
-        inner = self.population.evaluate(self.watched, alpha, rows=rows)
+        inner = self.population.evaluate(self._data.watched, alpha, rows=rows)
         outer = self.population.evaluate(self.data["outer_valid"], alpha, rows=rows)
         inner_loss, accuracy, _, quality = _to_numpy([t[0] for t in (*inner, *outer)])
-        return first_view(rng_seeds, self.num_slots, self.config.horizon, inner_loss, accuracy, quality)
+        return first_view(rng_seeds, numbers, self.num_slots, self.config.horizon, inner_loss, accuracy, quality)
 
     def step(self, actions: IntArray) -> StepResult:
         """One decision for every network: carry it out, train, measure, pay.
@@ -172,11 +197,12 @@ class Core:
                 is_legal=is_legal & (actions >= 0),
             )
             is_over = after.is_over
-            growth = fossil_growth(after, self.costs)
             quality = self._final_quality(after, is_over)
-        after = with_score(after, quality, score(quality, growth, config), compute_growth(after, self.costs))
+        prices = self.instances.numbers["param_price"][after.instance]
+        worth = value(quality, paid_growth(after, self.costs, config), prices)
+        after = with_score(after, quality, worth, score(after, worth, config), compute_growth(after, self.costs))
         self._view = after
-        step = Step(before, after, is_over, self.costs, config)
+        step = Step(before, after, is_over, self.costs, config, self.instances)
         terms = {name: term.value(step) for name, term in self.reward.terms.items()}
         return StepResult(np.sum(list(terms.values()), axis=0), terms, is_over)
 
@@ -210,8 +236,8 @@ class Core:
         slots = np.flatnonzero(can_switch_off.any(axis=0))
         off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)
         off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
-        inner_loss, inner_accuracy = self.population.evaluate(self.watched, alpha, off)
-        outer_loss, quality = self.population.evaluate(self.scored, alpha)
+        inner_loss, inner_accuracy = self.population.evaluate(self._data.watched, alpha, off)
+        outer_loss, quality = self.population.evaluate(self._data.scored, alpha)
         figures = _to_numpy(
             [
                 train_loss,
@@ -271,7 +297,7 @@ class Core:
 
     def observe(self) -> Float32Array:
         """Observations ``[N, F]``."""
-        return observe(self.observations, self.view, self.costs, self.config)
+        return observe(self.observations, Scene(self.view, self.costs, self.config, self.instances))
 
     def action_masks(self) -> BoolArray:
         """Exact masks of the flat actions ``[N, A]``."""
@@ -292,6 +318,7 @@ class Core:
             networks,
             take_rows(self.view, rows),
             self.test_accuracy[np.asarray(rows)],
+            self.is_test[np.asarray(rows)],
             tuple(deepcopy(self.seeders[row]) for row in rows),
         )
 
@@ -301,6 +328,7 @@ class Core:
             self.population.restore(saved.networks, rows)
         self._view = put_rows(self.view, rows, saved.view)
         self.test_accuracy[np.asarray(rows)] = saved.test_accuracy
+        self.is_test[np.asarray(rows)] = saved.is_test
         for row, seeder in zip(rows, saved.seeders, strict=True):
             # in place: a shell may hold the same generator
             self.seeders[row].bit_generator.state = seeder.bit_generator.state
@@ -319,27 +347,11 @@ class Core:
             return self.population.network(row, lifecycle.alpha.value[row], keep)
 
 
-def _build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
-    """Call what is registered with its keyword settings, whose names are checked first."""
-    known = tuple(inspect.signature(make).parameters)
-    for key in values:
-        if key not in known:
-            raise ValueError(unknown_name_message(setting, key, known or ("(no settings)",)))
-    return make(**values)
-
-
-def _check_blueprint(name: str, topology: str) -> None:
-    if topology not in BLUEPRINTS.get(name).topologies:
-        fitting = [n for n in BLUEPRINTS if topology in BLUEPRINTS.get(n).topologies]
-        raise ValueError(
-            f"`blueprints` must accept {topology} features, got {name!r}. Choose from {', '.join(fitting)}."
-        )
-
-
-def _head(split: Split, size: int, setting: str) -> Split:
-    if size > len(split):
-        raise ValueError(f"`{setting}` must be at most {len(split)}, got {size}. Ask for fewer.")
-    return Split(split.x[:size], split.y[:size])
+def _spread(values: IntArray, rows: IntArray, size: int) -> IntArray:
+    """Values in their rows, 0 elsewhere."""
+    spread = np.zeros(size, dtype=np.int64)
+    spread[rows] = values
+    return spread
 
 
 def _to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:

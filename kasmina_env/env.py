@@ -94,13 +94,13 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
 
         Args:
             seed: Of this and, through the environment's own generator, of all following episodes.
-            options: None or empty; unknown keys raise.
+            options: ``{"instance": number}`` of a family, or ``{"split": "test"}`` to draw one of those to test on
+                (default: one of those to train on); unknown keys raise.
         """
+        instances = shell.read_options(self.core, options)
         super().reset(seed=seed)
-        if options:
-            raise ValueError(f"`options` must be empty, got the keys {sorted(options)}. Remove them.")
         self.core.seeders[0] = self.np_random
-        self.core.reset(np.zeros(1, dtype=np.int64))
+        self.core.reset(np.zeros(1, dtype=np.int64), instances)
         return self.core.observe()[0], shell.plain_info(shell.step_infos(self.core), 0)
 
     def step(self, action: ArrayLike) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.alpha import FloatArray, IntArray
 from kasmina_env.config import EnvConfig, Operator
+from kasmina_env.instances import Instances
 from kasmina_env.lifecycle import Op, Stage
 from kasmina_env.reward import compute_growth, fossil_growth, param_growth
 from kasmina_env.view import Costs, View
@@ -22,6 +23,7 @@ class Scene:
     view: View
     costs: Costs
     config: EnvConfig
+    instances: Instances
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Feature:
         value: Scene to ``[N]``, for features of slots ``[N, S]``, with labels one more axis ``[..., L]``.
         meaning: One sentence for people.
         is_per_slot: Whether every slot has one.
-        labels: Names of the last axis, from the settings; an empty tuple leaves the feature out.
+        labels: Names of the last axis, from settings and instances; an empty tuple leaves the feature out.
+        joint: What stands between name and label.
     """
 
     name: str
@@ -43,7 +46,8 @@ class Feature:
     value: Callable[[Scene], NDArray[np.generic]]
     meaning: str
     is_per_slot: bool = False
-    labels: Callable[[EnvConfig], tuple[str, ...] | None] = lambda config: None
+    labels: Callable[[EnvConfig, Instances], tuple[str, ...] | None] = lambda config, instances: None
+    joint: str = "="
 
 
 def _squash(x: FloatArray) -> FloatArray:
@@ -159,7 +163,7 @@ _NETWORK = (
         "rent_paid",
         0,
         1,
-        lambda s: _squash(10 * s.config.rent_price * s.view.compute_spent),
+        lambda s: _squash(10 * s.instances.numbers["rent_price"][s.view.instance] * s.view.compute_spent),
         "Rent paid in this episode, 10 r / (1 + 10 r).",
     ),
     Feature(
@@ -176,7 +180,16 @@ _NETWORK = (
         1,
         lambda s: s.view.last_op[..., None] == _operations(s.config),
         "The last operation asked for.",
-        labels=lambda config: tuple(op.name for op in _operations(config)),
+        labels=lambda config, instances: tuple(op.name for op in _operations(config)),
+    ),
+    Feature(
+        "instance",
+        0,
+        1,
+        lambda s: s.instances.scaled_facts()[s.view.instance],
+        "A fact of the instance, on a logarithmic scale from the family's lowest to its highest.",
+        labels=lambda config, instances: tuple(instances.visible),
+        joint=".",
     ),
 )
 
@@ -188,7 +201,7 @@ _SLOT = (
         lambda s: _one_hot(s.view.lifecycle.stage, len(Stage)),
         "Stage of the slot.",
         is_per_slot=True,
-        labels=lambda config: tuple(stage.name for stage in Stage),
+        labels=lambda config, instances: tuple(stage.name for stage in Stage),
     ),
     Feature(
         "blueprint",
@@ -197,7 +210,7 @@ _SLOT = (
         lambda s: _one_hot(s.view.lifecycle.blueprint, len(s.config.blueprints)),
         "Blueprint of its seed.",
         is_per_slot=True,
-        labels=lambda config: config.blueprints,
+        labels=lambda config, instances: config.blueprints,
     ),
     Feature(
         "operator",
@@ -206,7 +219,7 @@ _SLOT = (
         lambda s: s.view.lifecycle.operator[..., None] == _operator_codes(s.config),
         "Blend operator of its seed.",
         is_per_slot=True,
-        labels=lambda config: config.operators if len(config.operators) > 1 else (),
+        labels=lambda config, instances: config.operators if len(config.operators) > 1 else (),
     ),
     Feature("alpha", 0, 1, lambda s: s.view.lifecycle.alpha.value, "Alpha of its seed.", is_per_slot=True),
     Feature(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.config import EnvConfig
 from kasmina_env.features import FEATURES, Feature, Scene
-from kasmina_env.view import Costs, View
+from kasmina_env.instances import Instances
 
 Float32Array = NDArray[np.float32]
 
@@ -26,16 +26,16 @@ class ObservationTable:
     high: Float32Array  # [F]
 
 
-def make_observation_table(config: EnvConfig, slot_names: Sequence[str]) -> ObservationTable:
-    """Lay the features out for these menus and slots."""
-    features = tuple(f for f in FEATURES if f.labels(config) != ())
+def make_observation_table(config: EnvConfig, instances: Instances, slot_names: Sequence[str]) -> ObservationTable:
+    """Lay the features out for these menus, facts and slots."""
+    features = tuple(f for f in FEATURES if f.labels(config, instances) != ())
     rows: list[tuple[str, Feature]] = []
     for scope in (None, *slot_names):
         for feature in features:
             if feature.is_per_slot == (scope is not None):
                 name = feature.name if scope is None else f"{scope}.{feature.name}"
-                labels = feature.labels(config)
-                names = [name] if labels is None else [f"{name}={label}" for label in labels]
+                labels = feature.labels(config, instances)
+                names = [name] if labels is None else [f"{name}{feature.joint}{label}" for label in labels]
                 rows += [(entry, feature) for entry in names]
     return ObservationTable(
         features,
@@ -46,9 +46,9 @@ def make_observation_table(config: EnvConfig, slot_names: Sequence[str]) -> Obse
     )
 
 
-def observe(table: ObservationTable, view: View, costs: Costs, config: EnvConfig) -> Float32Array:
-    """Encode a view: ``[N, F]``, finite and clipped to the table's bounds."""
-    scene = Scene(view, costs, config)
+def observe(table: ObservationTable, scene: Scene) -> Float32Array:
+    """Encode a scene: ``[N, F]``, finite and clipped to the table's bounds."""
+    view = scene.view
     n, num_slots = view.lifecycle.stage.shape
     of_network, of_slots = [], []
     for feature in table.features:

@@ -4,6 +4,9 @@
 
 The last score of an episode is that of the committed network, so the undiscounted sum of ``score_change`` is final
 committed score minus first score, whatever the policy did. What remains are real costs, all of them at most 0.
+
+With the objective "mean" every step counts: the score is the mean over the episode of quality minus the price of all
+seeds' parameters, in which the present network stands for the steps to come.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 
 from kasmina_env.alpha import BoolArray, FloatArray
 from kasmina_env.config import EnvConfig
+from kasmina_env.instances import Instances
 from kasmina_env.lifecycle import Op, Stage
 from kasmina_env.registry import Registry
 from kasmina_env.view import Costs, View
@@ -29,6 +33,11 @@ class Step:
     is_over: BoolArray  # [N] the episode ended with this step
     costs: Costs
     config: EnvConfig
+    instances: Instances
+
+    def number(self, name: str) -> FloatArray:
+        """A number that each network's instance settles, ``[N]``."""
+        return np.asarray(self.instances.numbers[name][self.after.instance])
 
 
 @dataclass(frozen=True)
@@ -71,19 +80,41 @@ def compute_growth(view: View, costs: Costs) -> FloatArray:
     return np.asarray(compute.sum(axis=1) / costs.host_compute)
 
 
-def score(quality: FloatArray, growth: FloatArray, config: EnvConfig) -> FloatArray:
+def paid_growth(view: View, costs: Costs, config: EnvConfig) -> FloatArray:
+    """Parameters the score charges for over those of the host, ``[N]``: of seeds that are kept, in the end.
+
+    Until then a network in service (objective "mean") pays for all seeds it carries.
+    """
+    kept = fossil_growth(view, costs)
+    return kept if config.objective == "final" else np.where(view.is_over, kept, param_growth(view, costs))
+
+
+def value(quality: FloatArray, growth: FloatArray, price: FloatArray) -> FloatArray:
     """Quality minus the price of the parameters bought, ``[N]``."""
-    return np.asarray(quality - config.param_price * np.log2(1 + growth))
+    return np.asarray(quality - price * np.log2(1 + growth))
+
+
+def score(view: View, value: FloatArray, config: EnvConfig) -> FloatArray:
+    """What the network of a step is worth, ``[N]``.
+
+    Args:
+        view: After the step, and before its value is added to it.
+        value: Of the step ``[N]``.
+        config: Settings.
+    """
+    if config.objective == "final":
+        return value
+    return np.asarray((view.value + value * (config.horizon - view.step + 1)) / config.horizon)
 
 
 def _rent(step: Step) -> FloatArray:
-    price = step.config.rent_price / step.config.horizon
+    price = step.number("rent_price") / step.config.horizon
     return np.asarray(0.0 - price * compute_growth(step.after, step.costs))
 
 
 def _operations(step: Step) -> FloatArray:
     is_germinated = (step.after.last_op == Op.GERMINATE) & step.after.is_legal
-    return np.asarray(0.0 - step.config.operation_price * is_germinated)
+    return np.asarray(0.0 - step.number("operation_price") * is_germinated)
 
 
 _COSTS = {

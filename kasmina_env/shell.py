@@ -37,10 +37,42 @@ def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
 
 def check_count(name: str, value: object, can_be_none: bool = False) -> None:
     """Raise one clear sentence if a value is not a positive integer."""
-    is_count = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    is_count = isinstance(value, int | np.integer) and _is_integer(value) and value >= 1
     if not is_count and not (can_be_none and value is None):
         rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
         raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
+
+
+def read_options(core: Core, options: Mapping[str, Any] | None, others: tuple[str, ...] = ()) -> IntArray | None:
+    """What `reset` shall be about: sets the rows' split, returns the instances asked for ``[N]``, -1 where none is.
+
+    Args:
+        core: The episodes.
+        options: "instance", a number or one for each network (None: drawn), and "split", "train" or "test".
+        others: Keys that the caller reads itself.
+    """
+    given = dict(options or {})
+    unknown = sorted(set(given) - {"instance", "split", *others})
+    if unknown:
+        known = ", ".join(("instance", "split", *others))
+        raise ValueError(f"`options` must have only the keys {known}, got {', '.join(map(str, unknown))}. Remove them.")
+    allowed = core.instances.split(given["split"]) if "split" in given else np.arange(len(core.instances))
+    core.is_test[:] = given.get("split") == "test"
+    wanted = given.get("instance")
+    if wanted is None:
+        return None
+    entries = [wanted] * core.num_networks if np.ndim(wanted) == 0 else list(wanted)
+    is_known = all(entry is None or (_is_integer(entry) and entry in allowed) for entry in entries)
+    if len(entries) != core.num_networks or not is_known:
+        raise ValueError(
+            f"`instance` must be a number from {allowed[0]} to {allowed[-1]}, or one for each of {core.num_networks} "
+            f"networks, got {wanted!r}. Name instances that exist{' in that split' * ('split' in given)}."
+        )
+    return np.array([-1 if entry is None else entry for entry in entries])
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def observation_space(core: Core) -> spaces.Space[Any]:
@@ -103,7 +135,7 @@ def terminal_infos(core: Core) -> Infos:
         "committed_score": view.score,
         "compute": view.compute_spent,
         "actions": actions,
-        "instance": np.zeros(core.num_networks, dtype=np.int64),
+        "instance": view.instance,
         "is_success": ~view.is_dead & (view.score >= core.config.success_score),
     }
 

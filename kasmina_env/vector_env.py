@@ -94,11 +94,11 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
 
         Args:
             seed: Integer s gives row i the seed s + i; or one seed (or None) per row.
-            options: ``{"reset_mask": bool [num_envs]}`` or nothing.
+            options: "reset_mask", bool ``[num_envs]``; "instance", the number of a family's instance, or one (or None)
+                per row; "split", whether instances that are not named are drawn from those to "train" (default) or
+                "test" on, now and in the episodes that follow.
         """
-        unknown = set(options or {}) - {"reset_mask"}
-        if unknown:
-            raise ValueError(f"`options` must have only the key 'reset_mask', got {sorted(unknown)}. Remove them.")
+        instances = shell.read_options(self.core, options, others=("reset_mask",))
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
@@ -108,7 +108,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
             mask = np.ones(self.num_envs, dtype=bool)
             self.core.seeders = list(self.np_random.spawn(self.num_envs))
         self._seed_rows(seed, mask)
-        self.core.reset(np.flatnonzero(mask))
+        self.core.reset(np.flatnonzero(mask), None if instances is None else instances[mask])
         return self.core.observe(), shell.with_masks(shell.step_infos(self.core), mask)
 
     def _seed_rows(self, seed: int | Sequence[int | None] | None, mask: BoolArray) -> None:

@@ -142,6 +142,7 @@ class View:
     lifecycle: LifecycleState
     facts: Facts
     rng_seed: IntArray  # [N] of the episode
+    instance: IntArray  # [N] number of the instance the episode is about
     step: IntArray  # [N] steps taken
     train_loss: FloatArray  # [N] finite
     inner_loss: FloatArray  # [N] finite
@@ -149,6 +150,7 @@ class View:
     best_accuracy: FloatArray  # [N]
     steps_since_best: IntArray  # [N]
     quality: FloatArray  # [N] on outer_valid
+    value: FloatArray  # [N] quality minus the price of parameters, summed over the steps so far
     score: FloatArray  # [N]
     first_score: FloatArray  # [N] of the untrained host
     gradient_norm: FloatArray  # [N] of the host; 0 until measured
@@ -187,6 +189,7 @@ class View:
 
 def first_view(
     rng_seed: IntArray,
+    instance: IntArray,
     num_slots: int,
     horizon: int,
     inner_loss: FloatArray,
@@ -200,6 +203,7 @@ def first_view(
         lifecycle=LifecycleState.dormant(n, num_slots),
         facts=Facts.unmeasured(n, num_slots),
         rng_seed=rng_seed,
+        instance=instance,
         step=np.zeros(n, dtype=np.int64),
         train_loss=loss,
         inner_loss=loss,
@@ -207,6 +211,7 @@ def first_view(
         best_accuracy=inner_accuracy,
         steps_since_best=np.zeros(n, dtype=np.int64),
         quality=quality,
+        value=np.zeros(n),
         score=quality,
         first_score=quality,
         gradient_norm=np.zeros(n),
@@ -289,12 +294,13 @@ def next_view(
     )
 
 
-def with_score(view: View, quality: FloatArray, score: FloatArray, compute: FloatArray) -> View:
+def with_score(view: View, quality: FloatArray, value: FloatArray, score: FloatArray, compute: FloatArray) -> View:
     """The view with what the step was worth and what it took, and the step in its trace.
 
     Args:
         view: From `next_view`.
         quality: On outer_valid; of the committed network where the episode is over ``[N]``.
+        value: Quality minus the price of parameters, in this step ``[N]``.
         score: ``[N]``.
         compute: Of all seeds over that of the host, in this step ``[N]``.
     """
@@ -306,10 +312,11 @@ def with_score(view: View, quality: FloatArray, score: FloatArray, compute: Floa
         "alpha": view.lifecycle.alpha.value,
     }
     trace = {name: getattr(view.trace, name).copy() for name in now}
-    for name, value in now.items():
-        trace[name][rows, step] = value
+    for name, entry in now.items():
+        trace[name][rows, step] = entry
     spent = view.compute_spent + compute / view.actions.shape[1]
-    return replace(view, quality=quality, score=score, compute_spent=spent, trace=Trace(**trace))
+    total = view.value + value
+    return replace(view, quality=quality, value=total, score=score, compute_spent=spent, trace=Trace(**trace))
 
 
 def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:

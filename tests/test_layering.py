@@ -19,7 +19,19 @@ PACKAGE = "kasmina_env"
 # Each entry, a module or a package, imports from entries before it only.
 LAYERS = (
     *("registry", "alpha", "lifecycle", "config"),
-    *("files", "shipped", "layers", "blend", "blueprints", "hosts", "tasks", "population", "presets"),
+    *(
+        "files",
+        "shipped",
+        "layers",
+        "blend",
+        "blueprints",
+        "hosts",
+        "tasks",
+        "population",
+        "presets",
+        "instances",
+        "ingredients",
+    ),
     *("view", "actions", "reward", "features", "observation", "governor", "core"),
     *("render", "shell", "vector_env", "env", "sb3", "replay", "bench", "cli"),
 )

@@ -14,9 +14,9 @@ from kasmina_env.layers import Layers
 SCALE = 0.3
 
 
-def num_norm_groups(channels: int) -> int:
-    """Groups of eight channels where they divide evenly, else one group."""
-    return channels // 8 if channels % 8 == 0 else 1
+def num_norm_groups(channels: int, size: int = 8) -> int:
+    """Groups of `size` channels where they divide evenly, else one group."""
+    return channels // size if channels % size == 0 else 1
 
 
 def _norm(nn: Layers, channels: int) -> Module:

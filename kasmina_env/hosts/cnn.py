@@ -32,6 +32,8 @@ class CNNHost:
         pools: Which blocks have a pool behind, by number; None for all.
         stem: The picture is first averaged over squares of this side; 1 leaves it as it is.
         norm: "group" or "batch".
+        group_size: Channels normalised together, where they divide evenly. Hosts whose widths are its multiples can
+            stand side by side in one population (see `kasmina_env.population.variants`).
         slots_at: One slot at each block, "before" or "after" its pool, or "both". A block without pool has one slot.
     """
 
@@ -44,10 +46,11 @@ class CNNHost:
     pools: tuple[int, ...] | None = None
     stem: int = 1
     norm: str = "group"
+    group_size: int = 8
     slots_at: str = "before"
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, ("in_channels", "image_size", "num_classes", "width", "stem"))
+        check_at_least_one(self, ("in_channels", "image_size", "num_classes", "width", "stem", "group_size"))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name_message(name, getattr(self, name), known))
@@ -126,4 +129,6 @@ class CNNHost:
         return [*segments, nn.Sequential(*layers, *head)]
 
     def _norm(self, nn: Layers, channels: int) -> Module:
-        return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.GroupNorm(num_norm_groups(channels), channels)
+        if self.norm == "batch":
+            return nn.BatchNorm2d(channels)
+        return nn.GroupNorm(num_norm_groups(channels, self.group_size), channels)

@@ -4,6 +4,16 @@ from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
 from kasmina_env.population.saved import load_network, save_network
+from kasmina_env.population.state import Conditions
 from kasmina_env.population.train import GradientHealth
 
-__all__ = ["GradientHealth", "GrownNetwork", "Optimizer", "Population", "Snapshot", "load_network", "save_network"]
+__all__ = [
+    "Conditions",
+    "GradientHealth",
+    "GrownNetwork",
+    "Optimizer",
+    "Population",
+    "Snapshot",
+    "load_network",
+    "save_network",
+]

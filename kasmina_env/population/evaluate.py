@@ -16,6 +16,7 @@ from torch import Tensor
 from kasmina_env.hosts import execution_order
 from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population.forward import slot_function
+from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
 from kasmina_env.tasks import Split
@@ -121,9 +122,9 @@ def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray)
     parameters = setting.host_template.unflatten(hosts)
     grow = [slot_function(slot, num_networks) for slot in plan]
     for start in range(0, len(data), CHUNK):
-        x, y = data.x[start : start + CHUNK], data.y[start : start + CHUNK]
+        y = data.y[start : start + CHUNK]
         slots = [_branch(run, streams, num_networks, len(y)) for run, streams in zip(grow, levels, strict=True)]
-        wide = widen(x.unsqueeze(1).expand(-1, num_networks, *x.shape[1:]))
+        wide = widen(seen_by_all(networks, data, start, CHUNK))
         logits = setting.host_template.call(parameters, wide, slots).unflatten(-1, (num_networks, -1))
         repeated = y.expand(num_streams, *y.shape).flatten(0, 1).unsqueeze(1)
         labels = repeated.expand(-1, num_networks, *y.shape[1:])

@@ -16,11 +16,13 @@ from kasmina_env.population import evaluate as evaluation
 from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
 from kasmina_env.population.export import GrownNetwork, GrownSeed, Recipe, build_network
+from kasmina_env.population.noise import noisy_inputs, noisy_labels
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.state import (
     GATE,
     NO_SEED,
     BoolArray,
+    Conditions,
     FloatArray,
     IntArray,
     Networks,
@@ -40,7 +42,6 @@ class Snapshot:
 
     networks: Networks
     streams: tuple[Streams, ...]
-    learning_rate: FloatArray  # [N]
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -56,6 +57,8 @@ class Population:
         device: Where the networks live.
         dtype: Floating-point type of parameters and data.
         measure: Loss and quality of the networks' logits, as a task gives it.
+        variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
+        conditions: What each network trains under; by default the optimiser's learning rate and no noise.
     """
 
     def __init__(
@@ -66,15 +69,18 @@ class Population:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         measure: Measure = classify,
+        variants: Sequence[Host] = (),
+        conditions: Conditions | None = None,
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
-        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype, measure)
+        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants)
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
-        hosts = self.setting.draw_stack(self.setting.host_template, [s.growth for s in self._streams])
+        conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)
+        hosts = self.setting.draw_hosts([s.growth for s in self._streams], conditions.variant)
         shape = (len(rng_seeds), self.setting.num_slots)
-        self._networks = Networks(self.setting, hosts, {}, np.full(shape, NO_SEED), np.zeros(shape, dtype=bool))
-        self.learning_rate = np.full(len(rng_seeds), self.setting.optimizer.learning_rate)  # [N]
+        state = (np.full(shape, NO_SEED), np.zeros(shape, dtype=bool), conditions)
+        self._networks = Networks(self.setting, hosts, {}, *state)
 
     @property
     def num_networks(self) -> int:
@@ -84,10 +90,20 @@ class Population:
     def num_slots(self) -> int:
         return self.setting.num_slots
 
+    @property
+    def learning_rate(self) -> FloatArray:
+        """Of each network ``[N]``; may be changed in place."""
+        return self._networks.conditions.learning_rate
+
+    @property
+    def conditions(self) -> Conditions:
+        """What each network trains under; may be changed in place, but for the variants."""
+        return self._networks.conditions
+
     # ── training and evaluation ──────────────────────────────────────────────────────────────
 
     def draw_minibatches(
-        self, data: Split, num_batches: int, batch_size: int, augment: str = "none"
+        self, data: Split, num_batches: int, batch_size: int, augment: str = "none", rows: Rows | None = None
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Every network draws samples, with replacement, from its own stream, and how they are changed.
 
@@ -95,21 +111,27 @@ class Population:
             data: To draw from.
             num_batches, batch_size: K and B.
             augment: A name in `kasmina_env.config.AUGMENTATIONS`.
+            rows: R networks that draw; all by default.
 
         Returns:
-            Wide inputs, `num_batches` times ``[B, N*C, ...]``, and labels, `num_batches` times ``[B, N]`` (tokens:
-            ``[B, N*T]`` and ``[B, N, T]``).
+            Wide inputs, `num_batches` times ``[B, R*C, ...]``, and labels, `num_batches` times ``[B, R]`` (tokens:
+            ``[B, R*T]`` and ``[B, R, T]``).
         """
-        shape = (num_batches, batch_size)
-        draws = [streams.data.integers(len(data), size=shape) for streams in self._streams]
-        index = self.setting.index(np.stack(draws, axis=2))  # [K, B, N]
-        labels = [data.y[i] for i in index]
+        chosen, shape = self._check_rows(rows), (num_batches, batch_size)
+        streams = [self._streams[row].data for row in chosen]
+        draws = [stream.integers(len(data), size=shape) for stream in streams]
+        index = self.setting.index(np.stack(draws, axis=2))  # [K, B, R]
         if augment == "none":
-            return [widen(data.x[i]) for i in index], labels
-        size = data.x.shape[-1]
-        draws = [draw_changes(streams.data, shape, size, augment) for streams in self._streams]
-        changes = self.setting.index(np.stack(draws, axis=2))  # [K, B, N, 3]
-        return [widen(gather_changed(data.x, i, change)) for i, change in zip(index, changes, strict=True)], labels
+            x = [data.x[i] for i in index]
+        else:
+            draws = [draw_changes(stream, shape, data.x.shape[-1], augment) for stream in streams]
+            changes = self.setting.index(np.stack(draws, axis=2))  # [K, B, R, 3]
+            x = [gather_changed(data.x, i, change) for i, change in zip(index, changes, strict=True)]
+        if data.noise is None:
+            return [widen(batch) for batch in x], [data.y[i] for i in index]
+        conditions = self._networks.conditions.take(chosen)
+        seen = [noisy_inputs(self.setting, conditions, data.noise, *pair) for pair in zip(x, index, strict=True)]
+        return [widen(batch) for batch in seen], [noisy_labels(self.setting, conditions, data, i) for i in index]
 
     def train(
         self, x: Sequence[torch.Tensor], y: Sequence[torch.Tensor], alpha: FloatArray
@@ -121,6 +143,16 @@ class Population:
         """
         with torch.inference_mode(False), torch.enable_grad():
             return training.train(self._networks, x, y, alpha, self.learning_rate)
+
+    def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None:
+        """Train the given networks, which must have no seeds, for a while at a learning rate of that time."""
+        rows = self._check_different(rows)
+        chosen = self._networks.take(rows)
+        x, y = self.draw_minibatches(data, num_batches, batch_size, rows=rows)
+        with torch.inference_mode(False), torch.enable_grad():
+            alpha, rates = np.zeros((len(rows), self.num_slots)), np.full(len(rows), learning_rate)
+            training.train(chosen, x, y, alpha, rates)
+        self._networks.put(rows, chosen)
 
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None
@@ -196,13 +228,21 @@ class Population:
 
     # ── whole networks ───────────────────────────────────────────────────────────────────────
 
-    def reset_rows(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
-        """Replace networks by fresh hosts without seeds, drawn from new random streams."""
+    def reset_rows(self, rows: Rows, rng_seeds: Sequence[int], conditions: Conditions | None = None) -> None:
+        """Replace networks by fresh hosts without seeds, drawn from new random streams.
+
+        Args:
+            rows: R different networks.
+            rng_seeds: R integers.
+            conditions: Of the R; as they were if left out.
+        """
         rows = self._check_different(rows)
         self._networks.remove(rows, range(self.num_slots))
         self.reseed(rows, rng_seeds)
+        if conditions is not None:
+            self.conditions.put_(rows, conditions)
         draws = [self._streams[row].growth for row in rows]
-        fresh = self.setting.draw_stack(self.setting.host_template, draws)
+        fresh = self.setting.draw_hosts(draws, self.conditions.variant[rows])
         self._networks.hosts.put_(self.setting.index(rows), fresh)
 
     def reseed(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
@@ -214,7 +254,7 @@ class Population:
         """Copy networks (all by default) with everything their future depends on."""
         rows = self._check_rows(rows)
         streams = tuple(deepcopy(self._streams[row]) for row in rows)
-        return Snapshot(self._networks.take(rows), streams, self.learning_rate[rows])
+        return Snapshot(self._networks.take(rows), streams)
 
     def restore(self, saved: Snapshot, rows: Rows | None = None) -> None:
         """Overwrite networks (all by default) by those of a snapshot, in order."""
@@ -224,7 +264,6 @@ class Population:
                 f"`rows` must be {len(saved)} networks, got {rows.tolist()}. Give one for each network of the snapshot."
             )
         self._networks.put(rows, saved.networks)
-        self.learning_rate[rows] = saved.learning_rate
         for row, streams in zip(rows, saved.streams, strict=True):
             self._streams[row] = deepcopy(streams)
 

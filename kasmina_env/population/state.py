@@ -23,6 +23,7 @@ from kasmina_env.population.stack import (
     make_template,
     new_stack,
 )
+from kasmina_env.population.variants import weight_scales
 from kasmina_env.tasks import Measure
 
 IntArray = NDArray[np.int64]
@@ -60,6 +61,31 @@ class Streams:
         return cls(np.random.default_rng(data), np.random.default_rng(growth))
 
 
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What every network trains under; no step changes it. N networks."""
+
+    learning_rate: FloatArray  # [N]
+    label_noise: FloatArray  # [N] share of the labels to learn from that are wrong
+    pixel_noise: FloatArray  # [N] standard deviation of the noise on inputs
+    variant: IntArray  # [N] which of the setting's variants of the host
+
+    @classmethod
+    def plain(cls, num_networks: int, learning_rate: float) -> Conditions:
+        """No noise, and hosts that are whole."""
+        zero = np.zeros(num_networks)
+        return cls(np.full(num_networks, learning_rate), zero, zero.copy(), np.zeros(num_networks, dtype=np.int64))
+
+    def take(self, rows: IntArray) -> Conditions:
+        """Copies of some rows, in the given order."""
+        return Conditions(*(values[rows] for values in vars(self).values()))
+
+    def put_(self, rows: IntArray, source: Conditions) -> None:
+        """Overwrite rows."""
+        for name, values in vars(self).items():
+            values[rows] = getattr(source, name)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What every network of a population shares and no step changes."""
@@ -70,6 +96,7 @@ class Setting:
     dtype: torch.dtype
     host_template: Template
     measure: Measure
+    scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
     part_templates: dict[Part, Template] = field(default_factory=dict)
 
     @property
@@ -89,11 +116,21 @@ class Setting:
         variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
         return make_template(lambda nn: variant.build(nn, channels), variant.initial)
 
-    def draw_stack(self, template: Template, streams: Sequence[RandomStream]) -> Stack:
-        """Freshly initialised networks, one from each random stream."""
-        values = np.stack([template.draw(stream) for stream in streams])
+    def draw_stack(self, template: Template, streams: Sequence[RandomStream], scale: FloatArray | float = 1.0) -> Stack:
+        """Freshly initialised networks, one from each random stream, their weights multiplied by `scale`."""
+        values = np.stack([template.draw(stream) for stream in streams]) * scale
         parameters = torch.from_numpy(values).to(self.device, self.dtype)
         return new_stack(parameters, self.optimizer.num_moments)
+
+    def draw_hosts(self, streams: Sequence[RandomStream], variant: IntArray) -> Stack:
+        """Fresh hosts, one from each random stream, each of its variant ``[R]``."""
+        return self.draw_stack(self.host_template, streams, 1.0 if self.scales is None else self.scales[variant])
+
+    def present(self, variant: IntArray) -> torch.Tensor | None:
+        """Which weights of hosts of these variants ``[R]`` are not absent, ``[R, P]``; None where all are whole."""
+        if self.scales is None:
+            return None
+        return torch.from_numpy(self.scales[variant] != 0).to(self.device)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
@@ -105,11 +142,18 @@ class Setting:
 
 
 def make_setting(
-    host: Host, optimizer: Optimizer, device: torch.device, dtype: torch.dtype, measure: Measure
+    host: Host,
+    optimizer: Optimizer,
+    device: torch.device,
+    dtype: torch.dtype,
+    measure: Measure,
+    variants: Sequence[Host] = (),
 ) -> Setting:
     """Assemble the shared settings of a population."""
     template = make_template(partial(make_network, host))
-    return Setting(host, optimizer, device, dtype, template, measure)
+    parts = [make_template(partial(make_network, variant)) for variant in variants]
+    scales = weight_scales(template, parts) if parts else None
+    return Setting(host, optimizer, device, dtype, template, measure, scales)
 
 
 @dataclass
@@ -121,6 +165,7 @@ class Networks:
     cells: dict[Part, Cell]
     operator: IntArray  # [N, S] blend operator of the seed, NO_SEED where there is none
     in_training: BoolArray  # [N, S] the seed is behind the straight-through estimator
+    conditions: Conditions  # of N
 
     def __len__(self) -> int:
         return len(self.hosts)
@@ -174,7 +219,8 @@ class Networks:
             if len(positions):
                 cells[part] = Cell(positions, cell.weights.take(self.setting.index(members)))
         hosts = self.hosts.take(self.setting.index(rows))
-        return Networks(self.setting, hosts, cells, self.operator[rows], self.in_training[rows])
+        state = (self.operator[rows], self.in_training[rows], self.conditions.take(rows))
+        return Networks(self.setting, hosts, cells, *state)
 
     def put(self, rows: IntArray, source: Networks) -> None:
         """Overwrite the given networks, all different, by copies of others."""
@@ -184,3 +230,4 @@ class Networks:
             everything = self.setting.index(np.arange(len(cell.rows)))
             self.insert(part, rows[cell.rows], cell.weights.take(everything))
         self.operator[rows], self.in_training[rows] = source.operator, source.in_training
+        self.conditions.put_(rows, source.conditions)

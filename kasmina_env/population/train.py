@@ -40,22 +40,29 @@ class _Trainee:
     leaves: list[Tensor]
     learning_rate: Tensor  # [R, 1]
     squares: Tensor  # [R, P]
+    present: Tensor | None = None  # [R, P] weights that are not absent; None: all
 
 
-def _trainee(template: Template, stack: Stack, learning_rate: Tensor) -> _Trainee:
+def _trainee(template: Template, stack: Stack, learning_rate: Tensor, present: Tensor | None = None) -> _Trainee:
     # The leaves share memory with the flat parameters, so updating those updates them.
     leaves = [p.detach().requires_grad_() for p in template.unflatten(stack.parameters)]
-    return _Trainee(template, stack, leaves, learning_rate, torch.zeros_like(stack.parameters))
+    return _Trainee(template, stack, leaves, learning_rate, torch.zeros_like(stack.parameters), present)
 
 
 def _update(optimizer: Optimizer, trainee: _Trainee, gradients: Sequence[Tensor]) -> None:
     gradient = torch.cat([g.reshape(len(trainee.stack), -1) for g in gradients], dim=1)
+    if trainee.present is not None:
+        gradient = torch.where(trainee.present, gradient, 0.0)
     trainee.squares.addcmul_(gradient, gradient)
     update_(optimizer, trainee.stack, clip_rows(gradient, optimizer.clip_norm), trainee.learning_rate)
 
 
 def train(
-    networks: Networks, x: Sequence[Tensor], y: Sequence[Tensor], alpha: FloatArray, learning_rate: FloatArray
+    networks: Networks,
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    alpha: FloatArray,
+    learning_rate: FloatArray,
 ) -> tuple[Tensor, GradientHealth]:
     """Train every network on its own minibatches, in place.
 
@@ -71,7 +78,8 @@ def train(
     """
     setting = networks.setting
     networks.sort_cells()
-    host = _trainee(setting.host_template, networks.hosts, setting.column(learning_rate))
+    present = setting.present(networks.conditions.variant)
+    host = _trainee(setting.host_template, networks.hosts, setting.column(learning_rate), present)
     seeds = {
         part: _trainee(setting.template(part), cell.weights, setting.column(learning_rate[cell.rows]))
         for part, cell in networks.cells.items()

@@ -1,7 +1,17 @@
 """Problems to train on. A new one is one file with one decorated function, imported here."""
 
 from kasmina_env.tasks import cifar10, fashion_mnist, images, spirals, synthetic, text
-from kasmina_env.tasks.base import SPLITS, TASKS, Measure, Split, Task, classify, register_task
+from kasmina_env.tasks.base import (
+    SPLITS,
+    TASKS,
+    Measure,
+    Noise,
+    Split,
+    Task,
+    classify,
+    register_task,
+    with_noise,
+)
 from kasmina_env.tasks.files import DATASETS
 
 __all__ = [
@@ -9,6 +19,7 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "Measure",
+    "Noise",
     "Split",
     "Task",
     "cifar10",
@@ -19,4 +30,5 @@ __all__ = [
     "spirals",
     "synthetic",
     "text",
+    "with_noise",
 ]

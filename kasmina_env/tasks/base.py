@@ -25,17 +25,50 @@ class Samples(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What may be wrong with samples, drawn once; every network takes as much of it as its conditions say."""
+
+    inputs: Tensor  # [n, ...] standard normal, added to the samples
+    labels: Tensor  # [n] a wrong label
+    chance: Tensor  # [n] uniform in [0, 1): the label is wrong where this is below a network's label noise
+
+
+@dataclass(frozen=True)
 class Split:
     """Samples and their labels. Integers, such as characters, stay integers wherever the samples go."""
 
     x: Tensor  # [n, C, H, W] or [n, C], or [n, T] int64
     y: Tensor  # [n], or [n, T], int64
+    noise: Noise | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Split:
+        """Before noise is added: it is drawn where the samples are."""
         return Split(self.x.to(device, dtype if self.x.is_floating_point() else None), self.y.to(device))
+
+    def head(self, size: int) -> Split:
+        """The first samples."""
+        noise = self.noise and Noise(*(tensor[:size] for tensor in vars(self.noise).values()))
+        return Split(self.x[:size], self.y[:size], noise)
+
+
+def with_noise(split: Split, num_classes: int, seed: int) -> Split:
+    """The split with something that may be wrong with each sample, the same for everybody.
+
+    Args:
+        split: Of features and one label each.
+        num_classes: Number of labels, at least 2.
+        seed: Of the draw.
+    """
+    if not split.x.is_floating_point() or split.y.ndim != 1:
+        raise ValueError("`label_noise` and `pixel_noise` must be 0 for tokens, got more. Leave them out.")
+    rng = np.random.default_rng(seed)
+    inputs = torch.from_numpy(rng.standard_normal(split.x.shape)).to(split.x)
+    other = torch.from_numpy(rng.integers(1, num_classes, len(split))).to(split.y)
+    chance = torch.from_numpy(rng.random(len(split))).to(split.x)
+    return Split(split.x, split.y, Noise(inputs, (split.y + other) % num_classes, chance))
 
 
 # Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to
@@ -79,11 +112,13 @@ class Task:
             "outer_valid"; "test" is reported at the end and seen by nobody.
         num_classes: Number of labels.
         measure: Loss and quality; by default cross-entropy and accuracy.
+        warmup: What hosts are trained on before an episode, if not on "train".
     """
 
     splits: Mapping[str, Split]
     num_classes: int
     measure: Measure = classify
+    warmup: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

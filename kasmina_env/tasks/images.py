@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from kasmina_env.tasks.base import Task, register_task, split_samples
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kasmina_env.tasks.base import Split, Task, register_task, split_samples
 
 
 @register_task("digits")
@@ -16,3 +21,23 @@ def digits() -> Task:
     x = ((pixels - 4.884) / 6.017).astype(np.float32).reshape(-1, 1, 8, 8)
     sizes = {"train": 900, "inner_valid": 256, "outer_valid": 320, "test": 321}
     return Task(split_samples(x, labels.astype(np.int64), sizes, seed=0), num_classes=10)
+
+
+@register_task("digits_shifted")
+def digits_shifted(degrees: float = 30.0) -> Task:
+    """Digits that lie turned, for hosts that grew up with upright ones: the data of a network in service have shifted.
+
+    Args:
+        degrees: By which all pictures of the four splits are turned; those of the warm-up are not.
+    """
+    upright = digits()
+    splits = {name: Split(turn(split.x, degrees), split.y) for name, split in upright.splits.items()}
+    return Task(splits, upright.num_classes, warmup=upright.splits["train"])
+
+
+def turn(pictures: Tensor, degrees: float) -> Tensor:
+    """Turn pictures ``[n, C, H, W]`` about their middle, with bilinear interpolation; borders are repeated."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).expand(len(pictures), 2, 3)
+    grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)

@@ -37,7 +37,7 @@ def advance(population: Population, alpha, num_steps: int = 2) -> list[torch.Ten
 
 def trained_population(host, optimizer: Optimizer | None = None, dtype: torch.dtype = torch.float32):
     population, alpha = mixed_population(host, dtype, optimizer, NUM_NETWORKS)
-    population.learning_rate *= np.linspace(0.5, 2.0, NUM_NETWORKS)
+    population.learning_rate[:] *= np.linspace(0.5, 2.0, NUM_NETWORKS)
     advance(population, alpha)
     return population, alpha
 
@@ -68,7 +68,7 @@ def test_everything_done_since_the_snapshot_is_undone(host):
     advance(population, alpha)
     population.restore(saved)
     assert are_identical(stacks(population), before)
-    assert population.learning_rate.tolist() == saved.learning_rate.tolist()
+    assert population.learning_rate.tolist() == saved.networks.conditions.learning_rate.tolist()
 
 
 @every_host

@@ -1,0 +1,120 @@
+"""Instances: the numbered concrete problems of a task family, one of which every episode is about.
+
+A family is a JSON file in configs/: what may differ, how it was drawn, and the instances themselves, so that everybody
+trains and tests on the same ones. A problem without a family has one instance, which is what its settings say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.alpha import FloatArray, IntArray
+from kasmina_env.config import EnvConfig, freeze
+from kasmina_env.registry import unknown_name_message
+from kasmina_env.shipped import config_path
+
+SPLIT_NAMES = ("train", "test")
+# Settings of which an instance may have its own value; what else it names is a setting of its host.
+NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """I instances, those to train controllers on first.
+
+    Attributes:
+        num_train: How many are to train on.
+        numbers: Each of `NUMBERS` to its values ``[I]``.
+        host_settings: For each instance, the settings of its host that differ.
+        visible: Facts a controller sees, by name, ``[I]`` each; the others it can only infer.
+        ranges: Of the visible facts, lowest and highest.
+    """
+
+    num_train: int
+    numbers: Mapping[str, FloatArray]
+    host_settings: tuple[Mapping[str, Any], ...]
+    visible: Mapping[str, FloatArray]
+    ranges: Mapping[str, tuple[float, float]]
+
+    def __len__(self) -> int:
+        return len(self.host_settings)
+
+    def split(self, name: str) -> IntArray:
+        """Numbers of the instances to train on, or of those to test on; a single instance is both."""
+        if name not in SPLIT_NAMES:
+            raise ValueError(unknown_name_message("split", name, SPLIT_NAMES))
+        numbers = np.arange(len(self))
+        if len(self) == 1:
+            return numbers
+        return numbers[: self.num_train] if name == "train" else numbers[self.num_train :]
+
+    def scaled_facts(self) -> FloatArray:
+        """Visible facts on a logarithmic scale from 0 (the family's lowest) to 1 (its highest), ``[I, facts]``."""
+        columns = [
+            np.log(values / self.ranges[name][0]) / np.log(self.ranges[name][1] / self.ranges[name][0])
+            for name, values in self.visible.items()
+        ]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0))
+
+
+def make_instances(config: EnvConfig) -> Instances:
+    """The instances of a problem: its family's, or the one its own settings describe."""
+    if not config.instances:
+        return Instances(1, {name: np.array([float(getattr(config, name))]) for name in NUMBERS}, ({},), {}, {})
+    path = Path(config.instances)
+    if path.suffix != ".json":
+        path = config_path(
+            f"{config.instances}.instances.json", "Name a family that comes with the package, or a file."
+        )
+    return read_family(json.loads(path.read_text()), config)
+
+
+def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
+    """Make instances of a family's JSON document; what they leave out is as in the problem's settings.
+
+    Args:
+        document: "draw" (see `draw_family`), "visible" (names), and "train" and "test", lists of instances.
+        config: Of the problem.
+    """
+    entries: list[dict[str, Any]] = [*document["train"], *document["test"]]
+    names = set().union(*entries)
+    if not document["train"] or not document["test"] or any(set(entry) != names for entry in entries):
+        raise ValueError(f"`instances` must all settle the same things, got {config.instances!r}. Draw them again.")
+    numbers = {name: np.array([float(entry.get(name, getattr(config, name))) for entry in entries]) for name in NUMBERS}
+    settings = tuple({key: freeze(value) for key, value in entry.items() if key not in NUMBERS} for entry in entries)
+    visible = {name: np.array([float(entry[name]) for entry in entries]) for name in document["visible"]}
+    ranges = {name: (float(values.min()), float(values.max())) for name, values in visible.items()}
+    return Instances(len(document["train"]), numbers, settings, visible, ranges)
+
+
+def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[dict[str, Any]]:
+    """Draw instances at random, numbers rounded to four digits.
+
+    Args:
+        draw: Name of what differs to ``{"one_of": [...]}``, ``{"uniform": [low, high]}`` or
+            ``{"log_uniform": [low, high]}``. Every choice of a "one_of" is taken equally often.
+        size: Number of instances.
+        seed: Of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {name: _draw_column(rng, spec, size) for name, spec in draw.items()}
+    return [{name: values[i] for name, values in columns.items()} for i in range(size)]
+
+
+def _draw_column(rng: np.random.Generator, spec: Mapping[str, Any], size: int) -> Sequence[Any]:
+    (kind, values), *others = spec.items()
+    if others or kind not in ("one_of", "uniform", "log_uniform"):
+        raise ValueError(
+            f"`draw` must be one of 'one_of', 'uniform' and 'log_uniform' for each name, got {dict(spec)}. Correct it."
+        )
+    if kind == "one_of":
+        return [values[i] for i in rng.permutation(np.arange(size) % len(values))]
+    low, high = np.log(values) if kind == "log_uniform" else values
+    drawn = rng.uniform(low, high, size)
+    return [float(f"{value:.4g}") for value in (np.exp(drawn) if kind == "log_uniform" else drawn)]
