@@ -37,6 +37,7 @@ SMALL = {
     "prune_tempos": (0, 1),
 }
 SMALLER_DATA = {
+    "Kasmina/DigitsService-v0": {"warmup_batches": 2},
     "Kasmina/Text-v0": {"task_settings": {"context": 8}, "host_settings": {"context": 8, "width": 8}},
 }
 INFO_KEYS = {
