@@ -187,7 +187,7 @@ _NETWORK = (
         0,
         1,
         lambda s: s.instances.scaled_facts()[s.view.instance],
-        "A fact of the instance, on a logarithmic scale from the family's lowest to its highest.",
+        "A fact of the instance, from the family's lowest (0) to its highest (1), logarithmic if above 0.",
         labels=lambda config, instances: tuple(instances.visible),
         joint=".",
     ),

@@ -55,12 +55,16 @@ class Instances:
         return numbers[: self.num_train] if name == "train" else numbers[self.num_train :]
 
     def scaled_facts(self) -> FloatArray:
-        """Visible facts on a logarithmic scale from 0 (the family's lowest) to 1 (its highest), ``[I, facts]``."""
-        columns = [
-            np.log(values / self.ranges[name][0]) / np.log(self.ranges[name][1] / self.ranges[name][0])
-            for name, values in self.visible.items()
-        ]
+        """Visible facts from 0 (the family's lowest) to 1 (its highest), ``[I, facts]``."""
+        columns = [_scaled(values, *self.ranges[name]) for name, values in self.visible.items()]
         return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0))
+
+
+def _scaled(values: FloatArray, low: float, high: float) -> FloatArray:
+    """On a logarithmic scale where all are above 0."""
+    if low > 0:
+        values, low, high = np.log(values), np.log(low), np.log(high)
+    return np.asarray((values - low) / (high - low if high > low else 1.0))
 
 
 def make_instances(config: EnvConfig) -> Instances:
