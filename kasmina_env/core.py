@@ -238,34 +238,27 @@ class Core:
         off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
         inner_loss, inner_accuracy = self.population.evaluate(self._data.watched, alpha, off)
         outer_loss, quality = self.population.evaluate(self._data.scored, alpha)
-        figures = _to_numpy(
-            [
-                train_loss,
-                health.host_norm,
-                health.seed_norm,
-                health.vanishing,
-                health.exploding,
-                inner_loss[0],
-                inner_accuracy,
-                outer_loss[0],
-                quality[0],
-            ]
-        )
-        accuracy = figures[6]  # [1 + slots, N]
+        figures = {
+            "train_loss": train_loss,
+            "host_gradient_norm": health.host_norm,
+            "segment_gradient_norm": health.segment_norm,
+            "seed_gradient_norm": health.seed_norm,
+            "vanishing": health.vanishing,
+            "exploding": health.exploding,
+            "inner_loss": inner_loss[0],
+            "inner_accuracy": inner_accuracy,
+            "outer_loss": outer_loss[0],
+            "quality": quality[0],
+        }
+        measured = dict(zip(figures, _to_numpy(list(figures.values())), strict=True))
+        accuracy = measured.pop("inner_accuracy")  # [1 + slots, N]
         contribution = np.zeros(alpha.shape)
         contribution[:, slots] = (accuracy[0] - accuracy[1:]).T
         return Measurement(
-            train_loss=figures[0],
-            host_gradient_norm=figures[1],
-            seed_gradient_norm=figures[2],
-            vanishing=figures[3],
-            exploding=figures[4],
-            inner_loss=figures[5],
+            **measured,
             inner_accuracy=accuracy[0],
             contribution=np.where(can_switch_off, contribution, 0.0),
             has_contribution=can_switch_off,
-            outer_loss=figures[7],
-            quality=figures[8],
         )
 
     def _final_quality(self, view: View, is_over: BoolArray) -> FloatArray:

@@ -295,6 +295,14 @@ _SLOT = (
         is_per_slot=True,
     ),
     Feature(
+        "gradient_share",
+        0,
+        1,
+        lambda s: s.view.gradient_share,
+        "Gradient norm of the host's segment before the slot over that of the whole host; 0 if not measured.",
+        is_per_slot=True,
+    ),
+    Feature(
         "gradient_ratio",
         0,
         1,

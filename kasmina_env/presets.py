@@ -90,7 +90,6 @@ _ALL = (
             "tempos": (3,),
             "prune_tempos": (0,),
             "targets": (),
-            "operation_price": 0.04,
             "success_score": 0.7,
         },
     ),

@@ -109,6 +109,7 @@ class Measurement:
 
     train_loss: FloatArray  # [N] mean over the step's minibatches
     host_gradient_norm: FloatArray  # [N]
+    segment_gradient_norm: FloatArray  # [N, S] of the host's segment that each slot stands behind
     seed_gradient_norm: FloatArray  # [N, S] NaN where there is no seed
     vanishing: FloatArray  # [N, S] share of tensors, NaN where there is no seed
     exploding: FloatArray  # [N, S]
@@ -155,6 +156,7 @@ class View:
     first_score: FloatArray  # [N] of the untrained host
     gradient_norm: FloatArray  # [N] of the host; 0 until measured
     last_gradient_norm: FloatArray  # [N] one step before
+    gradient_share: FloatArray  # [N, S] of the host's gradient norm, of the segment before a slot; 0 until measured
     gradient_ratio: FloatArray  # [N, S] seed to host, per parameter; 0 until measured
     vanishing: FloatArray  # [N, S]
     exploding: FloatArray  # [N, S]
@@ -216,6 +218,7 @@ def first_view(
         first_score=quality,
         gradient_norm=np.zeros(n),
         last_gradient_norm=np.zeros(n),
+        gradient_share=np.zeros(per_slot),
         gradient_ratio=np.zeros(per_slot),
         vanishing=np.zeros(per_slot),
         exploding=np.zeros(per_slot),
@@ -281,6 +284,7 @@ def next_view(
         quality=measured.quality,
         gradient_norm=np.nan_to_num(measured.host_gradient_norm, nan=0.0, posinf=LOSS_CEILING),
         last_gradient_norm=view.gradient_norm,
+        gradient_share=np.nan_to_num(measured.segment_gradient_norm / (measured.host_gradient_norm[:, None] + 1e-12)),
         gradient_ratio=ratio,
         vanishing=np.nan_to_num(measured.vanishing),
         exploding=np.nan_to_num(measured.exploding),

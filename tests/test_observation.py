@@ -32,9 +32,10 @@ def test_every_entry_has_a_name_a_meaning_and_finite_bounds(env_id):
 @pytest.mark.parametrize("env_id", IDS)
 def test_names_are_those_of_the_table_of_features(env_id):
     env = small_env(env_id)
-    features = [f for f in FEATURES if f.labels(env.core.config) != ()]
+    features = [f for f in FEATURES if f.labels(env.core.config, env.core.instances) != ()]
     scopes = {f.name: env.core.slot_names if f.is_per_slot else ("",) for f in features}
-    stems = {name.partition("=")[0] for name in env.observation_names}
+    facts = [f"instance.{fact}" for fact in env.core.instances.visible]
+    stems = {"instance" if name in facts else name.partition("=")[0] for name in env.observation_names}
     assert stems == {f"{scope}.{name}".lstrip(".") for name, of in scopes.items() for scope in of}
     assert all(feature.meaning.endswith(".") for feature in features)
 

@@ -1,7 +1,8 @@
 """Blueprints that give images spatial reach or mix their channels.
 
 All end in a GroupNorm whose weight starts at 0.3: a newborn seed moves its features by about a third of their size,
-whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step.
+whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step. An undamped
+one starts at 1, and disturbs the network it joins.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ def conv_light(nn: Layers, channels: int) -> Module:
     """One full 3x3 convolution."""
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     return nn.Sequential(conv, _norm(nn, channels))
+
+
+@register_blueprint("conv_undamped", topologies=("image",))
+def conv_undamped(nn: Layers, channels: int) -> Module:
+    """One full 3x3 convolution at its full size from birth: what a network's next layer would be."""
+    return conv_light(nn, channels)
 
 
 @register_blueprint("conv_heavy", topologies=("image",), initial={"3.weight": SCALE})

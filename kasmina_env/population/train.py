@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kasmina_env.hosts import execution_order
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.optim import Optimizer, clip_rows, update_
 from kasmina_env.population.plan import make_plan
@@ -26,6 +27,7 @@ class GradientHealth:
     """
 
     host_norm: Tensor  # [N] root mean square over minibatches of the Euclidean norm
+    segment_norm: Tensor  # [N, S] the same of the host's segment each slot stands behind
     seed_norm: Tensor  # [N, S]
     vanishing: Tensor  # [N, S] share of the seed's tensors whose gradient has vanished
     exploding: Tensor  # [N, S] share of the seed's tensors whose gradient explodes or is not finite
@@ -120,4 +122,13 @@ def _health(networks: Networks, host: _Trainee, seeds: dict[Part, _Trainee], num
         rows = networks.setting.index(networks.cells[part].rows)
         measured[:, rows, part.slot] = torch.stack([norm, vanishing, exploding])
     host_norm = (host.squares.sum(dim=1) / num_batches).sqrt()
-    return GradientHealth(host_norm, *measured)
+    return GradientHealth(host_norm, _segment_norms(networks, host, num_batches), *measured)
+
+
+def _segment_norms(networks: Networks, host: _Trainee, num_batches: int) -> Tensor:
+    order = execution_order(networks.setting.host.slots)
+    sizes = [0] * (len(order) + 1)
+    for name, size in zip(host.template.names, host.template.sizes, strict=True):
+        sizes[int(name.split(".")[1])] += size  # "segments.I. ..."
+    norms = [(part.sum(dim=1) / num_batches).sqrt() for part in host.squares.split(sizes, dim=1)]
+    return torch.stack([norms[order.index(slot)] for slot in range(len(order))], dim=1)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kasmina_env.config import Operator
+from kasmina_env.hosts import execution_order
 from kasmina_env.layers import widen
 from kasmina_env.population import Optimizer, Population
 from tests.contract import (
@@ -36,17 +37,19 @@ def train(population: Population, alpha, num_batches: int = 3):
     return batches, health
 
 
-def plain_norms(population: Population, alpha, row: int, batches) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root mean square over minibatches of the gradient norm of host and blueprints, from plain autograd."""
+def plain_norms(population: Population, alpha, row: int, batches) -> tuple[torch.Tensor, ...]:
+    """Root mean square over minibatches of the gradient norms of host, segments and blueprints, by plain autograd."""
     plain = plain_network(population, alpha, row)
     squares = []
     for x, y in batches:
         plain.zero_grad()
         cross_entropy(plain(x[:, row]), y[:, row]).backward()
-        parts = (plain.network, *(getattr(slot, "delta", slot) for slot in plain.slots))
+        order = execution_order(population.setting.host.slots)
+        segments = (plain.network.segments[order.index(slot)] for slot in range(len(order)))
+        parts = (plain.network, *segments, *(getattr(slot, "delta", slot) for slot in plain.slots))
         squares.append([sum((p.grad**2).sum() for p in part.parameters()) for part in parts])
     norms = torch.tensor(squares).mean(dim=0).sqrt()
-    return norms[0], norms[1:]
+    return norms[0], *norms[1:].split(population.num_slots)
 
 
 @every_host
@@ -55,8 +58,9 @@ def test_norms_are_those_of_plain_autograd_before_clipping(host):
     population, alpha = mixed_population(host, torch.float64, STANDSTILL)
     batches, health = train(population, alpha)
     for row in range(population.num_networks):
-        host_norm, seed_norm = plain_norms(population, alpha, row, batches)
+        host_norm, segment_norm, seed_norm = plain_norms(population, alpha, row, batches)
         assert abs(health.host_norm[row] - host_norm) <= 1e-6
+        assert (health.segment_norm[row] - segment_norm).abs().max() <= 1e-6
         assert (health.seed_norm[row].nan_to_num(0.0) - seed_norm).abs().max() <= 1e-6
 
 
