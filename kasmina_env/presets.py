@@ -47,11 +47,12 @@ _PICTURES = {
 _ALL = (
     Preset(
         "Kasmina/Spirals-v0",
-        "An MLP too narrow for three interleaved spirals; the fast one for tests",
+        "A linear network that cannot follow three interleaved spirals until a seed bends it; the fast one for tests",
         {
             "task": "spirals",
+            "task_settings": {"turns": 1.25},
             "host": "mlp",
-            "host_settings": {"in_features": 2, "num_classes": 3, "width": 6, "depth": 2},
+            "host_settings": {"in_features": 2, "num_classes": 3, "width": 8, "depth": 2, "is_linear": True},
             "horizon": 24,
             "batches_per_step": 8,
             "learning_rate": 0.02,
