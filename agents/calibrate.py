@@ -69,6 +69,9 @@ class Sizes:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}. Measure more.")
 
 
+USUAL_SIZES = Sizes()
+
+
 @dataclass(frozen=True)
 class Contenders:
     """Schedules worth measuring: how seeds join the network is up to the lifecycle, or at once."""
@@ -123,9 +126,7 @@ def latest_start(env: KasminaVectorEnv, plan: Plan) -> int:
     """The last step at which a plan's seeds can all be grown so that they are fossilized before the end."""
     fossilize = [i for i, name in enumerate(env.action_names) if name.startswith("FOSSILIZE")]
     steps = range(env.core.config.horizon)
-    fits = [
-        step for step in steps if np.isin(actions_in(env, _started_at(plan, step)), fossilize).sum() == len(plan)
-    ]
+    fits = [step for step in steps if np.isin(actions_in(env, _started_at(plan, step)), fossilize).sum() == len(plan)]
     return fits[-1] if fits else 0
 
 
@@ -199,7 +200,7 @@ def _table(
 
 def calibrate(
     preset: str,
-    sizes: Sizes | None = None,
+    sizes: Sizes = USUAL_SIZES,
     seed: int = 0,
     contenders: Contenders | None = None,
     on_step: Progress | None = None,
@@ -213,7 +214,7 @@ def calibrate(
         contenders: Schedules to measure; left out: those that survive a screening.
         on_step: For progress bars.
     """
-    sizes, rng = sizes or Sizes(), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     env = make_env(preset, NUM_ENVS)
     instances = find_instances(env, sizes.instances)
     seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
@@ -283,11 +284,19 @@ def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Ins
     }
 
 
-def num_calibration_steps(preset: str, sizes: Sizes, num_instances: int) -> int:
-    """Environment steps a calibration takes."""
+def num_calibration_steps(preset: str, sizes: Sizes) -> int:
+    """Environment steps a calibration takes at most."""
+    num_instances = len(find_instances(make_env(preset, 1), sizes.instances).numbers)
     screened = 2 * sizes.schedules * sizes.screening
     measured = (1 + sizes.random + 2 * sizes.kept) * num_instances * sizes.seeds
     return PRESETS.get(preset).config().horizon * (screened + measured)
+
+
+def command_of(preset: str, sizes: Sizes, seed: int) -> str:
+    """What to type for the same calibration."""
+    usual = asdict(USUAL_SIZES)
+    words = [f"--{name} {value}" for name, value in asdict(sizes).items() if value != usual[name]]
+    return " ".join([f"kasmina calibrate {preset} --seed {seed}", *words])
 
 
 def save_calibration(path: Path, found: Calibration, command: str) -> None:

@@ -100,9 +100,7 @@ def family(hidden: bool):
 
 
 def watching_and_adaptivity(returns, visible) -> tuple[float, float]:
-    arms = [
-        cross_validate(returns, choose) for choose in (best_per_instance, best_per_context(visible), best_single)
-    ]
+    arms = [cross_validate(returns, choose) for choose in (best_per_instance, best_per_context(visible), best_single)]
     return arms[0].returns.mean() - arms[1].returns.mean(), arms[0].returns.mean() - arms[2].returns.mean()
 
 
