@@ -172,4 +172,6 @@ def test_tokens_see_no_later_token(name, operator):
     changed[:, 2] += 1
     is_equal = (seed(changed) == seed(x)).all(dim=2).all(dim=0)
     assert is_equal.tolist()[:3] == [True, True, False]
-    assert is_equal[3:].all() == (name != "attention")
+    looks_back = 1 if name == "shift" else 2 if name == "attention" else 0
+    assert is_equal.tolist()[3 : 3 + looks_back] == [False] * looks_back
+    assert is_equal[3 + looks_back :].all()
