@@ -88,7 +88,7 @@ class Calibration:
         preset: Registered id.
         settings: Of the problem, as plain data: what it was when this was measured.
         sizes: How much was measured.
-        num_instances: 1 without a family.
+        instances: Those that were measured.
         gaps: By the names of `MEANINGS`; None where only a family has one.
         means: Mean returns of the arms.
         contenders: Best first.
@@ -98,7 +98,7 @@ class Calibration:
     preset: str
     settings: Mapping[str, Any]
     sizes: Sizes
-    num_instances: int
+    instances: Measured
     gaps: Mapping[str, Gap | None]
     means: Mapping[str, float]
     contenders: Contenders
@@ -106,20 +106,20 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Instances:
-    """The instances that are measured: one, which is no choice, or some of a family's train split."""
+class Measured:
+    """The instances that are measured: some of a family's train split, or the only one there is."""
 
     numbers: IntArray  # [I]
     visible: Mapping[str, FloatArray]  # [I] each; empty without a family
-
-    @property
-    def is_family(self) -> bool:
-        return len(self.numbers) > 1
+    is_family: bool
 
 
-def find_instances(env: KasminaVectorEnv, count: int) -> Instances:
+def find_instances(env: KasminaVectorEnv, count: int) -> Measured:
     """So many instances, evenly spread over the train split."""
-    return Instances(np.zeros(1, dtype=np.int64), {})
+    instances = env.core.instances
+    train = instances.split("train")
+    numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
+    return Measured(numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, len(instances) > 1)
 
 
 def latest_start(env: KasminaVectorEnv, plan: Plan) -> int:
@@ -167,7 +167,7 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 
 
 def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Instances, count: int, on_step: Progress | None
+    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: Progress | None
 ) -> Contenders:
     """Keep the best of many plans, staged and instant, seen on a few seeds.
 
@@ -189,7 +189,7 @@ def screen(
 
 
 def _table(
-    env: KasminaVectorEnv, plans: Sequence[Plan], seeds: IntArray, instances: Instances, on_step: Progress | None
+    env: KasminaVectorEnv, plans: Sequence[Plan], seeds: IntArray, instances: Measured, on_step: Progress | None
 ) -> FloatArray:
     """Returns of every plan in every instance on the same seeds, ``[P, I, S]``."""
     num_instances = len(instances.numbers)
@@ -233,8 +233,8 @@ def calibrate(
         preset,
         json.loads(json.dumps(asdict(env.core.config))),
         sizes,
-        len(instances.numbers),
-        find_gaps(wait, random, staged, instant, instances.visible),
+        instances,
+        find_gaps(wait, random, staged, instant, instances.visible if instances.is_family else None),
         {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
         | {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))},
         Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
@@ -247,7 +247,7 @@ def find_gaps(
     random: FloatArray,
     staged: FloatArray,
     instant: FloatArray,
-    visible: Mapping[str, FloatArray],
+    visible: Mapping[str, FloatArray] | None,
 ) -> dict[str, Gap | None]:
     """The gaps of `MEANINGS` from returns.
 
@@ -256,7 +256,7 @@ def find_gaps(
         random: Of random schedules, ``[Q, I, S]``.
         staged: Of the schedules to choose from, ``[P, I, S]``.
         instant: Of those inserted at once, ``[P, I, S]``.
-        visible: What a controller sees of the instances, ``[I]`` each; empty without a family.
+        visible: What a controller sees of the instances, ``[I]`` each; None without a family.
     """
     best = cross_validate(staged, best_single)
     gaps: dict[str, Gap | None] = {
@@ -265,7 +265,7 @@ def find_gaps(
         **dict.fromkeys(("adaptivity", "watching")),
         "lifecycle": gap(best.returns, cross_validate(instant, best_single).returns),
     }
-    if visible:
+    if visible is not None:
         each: Chosen = cross_validate(staged, best_per_instance)
         gaps["adaptivity"] = gap_of_choices(each, best)
         gaps["watching"] = gap_of_choices(each, cross_validate(staged, best_per_context(visible)))
@@ -276,7 +276,7 @@ def _best_first(plans: Sequence[Plan], returns: FloatArray) -> tuple[Plan, ...]:
     return tuple(plans[i] for i in np.argsort(-returns.mean(axis=(1, 2)), kind="stable"))
 
 
-def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Instances) -> dict[int, Plan]:
+def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Measured) -> dict[int, Plan]:
     if not instances.is_family:
         return {}
     return {
@@ -313,7 +313,10 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         "mean_returns": dict(found.means),
         "best": {name: in_words(plans[0]) for name, plans in vars(found.contenders).items()},
         "best_of_instance": {str(number): in_words(plan) for number, plan in found.best_of_instance.items()},
-        "num_instances": found.num_instances,
+        "instances": {
+            "numbers": found.instances.numbers.tolist(),
+            "visible": {name: facts.tolist() for name, facts in found.instances.visible.items()},
+        },
         "sizes": asdict(found.sizes),
         "settings": dict(found.settings),
         "contenders": asdict(found.contenders),

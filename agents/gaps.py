@@ -88,9 +88,9 @@ def best_per_context(facts: Mapping[str, FloatArray]) -> Choose:
     Args:
         facts: Name to value of each instance, ``[I]`` each.
     """
-    features = _quadratic(_standardised(facts))  # [I, K]
 
     def choose(means: FloatArray) -> IntArray:
+        features = _quadratic(_standardised(facts, means.shape[1]))  # [I, K]
         options = [_left_out(features, means, penalty).argmax(axis=0) for penalty in PENALTIES]
         paid = [means[option, np.arange(len(option))].mean() for option in options]
         return np.asarray(options[int(np.argmax(paid))])
@@ -98,12 +98,11 @@ def best_per_context(facts: Mapping[str, FloatArray]) -> Choose:
     return choose
 
 
-def _standardised(facts: Mapping[str, FloatArray]) -> FloatArray:
+def _standardised(facts: Mapping[str, FloatArray], num_instances: int) -> FloatArray:
     """Facts that vary, and the logarithms of those always positive, at mean 0 and deviation 1, ``[I, F]``."""
     columns = [np.asarray(values, dtype=np.float64) for values in facts.values()]
     columns += [np.log(column) for column in columns if (column > 0).all()]
     varying = [(column - column.mean()) / column.std() for column in columns if np.ptp(column) > 0]
-    num_instances = len(next(iter(facts.values())))
     return np.stack(varying, axis=1) if varying else np.zeros((num_instances, 0))
 
 

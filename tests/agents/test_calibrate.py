@@ -14,6 +14,7 @@ from agents.calibrate import (
     Sizes,
     calibrate,
     find_gaps,
+    find_instances,
     keep,
     latest_start,
     load_contenders,
@@ -89,6 +90,7 @@ def test_five_gaps_of_a_family_with_known_means():
 def test_a_calibration_is_the_same_every_time():
     plans = Contenders(*(((Planned(0, "layer0", blueprint, "ADD", 3),),) for blueprint in ("mlp", "lora")))
     first, second = (calibrate(SPIRALS, TINY, 0, plans) for _ in range(2))
+    assert first.gaps["growth"] is not None
     assert (first.gaps, first.means) == (second.gaps, second.means)
     assert first.gaps["adaptivity"] is first.gaps["watching"] is None
 
@@ -119,8 +121,11 @@ def test_too_little_is_refused_in_one_sentence():
 @pytest.mark.parametrize("preset", CALIBRATED)
 def test_a_shipped_calibration_is_of_the_preset_as_it_is(preset):
     """Change a preset, and `kasmina calibrate` has to be run again."""
-    settings = json.loads(json.dumps(asdict(PRESETS.get(preset).config())))
-    assert json.loads(shipped(preset).read_text())["settings"] == settings
+    written, env = json.loads(shipped(preset).read_text()), make_env(preset, 1)
+    instances = find_instances(env, written["sizes"]["instances"])
+    assert written["settings"] == json.loads(json.dumps(asdict(env.core.config)))
+    assert written["instances"]["numbers"] == instances.numbers.tolist()
+    assert written["instances"]["visible"] == {name: facts.tolist() for name, facts in instances.visible.items()}
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)

@@ -60,7 +60,7 @@ def test_plan_is_carried_out_and_fossilized():
     plan = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(0, "layer1", "lora", "GATE", 5))
     episodes = play(env, Fixed(names, actions_of(plan, names, 2, instant=False)), np.arange(3))
     assert episodes.illegal.sum() == 0
-    assert episodes.param_growths == pytest.approx(env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 81)
+    assert episodes.param_growths == pytest.approx(env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 123)
 
 
 def test_schedules_may_differ_from_row_to_row():
