@@ -181,21 +181,31 @@ def screen(
     """
     kept = []
     for is_instant in (False, True):
-        env = make_env(preset, NUM_ENVS, instant=is_instant)
+        env = _make(preset, len(plans) * len(seeds), is_instant)
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
         returns = measure(env, plans, seeds, played, on_step)
         kept.append(tuple(plans[i] for i in keep(returns, count, instances.is_family)))
     return Contenders(*kept)
 
 
+def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
+    """An environment without more rows than there are episodes to play."""
+    return make_env(preset, min(NUM_ENVS, num_episodes), instant=is_instant)
+
+
 def _table(
-    env: KasminaVectorEnv, plans: Sequence[Plan], seeds: IntArray, instances: Measured, on_step: Progress | None
+    preset: str,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    instances: Measured,
+    on_step: Progress | None,
+    is_instant: bool = False,
 ) -> FloatArray:
     """Returns of every plan in every instance on the same seeds, ``[P, I, S]``."""
-    num_instances = len(instances.numbers)
+    shape = (len(plans), len(instances.numbers), len(seeds))
+    env = _make(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
-    returns = measure(env, plans, np.tile(seeds, num_instances), numbers, on_step)
-    return returns.reshape(len(plans), num_instances, len(seeds))
+    return measure(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
 
 
 def calibrate(
@@ -215,7 +225,7 @@ def calibrate(
         on_step: For progress bars.
     """
     rng = np.random.default_rng(seed)
-    env = make_env(preset, NUM_ENVS)
+    env = make_env(preset, 1)
     instances = find_instances(env, sizes.instances)
     seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
     drawn = random_plans(env, max(sizes.random, sizes.schedules // 5), rng)
@@ -225,9 +235,8 @@ def calibrate(
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
         contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
     measured, reference = seeds[sizes.screening :], drawn[: sizes.random]
-    returns = _table(env, [(), *reference, *contenders.staged], measured, instances, on_step)
-    instant_env = make_env(preset, NUM_ENVS, instant=True)
-    instant = _table(instant_env, contenders.instant, measured, instances, on_step)
+    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
+    instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     return Calibration(
         preset,

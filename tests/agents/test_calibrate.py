@@ -95,6 +95,14 @@ def test_a_calibration_is_the_same_every_time():
     assert first.gaps["adaptivity"] is first.gaps["watching"] is None
 
 
+def test_a_family_is_measured_on_its_train_instances():
+    sizes = Sizes(schedules=3, screening=2, kept=2, random=1, seeds=4, instances=2)
+    found = calibrate("Kasmina/DigitsMix-v0", sizes)
+    instances = make_env("Kasmina/DigitsMix-v0", 1).core.instances
+    assert found.instances.numbers.tolist() == [0, instances.num_train - 1] == list(found.best_of_instance)
+    assert all(gap is not None for gap in found.gaps.values())
+
+
 def test_contenders_survive_their_file(tmp_path):
     found = calibrate(SPIRALS, TINY)
     save_calibration(tmp_path / "x.json", found, "kasmina calibrate")
