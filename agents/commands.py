@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from agents.calibrate import USUAL_SIZES, Sizes
 from agents.evaluate import Row
 from agents.policy import Policy, make_env, names_of
 from agents.schedule import describe as describe_schedule
@@ -175,6 +176,40 @@ def search(env_id: Id = "Kasmina/Digits-v0", out: Path | None = None, seed: int 
     save_schedule(path, env_id, names, actions, about)
     console.print(f"{describe_schedule(actions, names)}", highlight=False)
     console.print(f"Mean return {np.mean(returns):.3f} on {len(returns)} seeds of the search. Written to {path}.")
+
+
+@app.command
+def calibrate(
+    env_id: Id = "Kasmina/Digits-v0",
+    out: Path | None = None,
+    seed: int = 0,
+    sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
+) -> None:
+    """Measure how much decisions matter: five gaps in units of their noise, shown by `describe` from then on.
+
+    Args:
+        env_id: Registered id.
+        out: JSON file to write; default: configs/<id>.calibration.json here.
+        seed: Of schedules and episodes.
+        sizes: How much to measure.
+    """
+    from agents.calibrate import calibrate as find
+    from agents.calibrate import command_of, num_calibration_steps, save_calibration
+
+    PRESETS.get(env_id)
+    done = 0
+    with _bar("measuring", num_calibration_steps(env_id, sizes)) as advance:
+
+        def on_step(steps: int) -> None:
+            nonlocal done
+            done += steps
+            advance(done, "")
+
+        found = find(env_id, sizes, seed, on_step=on_step)
+    path = out or Path("configs") / f"{slug(env_id)}.calibration.json"
+    save_calibration(path, found, command_of(env_id, sizes, seed))
+    env_cli.print_calibration(path)
+    console.print(f"Written to {path}.")
 
 
 @app.command

@@ -78,7 +78,13 @@ class Episodes:
 Progress = Callable[[int], None]  # called with the number of steps done since the last call
 
 
-def play(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None = None) -> Episodes:
+def play(
+    env: KasminaVectorEnv,
+    policy: Policy,
+    seeds: IntArray,
+    on_step: Progress | None = None,
+    instances: IntArray | None = None,
+) -> Episodes:
     """Play one episode for each seed, as many side by side as the environment has rows.
 
     Args:
@@ -86,16 +92,24 @@ def play(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progre
         policy: Who decides.
         seeds: E seeds; equal seeds give equal hosts and equal minibatches, whoever plays.
         on_step: For progress bars.
+        instances: Of a family ``[E]``; left out: each seed draws its own from the train split.
     """
-    parts = [_play_batch(env, policy, seeds[i : i + env.num_envs], on_step) for i in range(0, len(seeds), env.num_envs)]
+    parts = []
+    for start in range(0, len(seeds), env.num_envs):
+        part = slice(start, start + env.num_envs)
+        chosen = None if instances is None else instances[part]
+        parts.append(_play_batch(env, policy, seeds[part], on_step, chosen))
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Episodes.__dataclass_fields__}
     return Episodes(**columns)
 
 
-def _play_batch(env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None) -> Episodes:
+def _play_batch(
+    env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None, instances: IntArray | None
+) -> Episodes:
     n, horizon = env.num_envs, env.core.config.horizon
     padded = np.concatenate([seeds, np.zeros(n - len(seeds), dtype=np.int64)])
-    observation, infos = env.reset(seed=padded.tolist())
+    options = None if instances is None else {"instance": np.resize(instances, n).tolist()}
+    observation, infos = env.reset(seed=padded.tolist(), options=options)
     is_open = np.ones(n, dtype=bool)
     returns, illegal = np.zeros(n), np.zeros(n, dtype=np.int64)
     actions, curves = np.full((n, horizon), -1), np.full((n, horizon + 1), np.nan)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from agents.policy import FloatArray, IntArray, Names, Progress, make_env, names_of, play
+from agents.policy import FloatArray, IntArray, Progress, make_env, names_of, play
 from agents.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.config import EnvConfig
@@ -69,17 +69,17 @@ def search(preset: str, seed: int = 0, on_step: Progress | None = None) -> tuple
     """
     rng = np.random.default_rng(seed)
     env = make_env(preset, NUM_ENVS)
-    names, config, slots = names_of(env), env.core.config, env.core.slot_names
+    config, slots = env.core.config, env.core.slot_names
     plans = [random_plan(rng, config, slots) for _ in range(ROUNDS[0][0])]
-    returns: list[FloatArray] = []
+    returns = np.zeros((len(plans), 0))
     for num_kept, num_neighbours, num_seeds in ROUNDS:
         plans = plans[:num_kept]
         plans += [plan for best in plans[:4] for plan in neighbours(rng, best, config, slots, num_neighbours)]
         seeds = rng.integers(MAX_SEED, size=num_seeds)
-        returns = _measure(env, names, config, plans, seeds, on_step)
-        order = sorted(range(len(plans)), key=lambda i: -returns[i].mean())
-        plans, returns = [plans[i] for i in order], [returns[i] for i in order]
-    return _written_out(plans[0], names, config), returns[0]
+        returns = measure(env, plans, seeds, on_step=on_step)
+        order = np.argsort(-returns.mean(axis=1), kind="stable")
+        plans, returns = [plans[i] for i in order], returns[order]
+    return actions_in(env, plans[0]), returns[0]
 
 
 def num_search_steps(preset: str) -> int:
@@ -88,26 +88,34 @@ def num_search_steps(preset: str) -> int:
     return horizon * sum((num_kept + 4 * num_neighbours) * seeds for num_kept, num_neighbours, seeds in ROUNDS)
 
 
-def _written_out(plan: Plan, names: Names, config: EnvConfig) -> IntArray:
-    return actions_of(plan, names, config.min_training_steps, config.instant)
+def actions_in(env: KasminaVectorEnv, plan: Plan) -> IntArray:
+    """A plan written out as flat actions of an environment, ``[T]``."""
+    config = env.core.config
+    return actions_of(plan, names_of(env), config.min_training_steps, config.instant)
 
 
-def _measure(
+def measure(
     env: KasminaVectorEnv,
-    names: Names,
-    config: EnvConfig,
     plans: Sequence[Plan],
     seeds: IntArray,
-    on_step: Progress | None,
-) -> list[FloatArray]:
-    """Returns of every plan on the same seeds."""
-    schedules = np.stack([_written_out(plan, names, config) for plan in plans])
-    tasks = [(plan, seed) for plan in range(len(plans)) for seed in seeds]
-    returns = np.zeros((len(plans), len(seeds)))
-    for start in range(0, len(tasks), env.num_envs):
-        part = tasks[start : start + env.num_envs]
-        rows = np.array([plan for plan, _ in part])
-        policy = Fixed(names, schedules[np.resize(rows, env.num_envs)])
-        episodes = play(env, policy, np.array([seed for _, seed in part]), on_step)
-        returns.flat[start : start + len(part)] = episodes.returns
-    return list(returns)
+    instances: IntArray | None = None,
+    on_step: Progress | None = None,
+) -> FloatArray:
+    """Returns of every plan on the same episodes, ``[P, E]``; all of them side by side, as rows of one population.
+
+    Args:
+        env: Any number of rows.
+        plans: P plans.
+        seeds: Of E episodes.
+        instances: Of a family, one for each episode; left out: the seeds draw them.
+        on_step: For progress bars.
+    """
+    schedules = np.stack([actions_in(env, plan) for plan in plans])
+    of_plan, of_episode = (index.ravel() for index in np.indices((len(plans), len(seeds))))
+    returns = np.zeros(len(of_plan))
+    for start in range(0, len(of_plan), env.num_envs):
+        part = slice(start, start + env.num_envs)
+        policy = Fixed(names_of(env), schedules[np.resize(of_plan[part], env.num_envs)])
+        chosen = None if instances is None else instances[of_episode[part]]
+        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
+    return returns.reshape(len(plans), len(seeds))

@@ -47,11 +47,12 @@ _PICTURES = {
 _ALL = (
     Preset(
         "Kasmina/Spirals-v0",
-        "An MLP too narrow for three interleaved spirals; the fast one for tests",
+        "A linear network that cannot follow three interleaved spirals until a seed bends it; the fast one for tests",
         {
             "task": "spirals",
+            "task_settings": {"turns": 1.25},
             "host": "mlp",
-            "host_settings": {"in_features": 2, "num_classes": 3, "width": 6, "depth": 2},
+            "host_settings": {"in_features": 2, "num_classes": 3, "width": 8, "depth": 2, "is_linear": True},
             "horizon": 24,
             "batches_per_step": 8,
             "learning_rate": 0.02,
@@ -115,17 +116,17 @@ _ALL = (
         "A character model that sees one character until a seed looks back, on the text of Python's own help",
         {
             "task": "text",
-            "task_settings": {"context": 32},
+            "task_settings": {"context": 16},
             "host": "transformer",
-            "host_settings": {"num_classes": 97, "context": 32, "width": 32, "num_heads": 0},
+            "host_settings": {"num_classes": 97, "context": 16, "width": 16, "num_heads": 0},
             "horizon": 30,
-            "batches_per_step": 16,
+            "batches_per_step": 8,
             "batch_size": 16,
-            "learning_rate": 0.005,
-            "blueprints": ("layer_norm", "lora", "lora_large", "attention", "mlp_small", "mlp"),
+            "learning_rate": 0.01,
+            "blueprints": ("layer_norm", "lora", "shift", "attention", "mlp_small", "mlp"),
             "tempos": (3, 8),
             "operation_price": 0.003,
-            "success_score": 0.47,
+            "success_score": 0.42,
         },
     ),
     Preset(

@@ -129,7 +129,7 @@ def test_nested_settings_are_merged_and_the_preset_stays_as_it_is():
     before = json.dumps(preset.settings)
     config = preset.config(host_settings={"width": 5}, task_settings={"noise": 0.1})
     assert config.host_settings == {**preset.settings["host_settings"], "width": 5}
-    assert config.task_settings == {"noise": 0.1}
+    assert config.task_settings == {**preset.settings["task_settings"], "noise": 0.1}
     assert json.dumps(preset.settings) == before
 
 

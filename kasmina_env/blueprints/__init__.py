@@ -1,6 +1,6 @@
 """Kinds of seeds. A new one is one file with one decorated builder, imported here."""
 
-from kasmina_env.blueprints import attention, convolution, mlp, norm
+from kasmina_env.blueprints import attention, convolution, mlp, norm, shift
 from kasmina_env.blueprints.base import (
     BLUEPRINTS,
     Blueprint,
@@ -21,4 +21,5 @@ __all__ = [
     "mlp",
     "norm",
     "register_blueprint",
+    "shift",
 ]

@@ -21,12 +21,14 @@ class MLPHost:
         in_features, num_classes: Of the data.
         width: Features of each hidden layer.
         depth: Number of hidden layers.
+        is_linear: Leave the ReLUs out: the host is one linear map until a seed bends it.
     """
 
     in_features: int = 2
     num_classes: int = 3
     width: int = 8
     depth: int = 2
+    is_linear: bool = False
 
     def __post_init__(self) -> None:
         check_at_least_one(self, ("in_features", "num_classes", "width", "depth"))
@@ -45,5 +47,6 @@ class MLPHost:
 
     def build(self, nn: Layers) -> list[Module]:
         sizes = [self.in_features] + [self.width] * self.depth
-        segments = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
+        activation = [] if self.is_linear else [nn.ReLU]
+        segments = [nn.Sequential(nn.Linear(i, o), *(make() for make in activation)) for i, o in pairwise(sizes)]
         return [*segments, nn.Linear(self.width, self.num_classes)]

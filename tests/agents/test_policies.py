@@ -10,7 +10,7 @@ import pytest
 from agents.policy import HELD_OUT, make_env, names_of, play
 from agents.schedule import Fixed, Planned, actions_of, load_schedule, save_schedule
 from agents.scripted import CONTROLS, Plateau, Random, Wait
-from agents.search import MAX_SEED, neighbours, random_plan
+from agents.search import MAX_SEED, measure, neighbours, random_plan
 
 SMALL = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 32, "score_samples": 32}
 IDS = ("Kasmina/Spirals-v0", "Kasmina/Digits-v0")
@@ -60,7 +60,7 @@ def test_plan_is_carried_out_and_fossilized():
     plan = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(0, "layer1", "lora", "GATE", 5))
     episodes = play(env, Fixed(names, actions_of(plan, names, 2, instant=False)), np.arange(3))
     assert episodes.illegal.sum() == 0
-    assert episodes.param_growths == pytest.approx(env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 81)
+    assert episodes.param_growths == pytest.approx(env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 123)
 
 
 def test_schedules_may_differ_from_row_to_row():
@@ -112,3 +112,12 @@ def test_neighbour_plans_differ_from_their_origin():
 
 def test_searches_never_see_held_out_seeds():
     assert MAX_SEED < HELD_OUT
+
+
+def test_plans_are_measured_on_the_same_episodes_whatever_the_number_of_rows():
+    grow, seeds = (Planned(0, "layer0", "mlp", "ADD", 3),), np.array([5, 6, 7])
+    env = small_env("Kasmina/Spirals-v0", 4, dtype="float64")
+    returns = measure(env, [(), grow], seeds)
+    assert returns[0] == pytest.approx(play(env, Wait(), seeds).returns)
+    assert returns[1] == pytest.approx(measure(env, [grow], seeds)[0])
+    assert (returns[0] != returns[1]).all()
