@@ -72,7 +72,7 @@ def contexts_of(env: KasminaVectorEnv, facts: Sequence[str] = ()) -> tuple[list[
         env: Of a family.
         facts: Names of the visible facts that span the grid; left out: all.
     """
-    train, known = instances_of(env, "train"), tuple(env.core.instances.visible)  # type: ignore[attr-defined]
+    train, known = instances_of(env, "train"), tuple(env.core.instances.visible)
     if train is None or not known:
         raise ValueError(f"`env_id` must be of a family with visible facts, got {preset_of(env)!r}. Name another one.")
     for fact in facts:
