@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.contexts import load_contexts
+from agents.contexts import PerContext, load_contexts
 from agents.futures import Lookahead, Oracle
 from agents.policy import IntArray, Policy, instances_of, make_env, names_of, preset_of
 from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
@@ -47,16 +47,26 @@ def _best_plan(env: KasminaVectorEnv) -> Plan:
     return plan_of(shipped_schedule(env), names_of(env))
 
 
+def _known_plans(env: KasminaVectorEnv) -> list[Plan]:
+    """What a search in an episode begins with: the best schedules known, and doing nothing."""
+    names = names_of(env)
+    contexts = () if instances_of(env, "train") is None else _contexts(env).schedules
+    plans = [_best_plan(env), *(plan_of(actions, names) for actions in contexts), ()]
+    return list(dict.fromkeys(plans))
+
+
+def _contexts(env: KasminaVectorEnv) -> PerContext:
+    preset = preset_of(env)
+    path = config_path(f"{slug(preset)}.per_context.json", f"Make it with `kasmina search {preset} --per-context`.")
+    return load_contexts(path, names_of(env))
+
+
 def _fixed(env: KasminaVectorEnv) -> Policy:
     return Fixed(names_of(env), shipped_schedule(env))
 
 
 def _per_context(env: KasminaVectorEnv) -> Policy:
-    if instances_of(env, "train") is None:
-        return _fixed(env)  # there is one context
-    preset = preset_of(env)
-    path = config_path(f"{slug(preset)}.per_context.json", f"Make it with `kasmina search {preset} --per-context`.")
-    return load_contexts(path, names_of(env))
+    return _fixed(env) if instances_of(env, "train") is None else _contexts(env)  # without a family, one context
 
 
 def _instant(env: KasminaVectorEnv) -> Policy:
@@ -77,11 +87,11 @@ CONTROLS.register(
 )
 CONTROLS.register(
     "lookahead",
-    Control(lambda env: Lookahead(env, [_best_plan(env), ()]), "tries every action in copies", is_bound=True),
+    Control(lambda env: Lookahead(env, _known_plans(env)), "tries every action in copies", is_bound=True),
 )
 CONTROLS.register(
     "oracle",
-    Control(lambda env: Oracle(env, [_best_plan(env), ()]), "a schedule searched on the very episode", is_bound=True),
+    Control(lambda env: Oracle(env, _known_plans(env)), "a schedule searched on the very episode", is_bound=True),
 )
 
 

@@ -103,20 +103,24 @@ class Lookahead:
     Each legal action of a subset (WAIT; every blueprint in every slot, with the first operator and the shortest
     tempo; ADVANCE, FOSSILIZE and the quickest PRUNE of every slot) is followed to the end of the episode, once by
     what was intended before and once by nothing new; seeds that are there are advanced and fossilized as soon as they
-    may be. The best future is intended from then on, so a plan is only ever left for a better one. At the start of an
-    episode the intention is the best of the known plans. Copies have the original's random streams: it foresees the
-    minibatches, and the samples the score is measured on.
+    may be. The best future is intended from then on, so a plan is only ever left for a better one; between two
+    decisions it is carried out. At the start of an episode the known plans are tried as well. Copies have the
+    original's random streams: it foresees the minibatches, and the samples the score is measured on.
 
     Args:
         env: Whose episodes are played.
         known: Plans to begin with.
+        every: Steps between decisions.
         budget: Futures tried for each decision; beyond it they are drawn at random.
         num_envs: Copies played side by side.
     """
 
-    def __init__(self, env: KasminaVectorEnv, known: Sequence[Plan], budget: int = 48, num_envs: int = 64) -> None:
+    def __init__(
+        self, env: KasminaVectorEnv, known: Sequence[Plan], every: int = 3, budget: int = 48, num_envs: int = 64
+    ) -> None:
         names = names_of(env)
-        self._env, self._budget, self._futures = env, budget, Futures(env, num_envs)
+        self._env, self._every, self._budget = env, every, budget
+        self._futures = Futures(env, num_envs)
         self._completion, self._rng = Completion(names), np.random.default_rng(0)
         self._known = [intention_of(plan, names) for plan in known]
         self._tried = _tried_actions(env)
@@ -142,8 +146,10 @@ class Lookahead:
         return np.asarray(actions)
 
     def _options(self, row: int, planned: int, step: int, mask: BoolArray) -> list[Future]:
-        """What is intended, first, then everything else within the budget."""
+        """What is intended, first, then everything else within the budget, if it is time to decide."""
         intention = self._intentions[row]
+        if step % self._every:
+            return [Future(row, NONE, intention)]
         others = [Future(row, NONE, known) for known in self._known[1:]] if step == 0 else []
         for action in self._tried[mask[self._tried]].tolist():
             rest = tuple(entry for entry in intention if self._slot[entry[1]] != self._slot[action] or action == 0)
@@ -183,8 +189,8 @@ class Oracle:
         self,
         env: KasminaVectorEnv,
         known: Sequence[Plan],
-        budget: int = 48,
-        num_rounds: int = 3,
+        budget: int = 30,
+        num_rounds: int = 2,
         num_envs: int = 64,
     ) -> None:
         self._env, self._known, self._budget, self._num_rounds = env, list(known), budget, num_rounds
