@@ -27,9 +27,9 @@ from agents.gaps import (
     gap_of_choices,
     gap_to_each,
 )
-from agents.policy import FloatArray, IntArray, Progress, make_env
+from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
 from agents.schedule import Plan, Planned
-from agents.search import MAX_SEED, NUM_ENVS, actions_in, measure, random_plan
+from agents.search import NUM_ENVS, actions_in, measure, random_plan
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.presets import PRESETS
 

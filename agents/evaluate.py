@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from agents.policy import HELD_OUT, Episodes, Names, Policy, Progress, make_env, names_of, play
+from agents.controls import CONTROLS, make_player
+from agents.policy import HELD_OUT, Episodes, Names, Progress, instances_of, make_env, names_of, play
 from agents.schedule import describe
 from agents.statistics import (
     Estimate,
@@ -20,6 +22,7 @@ from agents.statistics import (
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
+    share_of_gap,
 )
 
 
@@ -40,76 +43,91 @@ class Row:
     """One line of the table. Arms are judged by return: committed score minus first score, minus costs."""
 
     arm: str
+    num_runs: int
     mean_return: Estimate
     iqm_return: float
     score: float
     test_accuracy: float
     param_growth: float
     compute: float
-    share_of_best: float | None  # of the way from wait to the best fixed schedule; None without those arms
-    minus_best_control: Estimate
-    improves: float  # probability of improvement over the best control
+    minus_best: Estimate | None  # difference to the best control; None without controls
+    improves: float | None  # probability of improvement over it
+    share_of_fixed: float | None  # of the way from wait to the best fixed schedule; None without those arms
+    gap_closed: float | None  # of the way from the best fixed schedule to the oracle
     prune_share: float
     illegal: int
 
 
-def compare(
+def compare_arms(
     preset: str,
-    policies: Mapping[str, Sequence[Policy]],
+    players: Mapping[str, Sequence[str]],
     num_episodes: int,
     num_envs: int = 64,
     on_step: Progress | None = None,
+    **settings: Any,
 ) -> tuple[list[Arm], Names]:
-    """Play the same held-out episodes with every policy.
+    """Play the same held-out episodes with every policy; in families, test instances in turn.
 
     Args:
         preset: Registered id.
-        policies: Name of an arm to its runs.
+        players: Name of an arm to its runs: names of controls, or folders of training runs.
         num_episodes: Episodes of each run.
         num_envs: Rows played side by side.
         on_step: For progress bars.
+        **settings: Fields of `EnvConfig` that differ from the preset.
     """
-    env = make_env(preset, min(num_envs, num_episodes))
+    num_envs, arms = min(num_envs, num_episodes), []
     seeds = HELD_OUT + np.arange(num_episodes)
-    arms = [Arm(name, [play(env, policy, seeds, on_step) for policy in runs]) for name, runs in policies.items()]
-    return arms, names_of(env)
+    test = instances_of(make_env(preset, 1, **settings), "test")
+    instances = None if test is None else np.resize(test, num_episodes)
+    made = {name: [make_player(run, preset, num_envs, **settings) for run in runs] for name, runs in players.items()}
+    for name, runs in made.items():
+        arms.append(Arm(name, [play(env, policy, seeds, on_step, instances) for env, policy in runs]))
+    return arms, names_of(next(iter(made.values()))[0][0])
 
 
-def table(arms: Sequence[Arm], names: Names, learned: Sequence[str]) -> list[Row]:
-    """Summarise arms, best first.
+def best_control(arms: Sequence[Arm]) -> Arm | None:
+    """The control with the best mean return, of those that do not foresee the episode."""
+    controls = [arm for arm in arms if arm.name in CONTROLS and not CONTROLS.get(arm.name).is_bound]
+    return max(controls, key=lambda arm: arm.column("returns").mean(), default=None)
+
+
+def table(arms: Sequence[Arm], names: Names) -> tuple[list[Row], str | None]:
+    """Summarise arms, best first; and name the best control.
 
     Args:
         arms: What was played.
         names: Of the environment.
-        learned: Names of arms that are not controls.
     """
-    rng = np.random.default_rng(0)
-    by_name = {arm.name: arm.column("returns") for arm in arms}
-    controls = [name for name in by_name if name not in learned] or list(by_name)
-    best = max(controls, key=lambda name: by_name[name].mean())
-    ends = [by_name[name].mean() for name in ("wait", "fixed") if name in by_name]
-    rows = []
-    for arm in arms:
-        returns = by_name[arm.name]
-        ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
-        share = float((returns.mean() - ends[0]) / (ends[1] - ends[0])) if len(ends) == 2 else None
-        rows.append(
-            Row(
-                arm=arm.name,
-                mean_return=bootstrap(returns, lambda sample: float(sample.mean()), rng),
-                iqm_return=interquartile_mean(returns),
-                score=float(arm.column("scores").mean()),
-                test_accuracy=float(arm.column("test_accuracies").mean()),
-                param_growth=float(arm.column("param_growths").mean()),
-                compute=float(arm.column("computes").mean()),
-                share_of_best=share,
-                minus_best_control=paired_difference(returns, by_name[best], rng),
-                improves=probability_of_improvement(returns, by_name[best]),
-                prune_share=ops["PRUNE"] / max(ops.total(), 1),
-                illegal=int(arm.column("illegal").sum()),
-            )
-        )
-    return sorted(rows, key=lambda row: -row.mean_return.value)
+    best = best_control(arms)
+    means = {arm.name: float(arm.column("returns").mean()) for arm in arms}
+    rows = [_row(arm, best, means, names) for arm in arms]
+    return sorted(rows, key=lambda row: -row.mean_return.value), None if best is None else best.name
+
+
+def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -> Row:
+    returns, strata, rng = arm.column("returns"), arm.runs[0].instances, np.random.default_rng(0)
+    ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
+
+    def share(low: str, high: str) -> float | None:
+        return share_of_gap(means[arm.name], means[low], means[high]) if low in means and high in means else None
+
+    return Row(
+        arm=arm.name,
+        num_runs=len(arm.runs),
+        mean_return=bootstrap(returns, lambda sample: float(sample.mean()), rng, strata),
+        iqm_return=interquartile_mean(returns),
+        score=float(arm.column("scores").mean()),
+        test_accuracy=float(arm.column("test_accuracies").mean()),
+        param_growth=float(arm.column("param_growths").mean()),
+        compute=float(arm.column("computes").mean()),
+        minus_best=None if best is None else paired_difference(returns, best.column("returns"), rng, strata),
+        improves=None if best is None else probability_of_improvement(returns, best.column("returns")),
+        share_of_fixed=share("wait", "fixed"),
+        gap_closed=share("fixed", "oracle"),
+        prune_share=ops["PRUNE"] / max(ops.total(), 1),
+        illegal=int(arm.column("illegal").sum()),
+    )
 
 
 def favourites(arm: Arm, names: Names, count: int = 3) -> list[tuple[int, str]]:
@@ -118,17 +136,18 @@ def favourites(arm: Arm, names: Names, count: int = 3) -> list[tuple[int, str]]:
     return [(times, describe(actions, names)) for actions, times in sequences.most_common(count)]
 
 
-def write(out: Path, preset: str, rows: Sequence[Row], arms: Sequence[Arm], names: Names) -> None:
+def write(out: Path, preset: str, rows: Sequence[Row], arms: Sequence[Arm], names: Names, best: str | None) -> None:
     """Write comparison.json (table and favourite schedules) and episodes.csv (every episode)."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {
         "id": preset,
         "held_out_seeds": [HELD_OUT, HELD_OUT + len(arms[0].runs[0]) - 1],
+        "best_control": best,
         "rows": [asdict(row) for row in rows],
         "favourites": {arm.name: favourites(arm, names) for arm in arms},
     }
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n")
-    fields = ("seeds", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")
+    fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")
     with (out / "episodes.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "run", *fields])

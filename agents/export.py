@@ -13,9 +13,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import kasmina_env
-from agents.policy import HELD_OUT, Progress, make_env, names_of, play
+from agents.controls import CONTROLS, make_player, settings_of
+from agents.policy import HELD_OUT, Progress, names_of, play
 from agents.schedule import describe
-from agents.scripted import CONTROLS, find_policy
 from kasmina_env.population import GrownNetwork
 from kasmina_env.tasks import Split, classify
 
@@ -42,7 +42,7 @@ def find_source(name: str, preset: str | None) -> Source:
         name: One of these.
         preset: Registered id, for a control; the other two have their own.
     """
-    path, settings, own = Path(name), {}, preset
+    path, settings, own = Path(name), dict(settings_of(name)), preset
     if name not in CONTROLS and path.is_dir():
         if not (path / "recipe.json").is_file():
             raise FileNotFoundError(
@@ -80,9 +80,10 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     """
     seeds = HELD_OUT + np.arange(num_episodes) if seed is None else np.array([seed])
     # a row that is reset only in the step after its last still holds what it grew when the playing ends
-    env = make_env(source.preset, len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP, **source.settings)
+    settings = {**source.settings, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    env, policy = make_player(source.name, source.preset, len(seeds), **settings)
     names = names_of(env)
-    episodes = play(env, find_policy(source.name, source.preset, names), seeds, on_step)
+    episodes = play(env, policy, seeds, on_step)
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
     network, test = env.network(best, committed=True), env.core.data["test"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -17,29 +18,50 @@ from agents.evaluate import Arm, Row
 from agents.policy import Names
 
 # Colour-blind safe (Okabe & Ito); the learned controller is the one that stands out.
-COLOURS = {"learned": "#D55E00", "fixed": "#0072B2", "plateau": "#009E73", "random": "#CC79A7", "wait": "#777777"}
+COLOURS = {
+    "fixed": "#0072B2",
+    "per_context": "#56B4E9",
+    "instant": "#117733",
+    "static_final": "#882255",
+    "plateau": "#009E73",
+    "random": "#CC79A7",
+    "wait": "#777777",
+    "lookahead": "#999933",
+    "oracle": "#000000",
+}
+LEARNED = "#D55E00"
 STEPS_SHOWN = {"GERMINATE": "#0072B2", "ADVANCE": "#56B4E9", "FOSSILIZE": "#D55E00", "PRUNE": "#CC79A7"}
 
 
 def plot_comparison(
-    path: Path, preset: str, arms: Sequence[Arm], rows: Sequence[Row], names: Names, runs: Sequence[Path] = ()
+    out: Path, preset: str, arms: Sequence[Arm], rows: Sequence[Row], names: Names, runs: Sequence[Path] = ()
 ) -> None:
-    """One picture: what every arm earned, how the score rose, what it cost, and what was done when."""
+    """Three pictures: comparison.png, pareto.png, and training.png if there are training runs.
+
+    The first shows what every arm earned, how the score rose, how far it is from the best control, and what was done.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     _plot_returns(axes[0, 0], rows)
     _plot_scores(axes[0, 1], arms, names)
-    _plot_costs(axes[1, 0], rows)
-    _plot_operations(axes[1, 1], next((arm for arm in arms if arm.name == "learned"), arms[-1]), names)
+    _plot_differences(axes[1, 0], rows)
+    _plot_operations(axes[1, 1], _shown(arms), names)
     episodes = len(arms[0].runs[0])
     figure.suptitle(f"{preset}: {episodes} held-out episodes, the same for every controller", fontsize=13)
-    figure.savefig(path, dpi=110)
+    figure.savefig(out / "comparison.png", dpi=110)
     plt.close(figure)
+    plot_pareto(out / "pareto.png", preset, rows)
     if runs:
-        plot_training(path.with_name("training.png"), preset, runs, rows)
+        plot_training(out / "training.png", preset, runs, rows)
+
+
+def _shown(arms: Sequence[Arm]) -> Arm:
+    """The arm whose decisions are looked at: the best learned one, or the last."""
+    learned = [arm for arm in arms if arm.name not in COLOURS]
+    return max(learned, key=lambda arm: arm.column("returns").mean(), default=arms[-1])
 
 
 def _colour(name: str) -> str:
-    return COLOURS.get(name, "#444444")
+    return COLOURS.get(name, LEARNED)
 
 
 def _plot_returns(ax: Axes, rows: Sequence[Row]) -> None:
@@ -58,29 +80,20 @@ def _plot_scores(ax: Axes, arms: Sequence[Arm], names: Names) -> None:
         curves = arm.column("curves").reshape(-1, names.horizon + 1)
         low, middle, high = np.nanpercentile(curves, [25, 50, 75], axis=0)
         steps = np.arange(names.horizon + 1)
-        ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=2 if arm.name == "learned" else 1.3)
+        ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=1.3 if arm.name in COLOURS else 2)
         ax.fill_between(steps, low, high, color=_colour(arm.name), alpha=0.15, linewidth=0)
     ax.legend(frameon=False, fontsize=9)
     ax.set(title="Score while the network trains and grows", xlabel="step", ylabel="score, median and quartiles")
 
 
-def _plot_costs(ax: Axes, rows: Sequence[Row]) -> None:
-    for number, row in enumerate(sorted(rows, key=lambda row: row.compute)):
-        ax.scatter(1 + row.compute, row.test_accuracy, s=40 + 30 * row.param_growth, color=_colour(row.arm), alpha=0.85)
-        ax.annotate(
-            f"{row.arm} (+{row.param_growth:.1f}×)",
-            (1 + row.compute, row.test_accuracy),
-            xytext=(0, 11 if number % 2 else -17),  # neighbours do not write over each other
-            ha="center",
-            textcoords="offset points",
-            fontsize=9,
-        )
-    ax.margins(x=0.3, y=0.15)
-    ax.set(
-        title="What was kept against what it took",
-        xlabel="compute over the host's, mean over the episode",
-        ylabel="accuracy on test (area: parameters kept)",
-    )
+def _plot_differences(ax: Axes, rows: Sequence[Row]) -> None:
+    shown = [(row, row.minus_best) for row in reversed(rows) if row.minus_best is not None]
+    for position, (row, estimate) in enumerate(shown):
+        ax.plot([estimate.low, estimate.high], [position, position], color=_colour(row.arm), linewidth=2)
+        ax.plot(estimate.value, position, "o", color=_colour(row.arm))
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(shown)), [row.arm for row, _ in shown])
+    ax.set(title="Difference to the best control, same episodes", xlabel="mean return, 95 % interval")
 
 
 def _plot_operations(ax: Axes, arm: Arm, names: Names) -> None:
@@ -99,6 +112,41 @@ def _plot_operations(ax: Axes, arm: Arm, names: Names) -> None:
     ax.set_ylim(0, 1.12)
 
 
+def plot_pareto(path: Path, preset: str, rows: Sequence[Row]) -> None:
+    """Accuracy of what is kept against its parameters, and against the compute it took; lines: nothing is better."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
+    for ax, field, label in (
+        (axes[0], "param_growth", "parameters kept over the host's"),
+        (axes[1], "compute", "compute over the host's, mean over the episode"),
+    ):
+        points = {row.arm: (1 + getattr(row, field), row.test_accuracy) for row in rows}
+        front = pareto_front(list(points.values()))
+        ax.step(*zip(*front, strict=True), where="post", color="#bbbbbb", zorder=0)
+        for row, marker in zip(rows, _markers(rows), strict=True):
+            ax.scatter(*points[row.arm], s=60, color=_colour(row.arm), marker=marker, label=row.arm, zorder=2)
+        ax.set(xlabel=label)
+    axes[0].set_ylabel("accuracy on test of what is kept")
+    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(f"{preset}: what accuracy costs", fontsize=13)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _markers(rows: Sequence[Row]) -> list[str]:
+    """Circles for controls; learned arms have one colour and differ in shape."""
+    shapes = cycle("D^vPX*")
+    return ["o" if row.arm in COLOURS else next(shapes) for row in rows]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (cost, quality) than which none is both cheaper and better, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
+
+
 def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[Row]) -> None:
     """Score of the training episodes over environment steps, one line per run, with the controls' level."""
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -109,9 +157,9 @@ def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[
                 lines += [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
-        ax.plot(steps, scores, color=_colour("learned"), label=run.name)
+        ax.plot(steps, scores, color=LEARNED, label=run.name)
     for row in rows:
-        if row.arm != "learned":
+        if row.arm in COLOURS:
             ax.axhline(row.score, color=_colour(row.arm), linestyle="--", linewidth=1)
             ax.text(0, row.score, f" {row.arm}", color=_colour(row.arm), va="bottom", fontsize=9)
     ax.set(

@@ -17,7 +17,8 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
 
-HELD_OUT = 1_000_000  # evaluation seeds start here; training and search use smaller ones
+HELD_OUT = 1_000_000  # evaluation seeds start here
+MAX_SEED = 500_000  # training and search use seeds below this one
 
 
 class Policy(Protocol):
@@ -52,6 +53,26 @@ def make_env(preset: str, num_envs: int, **settings: Any) -> KasminaVectorEnv:
     return env
 
 
+def make_equal(env: KasminaVectorEnv, num_envs: int) -> KasminaVectorEnv:
+    """Another environment of the same problem, whose rows may take over episodes of the first."""
+    assert env.spec is not None
+    own = ("preset", "num_envs", "vectorization_mode", "render_mode", "autoreset_mode")
+    settings = {key: value for key, value in env.spec.kwargs.items() if key not in own}
+    return make_env(env.spec.id, num_envs, **settings)
+
+
+def preset_of(env: KasminaVectorEnv) -> str:
+    """Registered id an environment was made from."""
+    assert env.spec is not None
+    return env.spec.id
+
+
+def instances_of(env: KasminaVectorEnv, split: str) -> IntArray | None:
+    """Numbers of a family's instances to train on, or to test on; None for a problem without a family."""
+    instances = env.core.instances
+    return instances.split(split) if len(instances) > 1 else None
+
+
 def names_of(env: KasminaVectorEnv) -> Names:
     """Names of a vector environment's entries."""
     return Names(env.observation_names, env.action_names, env.core.config.horizon)
@@ -62,6 +83,7 @@ class Episodes:
     """Finished episodes of one policy, in the order of their seeds. E episodes, T steps."""
 
     seeds: IntArray  # [E]
+    instances: IntArray  # [E] number of each
     returns: FloatArray  # [E] sum of rewards
     scores: FloatArray  # [E] committed
     test_accuracies: FloatArray  # [E]
@@ -114,7 +136,7 @@ def _play_batch(
     returns, illegal = np.zeros(n), np.zeros(n, dtype=np.int64)
     actions, curves = np.full((n, horizon), -1), np.full((n, horizon + 1), np.nan)
     curves[:, 0] = infos["score"]
-    final = {name: np.zeros(n) for name in ("committed_score", "test_accuracy", "param_growth", "compute")}
+    final = {name: np.zeros(n) for name in ("committed_score", "test_accuracy", "param_growth", "compute", "instance")}
     for step in range(horizon):
         chosen = policy.act(observation, env.action_masks())
         observation, reward, terminated, truncated, infos = env.step(chosen)
@@ -134,6 +156,7 @@ def _play_batch(
     kept = slice(len(seeds))
     return Episodes(
         seeds=seeds,
+        instances=final["instance"][kept].astype(np.int64),
         returns=returns[kept],
         scores=final["committed_score"][kept],
         test_accuracies=final["test_accuracy"][kept],

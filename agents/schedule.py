@@ -68,33 +68,63 @@ class Fixed:
         self._actions = np.atleast_2d(actions)
         self._progress, self._horizon = names.column("progress"), names.horizon
 
-    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+    def act(self, observation: Float32Array, mask: BoolArray, schedule: IntArray | None = None) -> IntArray:
+        """Choose; `schedule` ``[N]`` says which one each network follows, by default the one of its row."""
         step = np.rint(observation[:, self._progress] * self._horizon).astype(np.int64)
-        rows = np.arange(len(step)) % len(self._actions)
-        chosen = self._actions[rows, np.minimum(step, self._actions.shape[1] - 1)]
+        chosen_by = np.arange(len(step)) % len(self._actions) if schedule is None else schedule
+        chosen = self._actions[chosen_by, np.minimum(step, self._actions.shape[1] - 1)]
         is_legal = mask[np.arange(len(step)), chosen]
         return np.where(is_legal, chosen, 0)
 
 
-def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, about: Mapping[str, Any]) -> None:
-    """Write a schedule as JSON: step to action name, WAIT left out."""
-    steps = {str(step): names.action[a] for step, a in enumerate(actions) if a != 0}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"id": preset, "steps": steps, "about": dict(about)}, indent=2) + "\n")
+def plan_of(actions: IntArray, names: Names) -> Plan:
+    """The seeds that a schedule makes permanent, as a plan."""
+    started: dict[str, Planned] = {}
+    kept: list[Planned] = []
+    for step, action in enumerate(actions):
+        op, *words = names.action[action].split()
+        if op == "GERMINATE":
+            slot, blueprint, operator, tempo = words
+            started[slot] = Planned(step, slot, blueprint, operator, int(tempo.removeprefix("tempo")))
+        elif op == "FOSSILIZE":
+            kept.append(started[words[0]])
+    return tuple(sorted(kept, key=lambda seed: seed.start))
 
 
-def load_schedule(path: Path, names: Names) -> IntArray:
-    """Read a schedule back as flat actions ``[T]``; an action the environment does not have raises."""
-    steps: Mapping[str, str] = json.loads(path.read_text())["steps"]
+def steps_of(actions: IntArray, names: Names) -> dict[str, str]:
+    """A schedule as JSON values: step to name of the action, WAIT left out."""
+    return {str(step): names.action[a] for step, a in enumerate(actions) if a != 0}
+
+
+def actions_from(steps: Mapping[str, str], names: Names, source: str) -> IntArray:
+    """A schedule from JSON values as flat actions ``[T]``; an action the environment does not have raises.
+
+    Args:
+        steps: As `steps_of` makes them.
+        names: Of the environment.
+        source: Where they are from, for the message.
+    """
     actions = np.zeros(names.horizon, dtype=np.int64)
     for step, action in steps.items():
         if action not in names.action or not 0 <= int(step) < names.horizon:
             raise ValueError(
-                f"`{path.name}` must hold actions of the environment at steps below {names.horizon}, got {action!r} at "
+                f"`{source}` must hold actions of the environment at steps below {names.horizon}, got {action!r} at "
                 f"step {step}. Search again for these settings."
             )
         actions[int(step)] = names.action.index(action)
     return actions
+
+
+def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, about: Mapping[str, Any]) -> None:
+    """Write a schedule as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"id": preset, "steps": steps_of(actions, names), "about": dict(about)}
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def load_schedule(path: Path, names: Names) -> IntArray:
+    """Read a schedule back as flat actions ``[T]``; an action the environment does not have raises."""
+    return actions_from(json.loads(path.read_text())["steps"], names, path.name)
 
 
 def describe(actions: Sequence[int] | IntArray, names: Names) -> str:

@@ -1,18 +1,12 @@
-"""Controllers that need no learning: the controls beside every learned result."""
+"""Controllers that are written down, neither searched for nor learned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 
-from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy
-from agents.schedule import Fixed, load_schedule
-from kasmina_env.registry import Registry
-from kasmina_env.shipped import config_path, slug
-
-CONTROLS: Registry[Callable[[str, Names], Policy]] = Registry("policy")
+from agents.policy import BoolArray, Float32Array, IntArray, Names, names_of
+from agents.schedule import Plan
+from kasmina_env import KasminaVectorEnv
 
 
 class Wait:
@@ -93,24 +87,29 @@ def _actions_of_slot(names: Names, slot: str) -> dict[str, list[int]]:
     return found
 
 
-def _fixed(preset: str, names: Names) -> Policy:
-    path = config_path(f"{slug(preset)}.schedule.json", f"Make it with `kasmina search {preset}`.")
-    return Fixed(names, load_schedule(path, names))
+class Given:
+    """Is given the architecture of a plan from the start, and keeps it.
 
+    Its seeds are planted, at alpha 1, before the first minibatch of an episode, so the network has its final
+    architecture from step 0 and trains as long, on the same minibatches, as one that grows. They are paid for like
+    grown ones: the first reward has the price of every germination, every step its rent, and the score the price of
+    their parameters. They are fossilized one by one from the second decision on, which changes nothing but that they
+    are kept.
 
-CONTROLS.register("wait", lambda preset, names: Wait())
-CONTROLS.register("random", lambda preset, names: Random())
-CONTROLS.register("plateau", lambda preset, names: Plateau(names))
-CONTROLS.register("fixed", _fixed)
+    Args:
+        env: With ``instant=True``.
+        plan: The architecture.
+    """
 
+    def __init__(self, env: KasminaVectorEnv, plan: Plan) -> None:
+        names = names_of(env)
+        self._env, self._progress = env, names.column("progress")
+        self._seeds = [names.action.index(seed.action) for seed in plan]
+        self._keep = np.array([names.action.index(f"FOSSILIZE {seed.slot}") for seed in plan] or [0])
 
-def find_policy(name: str, preset: str, names: Names) -> Policy:
-    """A control by name, a schedule by its file, or a learned policy by the folder of its training run."""
-    path = Path(name)
-    if name in CONTROLS or not path.exists():
-        return CONTROLS.get(name)(preset, names)
-    if path.is_file():
-        return Fixed(names, load_schedule(path, names))
-    from agents.train import Learned
-
-    return Learned.load(path)
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        is_new = observation[:, self._progress] == 0
+        for action in self._seeds if is_new.any() else ():
+            self._env.core.plant(np.where(is_new, action, 0))
+        allowed = mask[:, self._keep] & ~is_new[:, None]
+        return np.where(allowed.any(axis=1), self._keep[allowed.argmax(axis=1)], 0)

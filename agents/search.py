@@ -3,20 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from agents.policy import FloatArray, IntArray, Progress, make_env, names_of, play
+from agents.contexts import Context, contexts_of
+from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, instances_of, make_env, names_of, play
 from agents.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.config import EnvConfig
-from kasmina_env.presets import PRESETS
 
-# Successive halving: plans kept, neighbours added to each of the best four, and seeds each is then measured on.
-ROUNDS = ((96, 0, 4), (24, 12, 8), (8, 6, 16), (4, 0, 64))
+FAMILY = 3  # times as many episodes where one plan must serve all instances
 NUM_ENVS = 64
-MAX_SEED = 500_000  # below the held-out ones
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a search tries.
+
+    Attributes:
+        num_structured, num_random: Plans to begin with.
+        rounds: Of successive halving: plans kept, neighbours added to each of the best four, and episodes that each
+            plan is then measured on.
+    """
+
+    num_structured: int = 216
+    num_random: int = 64
+    rounds: tuple[tuple[int, int, int], ...] = ((281, 0, 2), (32, 8, 8), (8, 6, 16), (6, 0, 64))
+
+    @property
+    def num_episodes(self) -> int:
+        """At most."""
+        return sum((kept + 4 * num_neighbours) * episodes for kept, num_neighbours, episodes in self.rounds)
+
+    def times(self, factor: int) -> Effort:
+        """The same plans on more episodes."""
+        return replace(self, rounds=tuple((kept, around, factor * count) for kept, around, count in self.rounds))
+
+
+def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str], limit: int) -> list[Plan]:
+    """Ways to put at most one blueprint in each slot at once, with the first operator and the shortest tempo.
+
+    Args:
+        rng: Of the choice.
+        config: Of the problem.
+        slots: Their names.
+        limit: All ways if there are no more, otherwise so many of them at random.
+    """
+    menu = (None, *config.blueprints)
+    num_ways = len(menu) ** len(slots) - 1  # without the empty one, number 0
+    numbers = 1 + (np.arange(num_ways) if num_ways <= limit else rng.choice(num_ways, size=limit, replace=False))
+    digits = numbers[:, None] // len(menu) ** np.arange(len(slots)) % len(menu)
+    start, operator, tempo = 0, config.operators[0], min(config.tempos)
+    return [
+        tuple(Planned(start, slot, menu[i], operator, tempo) for slot, i in zip(slots, way, strict=True) if menu[i])
+        for way in digits.tolist()
+    ]
 
 
 def random_plan(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str]) -> Plan:
@@ -56,36 +99,106 @@ def neighbours(rng: np.random.Generator, plan: Plan, config: EnvConfig, slots: S
     return found
 
 
-def search(preset: str, seed: int = 0, on_step: Progress | None = None) -> tuple[IntArray, FloatArray]:
-    """Find a good schedule with successive halving, then improve it by single changes.
+@dataclass(frozen=True)
+class Found:
+    """The best plan of a search, and its returns on the last round's episodes."""
+
+    plan: Plan
+    actions: IntArray  # [T]
+    returns: FloatArray  # [E]
+
+
+def search(
+    preset: str,
+    seed: int = 0,
+    on_step: Progress | None = None,
+    effort: Effort = Effort(),
+    **settings: Any,
+) -> Found:
+    """Find a good schedule for all instances to train on.
 
     Args:
         preset: Registered id.
-        seed: Of the search; the episodes' seeds are derived from it and never reach the held-out ones.
+        seed: Of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: For progress bars.
-
-    Returns:
-        Flat actions of the best schedule ``[T]`` and its returns on the last round's seeds.
+        effort: How much is tried; for families on `FAMILY` times the episodes.
+        **settings: Fields of `EnvConfig` that differ from the preset.
     """
-    rng = np.random.default_rng(seed)
-    env = make_env(preset, NUM_ENVS)
+    env = make_env(preset, NUM_ENVS, **settings)
+    train = instances_of(env, "train")
+    effort = effort if train is None else effort.times(FAMILY)
+    return find_plan(env, np.random.default_rng(seed), train, effort, on_step=on_step)
+
+
+def search_contexts(
+    preset: str,
+    seed: int = 0,
+    facts: Sequence[str] = (),
+    on_step: Progress | None = None,
+    effort: Effort = Effort(),
+    **settings: Any,
+) -> list[tuple[Context, Found]]:
+    """Find a good schedule for each context, from the instances to train on that lie in it.
+
+    Args:
+        preset: Registered id of a family.
+        seed: Of the search.
+        facts: Visible facts that span the grid; left out: all.
+        on_step: For progress bars.
+        effort: How much is tried, in each context.
+        **settings: Fields of `EnvConfig` that differ from the preset.
+    """
+    env = make_env(preset, NUM_ENVS, **settings)
+    rng, train = np.random.default_rng(seed), instances_of(env, "train")
+    contexts, homes = contexts_of(env, facts)
+    assert train is not None
+    overall = find_plan(env, rng, train, effort.times(FAMILY), on_step=on_step).plan
+    return [
+        (context, find_plan(env, rng, train[homes == i], effort, (overall,), on_step))
+        for i, context in enumerate(contexts)
+    ]
+
+
+def find_plan(
+    env: KasminaVectorEnv,
+    rng: np.random.Generator,
+    instances: IntArray | None,
+    effort: Effort,
+    known: Sequence[Plan] = (),
+    on_step: Progress | None = None,
+) -> Found:
+    """Successive halving over plans that are known, structured or random, improved by single changes.
+
+    Args:
+        env: Where they are measured.
+        rng: Of plans and episodes.
+        instances: To draw episodes from, or None.
+        effort: How much is tried.
+        known: Plans to begin with, besides.
+        on_step: For progress bars.
+    """
     config, slots = env.core.config, env.core.slot_names
-    plans = [random_plan(rng, config, slots) for _ in range(ROUNDS[0][0])]
+    plans = [*known, *structured_plans(rng, config, slots, effort.num_structured)]
+    plans += [random_plan(rng, config, slots) for _ in range(effort.num_random)]
     returns = np.zeros((len(plans), 0))
-    for num_kept, num_neighbours, num_seeds in ROUNDS:
+    for num_kept, num_neighbours, num_episodes in effort.rounds:
         plans = plans[:num_kept]
         plans += [plan for best in plans[:4] for plan in neighbours(rng, best, config, slots, num_neighbours)]
-        seeds = rng.integers(MAX_SEED, size=num_seeds)
-        returns = measure(env, plans, seeds, on_step=on_step)
+        seeds = rng.integers(MAX_SEED, size=num_episodes)
+        chosen = None if instances is None else rng.choice(instances, size=num_episodes)
+        returns = measure(env, plans, seeds, chosen, on_step)
         order = np.argsort(-returns.mean(axis=1), kind="stable")
         plans, returns = [plans[i] for i in order], returns[order]
-    return actions_in(env, plans[0]), returns[0]
+    return Found(plans[0], actions_in(env, plans[0]), returns[0])
 
 
-def num_search_steps(preset: str) -> int:
-    """Environment steps a search takes."""
-    horizon = PRESETS.get(preset).config().horizon
-    return horizon * sum((num_kept + 4 * num_neighbours) * seeds for num_kept, num_neighbours, seeds in ROUNDS)
+def num_search_steps(preset: str, per_context: bool = False, facts: Sequence[str] = ()) -> int:
+    """Environment steps a search takes, at most."""
+    env = make_env(preset, 1)
+    factor = 1 if instances_of(env, "train") is None else FAMILY
+    if per_context:
+        factor += len(contexts_of(env, facts)[0])
+    return env.core.config.horizon * Effort().num_episodes * factor
 
 
 def actions_in(env: KasminaVectorEnv, plan: Plan) -> IntArray:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 NUM_RESAMPLES = 2000
 
 
@@ -22,6 +23,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval."""
+        return (self.high - self.low) / 2
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -37,32 +43,57 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float((ordered * weight).sum() / weight.sum())
 
 
-def bootstrap(scores: FloatArray, statistic: Callable[[FloatArray], float], rng: np.random.Generator) -> Estimate:
-    """Percentile interval of a statistic of a matrix ``[runs, episodes]``.
+def bootstrap(
+    scores: FloatArray,
+    statistic: Callable[[FloatArray], float],
+    rng: np.random.Generator,
+    strata: IntArray | None = None,
+) -> Estimate:
+    """Stratified percentile interval of a statistic of a matrix ``[runs, episodes]``.
 
-    Runs are drawn with replacement, and episodes with replacement as well, the same for every run: episodes share seeds
-    across runs, so they are one sample.
+    Runs are drawn with replacement, and so are the episodes of each stratum, the same for every run: episodes share
+    seeds across runs, so they are one sample. Of m episodes of a stratum m - 1 are drawn, without which the intervals
+    of small strata would be too narrow (Rao & Wu 1988).
+
+    Args:
+        scores: ``[runs, episodes]``.
+        statistic: Of such a matrix.
+        rng: Of the resampling.
+        strata: What each episode belongs to ``[episodes]``, such as its instance; left out: one stratum. It is also
+            left out where a stratum has a single episode.
     """
     runs, episodes = scores.shape
-    draws = [
-        statistic(scores[np.ix_(rng.integers(runs, size=runs), rng.integers(episodes, size=episodes))])
-        for _ in range(NUM_RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    groups = [np.arange(episodes)]
+    if strata is not None and np.unique(strata, return_counts=True)[1].min() > 1:
+        groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+
+    def draw() -> float:
+        chosen = [rng.choice(group, size=max(len(group) - 1, 1)) for group in groups]
+        return statistic(scores[np.ix_(rng.integers(runs, size=runs), np.concatenate(chosen))])
+
+    low, high = np.percentile([draw() for _ in range(NUM_RESAMPLES)], [2.5, 97.5])
     return Estimate(statistic(scores), float(low), float(high))
 
 
-def paired_difference(left: FloatArray, right: FloatArray, rng: np.random.Generator) -> Estimate:
+def paired_difference(
+    left: FloatArray, right: FloatArray, rng: np.random.Generator, strata: IntArray | None = None
+) -> Estimate:
     """Mean of left minus right over the same episodes.
 
     Args:
         left: ``[runs, episodes]``.
         right: ``[1, episodes]`` or ``[runs, episodes]``.
         rng: Of the resampling.
+        strata: See `bootstrap`.
     """
-    return bootstrap(left - right, lambda sample: float(sample.mean()), rng)
+    return bootstrap(left - right, lambda sample: float(sample.mean()), rng, strata)
 
 
 def probability_of_improvement(left: FloatArray, right: FloatArray) -> float:
     """How often an episode of left scores above the same episode of right; ties count half."""
     return float(((left > right) + 0.5 * (left == right)).mean())
+
+
+def share_of_gap(value: float, low: float, high: float) -> float | None:
+    """Share of the way from low to high; None where there is no way."""
+    return (value - low) / (high - low) if high > low else None

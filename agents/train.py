@@ -1,4 +1,4 @@
-"""Learning a controller with MaskablePPO on the native vector environment."""
+"""Learning a controller with stable-baselines3 on the native vector environment."""
 
 from __future__ import annotations
 
@@ -11,45 +11,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sb3_contrib import MaskablePPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.policy import BoolArray, Float32Array, IntArray, make_env
+from agents.algorithms import ALGORITHMS, make_model, make_player
+from agents.policy import MAX_SEED, Policy, make_env
+from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.sb3 import KasminaVecEnv
+from kasmina_env.shipped import config_path, slug
 
 MONITORED = ("committed_score", "test_accuracy", "num_fossilized", "compute", "is_success")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one training run. Episodes are finite and their return is not discounted, hence gamma 1.
+    """Settings of one training run.
 
     Attributes:
         preset: Registered id.
+        algorithm: Name in `agents.algorithms.ALGORITHMS`.
         total_steps: Environment steps, all rows together.
         num_envs: Rows of the population.
-        batch_size, num_epochs, learning_rate, gamma, gae_lambda, entropy, clip_range: Of PPO (Schulman et al. 2017).
-        net: Hidden layers of policy and value network, tanh.
+        net: Hidden layers of the networks.
         seed: Of the controller and of the environments.
         settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
+        hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
+            their return is not discounted, hence gamma 1 in all recipes that come with this.
     """
 
     preset: str = "Kasmina/Digits-v0"
+    algorithm: str = "maskable_ppo"
     total_steps: int = 60_000
     num_envs: int = 64
-    batch_size: int = 480
-    num_epochs: int = 8
-    learning_rate: float = 1e-3
-    gamma: float = 1.0
-    gae_lambda: float = 0.95
-    entropy: float = 0.01
-    clip_range: float = 0.2
     net: tuple[int, ...] = (64, 64)
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED - self.num_envs:
+            raise ValueError(
+                f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
+            )
 
 
 def load_recipe(path: Path, **overrides: Any) -> Recipe:
@@ -63,54 +70,54 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
     return Recipe(**values)
 
 
-class Learned:
-    """A trained controller, deterministic.
+def recipe_path(preset: str, algorithm: str) -> Path:
+    """The recipe that comes for an algorithm: that for the id if there is one, otherwise that for all ids."""
+    ALGORITHMS.get(algorithm)
+    try:
+        return config_path(f"{slug(preset)}.{algorithm}.json", "")
+    except FileNotFoundError:
+        return config_path(f"{algorithm}.json", "Give one with --recipe.")
 
-    Args:
-        model: Trained with `train`.
-    """
 
-    def __init__(self, model: MaskablePPO) -> None:
-        self._model = model
-
-    @classmethod
-    def load(cls, run: Path) -> Learned:
-        """From the folder a training run wrote."""
-        path = run / "model.zip"
-        if not path.is_file():
-            raise FileNotFoundError(f"`run` must be a folder with a finished training run, got {run}. Train one first.")
-        return cls(MaskablePPO.load(path, device="cpu"))
-
-    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
-        actions, _ = self._model.predict(observation, action_masks=mask, deterministic=True)
-        return np.asarray(actions, dtype=np.int64)
+def load_learned(run: Path, env: KasminaVectorEnv) -> Policy:
+    """The controller in the folder of a training run, for an environment."""
+    path = run / "model.zip"
+    if not path.is_file():
+        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got {run}. Train one first.")
+    algorithm = ALGORITHMS.get(load_recipe(run / "recipe.json").algorithm)
+    return make_player(algorithm, algorithm.model.load(path, device="cpu"), env)
 
 
 class Checkpoints(BaseCallback):
-    """After every rollout: report, and now and then save.
+    """After as many steps as all rows take for an episode: report; after five times as many: save.
 
     Args:
         out: Folder of the run.
-        every: Rollouts between checkpoints.
+        every: Steps between reports.
         report: Called with steps done and the mean committed score of the latest episodes.
     """
 
     def __init__(self, out: Path, every: int, report: Callable[[int, float], None]) -> None:
         super().__init__()
-        self._out, self._every, self._report, self._rollouts = out, every, report, 0
+        self._out, self._every, self._report, self._num_reports = out, every, report, 0
+
+    def _on_training_start(self) -> None:
+        self._num_reports = self.num_timesteps // self._every
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
+        if self.num_timesteps // self._every <= self._num_reports:
+            return
+        self._num_reports = self.num_timesteps // self._every
         episodes = list(self.model.ep_info_buffer or ())
         for key in MONITORED:
             if episodes:
                 self.logger.record(f"episode/{key}", float(np.mean([e[key] for e in episodes])))
         score = float(np.mean([e["committed_score"] for e in episodes])) if episodes else float("nan")
         self._report(self.num_timesteps, score)
-        self._rollouts += 1
-        if self._rollouts % self._every == 0:
+        if self._num_reports % 5 == 0:
             save_model(self.model, self._out / "checkpoint.zip")
 
 
@@ -125,36 +132,49 @@ def save_model(model: Any, path: Path) -> None:
 
 def train(
     recipe: Recipe, out: Path, report: Callable[[int, float], None] = lambda steps, score: None, resume: bool = False
-) -> MaskablePPO:
+) -> BaseAlgorithm:
     """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
+
+    What a resumed run goes on with: networks, optimisers, counters and the schedules that depend on them. Its episodes
+    are fresh ones. An off-policy algorithm's buffer of transitions is not kept: it is filled anew for
+    ``learning_starts`` steps, by the policy as it was, before learning goes on.
 
     Args:
         recipe: Settings.
         out: Folder of the run, made here.
-        report: Called after every rollout with steps done and mean committed score.
+        report: Called now and then with steps done and mean committed score.
         resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
     """
+    algorithm = ALGORITHMS.get(recipe.algorithm)
     if resume:
         _check_resumable(recipe, out)
+    env = make_env(recipe.preset, recipe.num_envs, action_space=algorithm.action_space, **recipe.settings)
+    venv, horizon = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED), env.core.config.horizon
+    if resume:
+        model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
+        venv.seed(fresh_seed(recipe, model.num_timesteps))  # not the episodes of the start again
+        if isinstance(model, OffPolicyAlgorithm):
+            model.learning_starts += model.num_timesteps
+    else:
+        model = make_model(algorithm, venv, horizon, recipe.net, recipe.seed, recipe.hyperparameters)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
-    env = make_env(recipe.preset, recipe.num_envs, **recipe.settings)
-    venv = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED)
-    if resume:
-        model = MaskablePPO.load(out / "checkpoint.zip", env=venv, device="cpu")
-        venv.seed(recipe.seed + model.num_timesteps)  # fresh episodes, not those of the start again
-    else:
-        model = _new_model(recipe, venv, env.core.config.horizon)
     # a resumed run logs beside what it goes on from
     model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
     remaining = max(recipe.total_steps - model.num_timesteps, 0)
     if remaining:
-        model.learn(remaining, callback=Checkpoints(out, 5, report), reset_num_timesteps=False)
+        callback = Checkpoints(out, horizon * recipe.num_envs, report)
+        model.learn(remaining, callback=callback, reset_num_timesteps=False)
     save_model(model, out / "checkpoint.zip")
     save_model(model, out / "model.zip")
     model.logger.close()
     venv.close()
     return model
+
+
+def fresh_seed(recipe: Recipe, num_steps: int) -> int:
+    """A seed for the environments of a run that goes on after so many steps; below those of evaluation."""
+    return int(np.random.default_rng([recipe.seed, num_steps]).integers(MAX_SEED - recipe.num_envs))
 
 
 def _check_resumable(recipe: Recipe, out: Path) -> None:
@@ -167,21 +187,3 @@ def _check_resumable(recipe: Recipe, out: Path) -> None:
             raise ValueError(
                 f"`{key}` must be {found.get(key)!r} as in {out}, got {value!r}. Resume with the same recipe."
             )
-
-
-def _new_model(recipe: Recipe, venv: VecMonitor, horizon: int) -> MaskablePPO:
-    return MaskablePPO(
-        "MlpPolicy",
-        venv,
-        n_steps=horizon,  # a rollout is one episode of every row, so its end is where episodes end
-        batch_size=recipe.batch_size,
-        n_epochs=recipe.num_epochs,
-        learning_rate=recipe.learning_rate,
-        gamma=recipe.gamma,
-        gae_lambda=recipe.gae_lambda,
-        ent_coef=recipe.entropy,
-        clip_range=recipe.clip_range,
-        policy_kwargs={"net_arch": list(recipe.net)},
-        seed=recipe.seed,
-        device="cpu",
-    )

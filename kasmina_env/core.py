@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -205,6 +205,21 @@ class Core:
         step = Step(before, after, is_over, self.costs, config, self.instances)
         terms = {name: term.value(step) for name, term in self.reward.terms.items()}
         return StepResult(np.sum(list(terms.values()), axis=0), terms, is_over)
+
+    def plant(self, actions: IntArray) -> None:
+        """Carry out one more decision before the next step, which then pays for it; what is not legal changes nothing.
+
+        Not for controllers, who have one decision a step: it gives a network an architecture to begin with.
+
+        Args:
+            actions: Flat actions ``[N]``.
+        """
+        before = self.view
+        commands = take_rows(self.actions.commands, actions)
+        lifecycle, _ = apply(before.lifecycle, commands, before.facts, self.config.rules)
+        with _own_modes(self.device):
+            self._grow(before.lifecycle, lifecycle)
+        self._view = replace(before, lifecycle=lifecycle)
 
     def _grow(self, before: LifecycleState, after: LifecycleState) -> None:
         """Make the networks follow the lifecycle."""

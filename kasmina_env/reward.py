@@ -19,7 +19,7 @@ import numpy as np
 from kasmina_env.alpha import BoolArray, FloatArray
 from kasmina_env.config import EnvConfig
 from kasmina_env.instances import Instances
-from kasmina_env.lifecycle import Op, Stage
+from kasmina_env.lifecycle import Stage
 from kasmina_env.registry import Registry
 from kasmina_env.view import Costs, View
 
@@ -113,8 +113,8 @@ def _rent(step: Step) -> FloatArray:
 
 
 def _operations(step: Step) -> FloatArray:
-    is_germinated = (step.after.last_op == Op.GERMINATE) & step.after.is_legal
-    return np.asarray(0.0 - step.number("operation_price") * is_germinated)
+    is_germinated = step.after.lifecycle.has_seed & (step.after.lifecycle.age == 1)  # in this step
+    return np.asarray(0.0 - step.number("operation_price") * is_germinated.sum(axis=1))
 
 
 _COSTS = {

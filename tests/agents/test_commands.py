@@ -14,7 +14,7 @@ SPIRALS = "Kasmina/Spirals-v0"
 TINY = {
     "num_envs": 4,
     "total_steps": 192,
-    "batch_size": 48,
+    "hyperparameters": {"batch_size": 48},
     "settings": {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16},
 }
 
@@ -55,14 +55,15 @@ def test_train_then_compare_writes_what_it_says(tmp_path, recipe, capsys):
     folder, results = tmp_path / "run", tmp_path / "results"
     said(capsys, "train", SPIRALS, "-o", str(folder), "--recipe", str(recipe))
     out = said(capsys, "compare", SPIRALS, "--run", str(folder), "--episodes", "4", "-o", str(results))
-    assert all(arm in out for arm in ("learned", "fixed", "plateau", "random", "wait"))
+    assert all(arm in out for arm in ("maskable_ppo", "fixed", "plateau", "random", "wait"))
     assert {path.name for path in results.iterdir()} == {
         "comparison.json",
         "comparison.png",
         "episodes.csv",
+        "pareto.png",
         "training.png",
     }
-    assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 5
+    assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 7
 
 
 def test_resumed_training_goes_on_counting(tmp_path, recipe, capsys):
@@ -114,8 +115,8 @@ def test_a_run_is_never_overwritten(tmp_path, capsys):
 
 def test_unknown_key_of_a_recipe_names_the_nearest(tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text('{"learning_rte": 1}')
-    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+    path.write_text('{"total_stepps": 1}')
+    with pytest.raises(ValueError, match="Did you mean 'total_steps'"):
         load_recipe(path)
 
 

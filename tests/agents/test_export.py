@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from agents.commands import run
+from agents.controls import CONTROLS
 from agents.export import find_source, harvest, quality
 from agents.policy import HELD_OUT, make_env, names_of, play
 from agents.schedule import save_schedule
-from agents.scripted import CONTROLS
 from kasmina_env import load_network
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -21,7 +21,7 @@ TINY = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samp
 
 @pytest.fixture
 def trained(tmp_path):
-    recipe = {"num_envs": 4, "total_steps": 96, "batch_size": 48, "settings": TINY}
+    recipe = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")])
     return tmp_path / "run"
@@ -40,7 +40,7 @@ def test_the_reported_test_accuracy_is_that_of_the_loaded_file(tmp_path):
     export("fixed", "-o", path, "--env-id", SPIRALS, "--episodes", 4)
     facts, env = facts_of(path), make_env(SPIRALS, 4)
     assert quality(load_network(path), env.core.data["test"]) == facts["test_accuracy"]
-    played = play(env, CONTROLS.get("fixed")(SPIRALS, names_of(env)), HELD_OUT + np.arange(4))
+    played = play(env, CONTROLS.get("fixed").make(env), HELD_OUT + np.arange(4))
     best = int(played.scores.argmax())
     assert (facts["seed"], facts["score"]) == (played.seeds[best], played.scores[best])
     assert abs(facts["test_accuracy"] - played.test_accuracies[best]) < 1e-6

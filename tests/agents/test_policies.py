@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from agents.policy import HELD_OUT, make_env, names_of, play
+from agents.controls import CONTROLS
+from agents.policy import HELD_OUT, MAX_SEED, make_env, names_of, play
 from agents.schedule import Fixed, Planned, actions_of, load_schedule, save_schedule
-from agents.scripted import CONTROLS, Plateau, Random, Wait
-from agents.search import MAX_SEED, measure, neighbours, random_plan
+from agents.scripted import Plateau, Random, Wait
+from agents.search import measure, neighbours, random_plan
 
 SMALL = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 32, "score_samples": 32}
 IDS = ("Kasmina/Spirals-v0", "Kasmina/Digits-v0")
@@ -24,7 +25,7 @@ def small_env(preset: str, num_envs: int = 3, **settings: object):
 @pytest.mark.parametrize("control", ["wait", "random", "plateau"])
 def test_control_plays_only_legal_actions(preset, control):
     env = small_env(preset)
-    episodes = play(env, CONTROLS.get(control)(preset, names_of(env)), np.arange(3))
+    episodes = play(env, CONTROLS.get(control).make(env), np.arange(3))
     assert episodes.illegal.sum() == 0
     assert (episodes.actions >= 0).all()
 
@@ -100,7 +101,7 @@ def test_plateau_waits_while_accuracy_rises_and_grows_when_it_stalls():
 @pytest.mark.parametrize("preset", IDS)
 def test_the_shipped_schedule_fits_its_environment(preset):
     env = make_env(preset, 1)
-    assert CONTROLS.get("fixed")(preset, names_of(env)) is not None
+    assert CONTROLS.get("fixed").make(env) is not None
 
 
 def test_neighbour_plans_differ_from_their_origin():
