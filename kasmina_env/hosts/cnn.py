@@ -35,6 +35,7 @@ class CNNHost:
         group_size: Channels normalised together, where they divide evenly. Hosts whose widths are its multiples can
             stand side by side in one population (see `kasmina_env.population.variants`).
         slots_at: One slot at each block, "before" or "after" its pool, or "both". A block without pool has one slot.
+        slot_blocks: Which blocks have slots, by number; None for all.
     """
 
     in_channels: int = 1
@@ -48,6 +49,7 @@ class CNNHost:
     norm: str = "group"
     group_size: int = 8
     slots_at: str = "before"
+    slot_blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_at_least_one(self, ("in_channels", "image_size", "num_classes", "width", "stem", "group_size"))
@@ -59,10 +61,14 @@ class CNNHost:
                 f"`kernels` must be odd sizes, one for each block, got {self.kernels}. Use e.g. (3, 3, 3)."
             )
         blocks = range(len(self.kernels))
-        if len(set(self.pooled)) != len(self.pooled) or not set(self.pooled) <= set(blocks):
-            raise ValueError(
-                f"`pools` must be different blocks from 0 to {blocks[-1]}, got {self.pools}. Name blocks that exist."
-            )
+        for name in ("pools", "slot_blocks"):
+            named = getattr(self, name)
+            if named is not None and (len(set(named)) != len(named) or not set(named) <= set(blocks)):
+                raise ValueError(
+                    f"`{name}` must be different blocks from 0 to {blocks[-1]}, got {named}. Name blocks that exist."
+                )
+        if self.slot_blocks == ():
+            raise ValueError("`slot_blocks` must name a block, got none. Leave it out for all.")
         if self.image_size % self.stem:
             raise ValueError(
                 f"`stem` must divide the image size {self.image_size}, got {self.stem}. Use one of its divisors."
@@ -94,6 +100,8 @@ class CNNHost:
     def has_slots(self, block: int) -> tuple[bool, bool]:
         """Whether there is a slot before a block's pool, and one after it."""
         is_pooled = block in self.pooled
+        if self.slot_blocks is not None and block not in self.slot_blocks:
+            return False, False
         return not is_pooled or self.slots_at != "after", is_pooled and self.slots_at != "before"
 
     @property
