@@ -106,7 +106,7 @@ class Gate(Module):
         """Features ``[B, N*C, ...]`` to gate values of the same rank, repeated over the channels of each network."""
         pooled = x.mean(dim=(2, 3)) if x.ndim == 4 else x
         gate = torch.sigmoid(self.score(torch.relu(self.hidden(pooled))))  # [B, N]
-        gate = gate.repeat_interleave(pooled.shape[-1] // gate.shape[-1], dim=-1)
+        gate = gate.unsqueeze(-1).expand(*gate.shape, pooled.shape[-1] // gate.shape[-1]).flatten(-2)
         return gate[..., None, None] if x.ndim == 4 else gate
 
 

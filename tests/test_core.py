@@ -210,7 +210,10 @@ def test_seed_that_dies_in_the_network_ends_the_episode(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_network_that_diverges_by_itself_dies_without_an_error(env_id):
-    vec, rng = small_vec(env_id, num_envs=8, clip_norm=0, optimizer="sgd", learning_rate=1e30), np.random.default_rng(0)
+    vec, rng = (
+        small_vec(env_id, num_envs=8, clip_norm=0, optimizer="sgd", learning_rate=1e30, instances=""),
+        np.random.default_rng(0),
+    )
     vec.reset(seed=0)
     deaths = [vec.step(mixed_actions(rng, vec))[2] for _ in range(8)]
     assert np.any(deaths)

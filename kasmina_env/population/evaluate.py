@@ -95,7 +95,8 @@ def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
 
 
 def _views(setting: Setting, part: Part, cell: Cell, count: int) -> list[Tensor]:
-    return setting.template(part).unflatten(cell.weights.parameters[:count])
+    # contiguous: each layer would copy a slice of a row, in every chunk
+    return [p.contiguous() for p in setting.template(part).unflatten(cell.weights.parameters[:count])]
 
 
 @torch.no_grad()
@@ -119,7 +120,7 @@ def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray)
     num_streams = max(stream_of) + 1
     hosts = networks.hosts.parameters
     totals = hosts.new_zeros(2, num_streams, num_networks)
-    parameters = setting.host_template.unflatten(hosts)
+    parameters = [p.contiguous() for p in setting.host_template.unflatten(hosts)]
     grow = [slot_function(slot, num_networks) for slot in plan]
     for start in range(0, len(data), CHUNK):
         y = data.y[start : start + CHUNK]

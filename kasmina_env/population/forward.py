@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from kasmina_env.blend import TERMS
 from kasmina_env.config import Operator
-from kasmina_env.population.plan import PlannedSlot
+from kasmina_env.population.plan import Kind, PlannedSlot
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -40,8 +40,80 @@ class TakeRows(torch.autograd.Function):
         return grad.index_select(0, ctx.give), None, None
 
 
+def _slice(x: Tensor, start: int, size: int, channels: int) -> Tensor:
+    """Features of some networks."""
+    return x.narrow(-1, start * channels, size * channels)
+
+
+class Deal(torch.autograd.Function):
+    """Give a slot's features ``[..., N*C]`` out: to itself, to kinds whose term needs them, and to cells.
+
+    Cells get copies: each layer that reads a slice would copy it again. No gradient comes back from networks whose seed
+    is in TRAINING. All copies and sums of a slot are one node: autograd's own slices fill and add whole tensors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.slot, ctx.channels = slot, channels
+        kinds = [_slice(x, kind.start, kind.size, channels) for kind in _kinds_that_read(slot)]
+        cells = [x.new_empty(*x.shape[:-1], sum(cell.sizes) * channels) for cell in slot.cells]
+        for piece in slot.pieces:
+            part = _slice(cells[piece.cell], piece.in_cell, piece.size, channels)
+            part.copy_(_slice(x, piece.in_slot, piece.size, channels))
+        ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
+        return (x.view_as(x), *kinds, *cells)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *grads: Tensor | None) -> tuple[Tensor, None, None]:
+        slot, channels = ctx.slot, ctx.channels
+        kinds = _kinds_that_read(slot)
+        out = grad.clone()
+        for kind, found in zip(kinds, grads, strict=False):
+            if found is not None:
+                _slice(out, kind.start, kind.size, channels).add_(found)
+        cells = grads[len(kinds) :]
+        for piece in slot.pieces:
+            found = cells[piece.cell]
+            if found is not None and not slot.kinds[piece.kind].in_training:
+                part = _slice(found, piece.in_cell, piece.size, channels)
+                _slice(out, piece.in_slot, piece.size, channels).add_(part)
+        return out, None, None
+
+
+def _kinds_that_read(slot: PlannedSlot) -> list[Kind]:
+    """Kinds of acting seeds whose terms depend on the features themselves, not only on their change."""
+    return [kind for kind in slot.kinds if kind.operator is not Operator.ADD and not kind.in_training]
+
+
+class Collect(torch.autograd.Function):
+    """Changes that cells propose, each ``[..., R*C]``, to those of kinds."""
+
+    @staticmethod
+    def forward(ctx: Any, slot: PlannedSlot, channels: int, *changes: Tensor) -> tuple[Tensor, ...]:
+        ctx.slot, ctx.channels = slot, channels
+        shape = changes[0].shape[:-1]
+        kinds = tuple(changes[0].new_empty(*shape, kind.size * channels) for kind in slot.kinds)
+        for piece in slot.pieces:
+            part = _slice(kinds[piece.kind], piece.in_kind, piece.size, channels)
+            part.copy_(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
+        return kinds
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        slot, channels = ctx.slot, ctx.channels
+        shape = grads[0].shape[:-1]
+        changes = [grads[0].new_empty(*shape, sum(cell.sizes) * channels) for cell in slot.cells]
+        for piece in slot.pieces:
+            part = _slice(changes[piece.cell], piece.in_cell, piece.size, channels)
+            part.copy_(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
+        return (None, None, *changes)
+
+
 class AddTerms(torch.autograd.Function):
-    """Put the terms of a slot's seeds into the features ``[..., N*C]``.
+    """Put the terms of a slot's seeds, by kind, into the features ``[..., N*C]``.
 
     Acting seeds, which come first, add ``alpha * term`` (`kasmina_env.blend.blend`, in one kernel). Those in TRAINING,
     which come next, change no value, bit for bit, and get the gradient as if their term had been added
@@ -49,21 +121,28 @@ class AddTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor, live: Tensor | None, training: Tensor | None) -> Tensor:
-        ctx.alpha, ctx.num_training = alpha, 0 if training is None else training.shape[-1]
-        if live is None:
+    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int, *terms: Tensor) -> Tensor:
+        ctx.slot, ctx.channels = slot, channels
+        if not len(slot.alpha):
             return x.view_as(x)
-        out = x.clone()
-        out.narrow(-1, 0, len(alpha)).addcmul_(alpha, live)
+        out = torch.empty_like(x)
+        for kind, term in zip(slot.kinds, terms, strict=True):
+            if not kind.in_training:
+                place = kind.start, kind.size, channels
+                torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
+        rest = x.shape[-1] - len(slot.alpha)
+        out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        num_live = len(ctx.alpha)
-        live = grad.narrow(-1, 0, num_live) * ctx.alpha if num_live else None
-        training = grad.narrow(-1, num_live, ctx.num_training) if ctx.num_training else None
-        return grad, None, live, training
+        slot, terms = ctx.slot, []
+        for kind in slot.kinds:
+            place = kind.start, kind.size, ctx.channels
+            part = _slice(grad, *place)
+            terms.append(part if kind.in_training else part * _slice(slot.alpha, *place))
+        return (grad, None, None, *terms)
 
 
 class _Rows:
@@ -109,69 +188,36 @@ def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tens
 
 def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
     """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
-    inputs = _cell_inputs(slot, last, channels)
+    x, *dealt = Deal.apply(last, slot, channels)  # type: ignore[no-untyped-call]
+    readers = _kinds_that_read(slot)
+    features = dict(zip(readers, dealt, strict=False))
+    inputs = dealt[len(readers) :]
     changes = [_channels_last(c.call(_channels_back(i))) for c, i in zip(slot.cells, inputs, strict=True)]
-    groups = [_split(d, cell.sizes, channels) for d, cell in zip(changes, slot.cells, strict=True)]
-    _make_terms(slot, inputs, groups, channels)
-    kinds = len(Operator)
-    live, training = (_join([t for terms in groups for t in terms[at]]) for at in (slice(kinds), slice(kinds, None)))
-    out: Tensor = AddTerms.apply(last, slot.alpha, live, training)  # type: ignore[no-untyped-call]
+    terms = changes if len(changes) == len(slot.kinds) == 1 else Collect.apply(slot, channels, *changes)  # type: ignore[no-untyped-call]
+    for kind in slot.kinds:
+        if kind.in_training:
+            features[kind] = _slice(last.detach(), kind.start, kind.size, channels)
+    gates = _gates(slot, features, channels)
+    terms = [
+        term if kind.operator is Operator.ADD else _make_term(kind, features[kind], term, gates.get(kind))
+        for kind, term in zip(slot.kinds, terms, strict=True)
+    ]
+    out: Tensor = AddTerms.apply(x, slot, channels, *terms)  # type: ignore[no-untyped-call]
     return out
 
 
-def _split(x: Tensor, sizes: Sequence[int], channels: int) -> list[Tensor | None]:
-    """Slices of groups of networks, None for one that is empty."""
-    widths = [size * channels for size in sizes if size]
-    parts = iter([x] if len(widths) == 1 and widths[0] == x.shape[-1] else x.split(widths, dim=-1))
-    return [next(parts) if size else None for size in sizes]
+def _make_term(kind: Kind, features: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
+    term = TERMS[kind.operator](_channels_back(features), _channels_back(change), gate)
+    return _channels_last(term)
 
 
-def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
-    some = [part for part in parts if part is not None]
-    if len(some) < 2:
-        return some[0] if some else None
-    return torch.cat(some, dim=-1)
-
-
-def _cell_inputs(slot: PlannedSlot, last: Tensor, channels: int) -> list[Tensor]:
-    """Features of the networks of every cell, contiguous; those of networks with a seed in TRAINING are detached."""
-    sizes = [sum(cell.live) for cell in slot.cells] + [sum(cell.training) for cell in slot.cells]
-    rest = last.shape[-1] // channels - sum(sizes)
-    live_and_training = _split(last, [*sizes, rest], channels)
-    inputs = []
-    for live, training in zip(live_and_training, live_and_training[len(slot.cells) : -1], strict=False):
-        joined = _join([live, None if training is None else training.detach()])
-        assert joined is not None
-        inputs.append(joined.contiguous())  # once: a slice would be copied by each layer that reads it
-    return inputs
-
-
-def _make_terms(
-    slot: PlannedSlot, inputs: Sequence[Tensor], groups: Sequence[list[Tensor | None]], channels: int
-) -> None:
-    """Replace the changes of the seeds under each operator by their terms, in place.
-
-    Seeds of all cells under one operator are taken together. ADD is left out: there the change is the term.
-    """
-    kinds = len(Operator)
-    for operator in Operator:
-        if operator is Operator.ADD:
-            continue
-        places = [
-            (cell, kind)
-            for kind in (int(operator), kinds + int(operator))
-            for cell, terms in enumerate(groups)
-            if terms[kind] is not None
-        ]
-        if not places:
-            continue
-        sizes = [slot.cells[cell].sizes[kind] for cell, kind in places]
-        change = _join([groups[cell][kind] for cell, kind in places])
-        features = _join([_split(inputs[cell], slot.cells[cell].sizes, channels)[kind] for cell, kind in places])
-        assert change is not None
-        assert features is not None
-        x = _channels_back(features)
-        gate = slot.gates.call(x) if slot.gates and operator is Operator.GATE else None
-        term = _channels_last(TERMS[operator](x, _channels_back(change), gate))
-        for (cell, kind), part in zip(places, _split(term, sizes, channels), strict=True):
-            groups[cell][kind] = part
+def _gates(slot: PlannedSlot, features: dict[Kind, Tensor], channels: int) -> dict[Kind, Tensor]:
+    """Gate values of the kinds under GATE, all of which run together."""
+    if slot.gates is None:
+        return {}
+    kinds = [kind for kind in slot.kinds if kind.operator is Operator.GATE]
+    parts = [features[kind] for kind in kinds]
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    values = slot.gates.call(_channels_back(joined))
+    split = values.split([kind.size * channels for kind in kinds], dim=1 if values.ndim == 4 else -1)
+    return dict(zip(kinds, split, strict=True))

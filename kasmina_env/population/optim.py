@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,38 +55,74 @@ class Optimizer:
         return 2 if self.name == "adam" else 1
 
 
-def clip_rows(gradient: Tensor, max_norm: float) -> Tensor:
-    """Scale each row of ``[R, P]`` down to at most the given norm, as `torch.nn.utils.clip_grad_norm_` does to one."""
-    if max_norm == 0:
-        return gradient
-    norm: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    return gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0)
-
-
 def _bias_correction(beta: float, steps: Tensor) -> Tensor:
     """``1 - beta**steps``, without the digits that this difference loses in float32 (three of seven at 0.999)."""
     return -torch.expm1(steps * math.log(beta)) if beta > 0 else torch.ones_like(steps)
 
 
-def update_(optimizer: Optimizer, stack: Stack, gradient: Tensor, learning_rate: Tensor | float) -> None:
-    """One optimiser step on every row of a stack, in place.
+class Updates:
+    """The next few updates of some stacks together, whose optimiser states lie in one flat tensor until `finish`.
+
+    A launch costs more than its arithmetic here, so what need not know rows is one call for all of them.
 
     Args:
         optimizer: Settings.
-        stack: R networks.
-        gradient: ``[R, P]``, already clipped.
-        learning_rate: ``[R, 1]`` or a number.
+        stacks: Each of its own R networks and P parameters.
+        learning_rates: For each stack ``[R, 1]``.
+        num_updates: How many will follow.
     """
-    stack.steps.add_(1)
-    if optimizer.name == "sgd":
-        (velocity,) = stack.moments
-        velocity.mul_(optimizer.momentum).add_(gradient)
-        stack.parameters.sub_(learning_rate * velocity)
-        return
-    mean, square = stack.moments
-    mean.lerp_(gradient, 1 - optimizer.momentum)
-    square.mul_(optimizer.beta2).addcmul_(gradient, gradient, value=1 - optimizer.beta2)
-    mean_scale = learning_rate / _bias_correction(optimizer.momentum, stack.steps)
-    square_scale = _bias_correction(optimizer.beta2, stack.steps).rsqrt()
-    denominator = square.sqrt().mul_(square_scale).add_(optimizer.eps)
-    stack.parameters.sub_((mean * mean_scale).div_(denominator))
+
+    def __init__(
+        self, optimizer: Optimizer, stacks: Sequence[Stack], learning_rates: Sequence[Tensor], num_updates: int
+    ) -> None:
+        self.optimizer, self.stacks, self.num_updates = optimizer, stacks, num_updates
+        self.moments = [torch.cat([s.moments[i].flatten() for s in stacks]) for i in range(optimizer.num_moments)]
+        rates, steps = torch.cat(list(learning_rates)), torch.cat([stack.steps for stack in stacks])
+        number = torch.arange(1, num_updates + 1, device=steps.device, dtype=steps.dtype)
+        steps = steps + number.view(-1, 1, 1)  # [num_updates, rows of all stacks, 1]
+        self.root_scales: Iterator[Tensor] = iter(())
+        if optimizer.name == "adam":
+            rates = rates / _bias_correction(optimizer.momentum, steps)
+            self.root_scales = iter(_bias_correction(optimizer.beta2, steps).rsqrt())
+        self.rates = iter(rates.expand_as(steps))
+
+    def by_stack(self, flat: Tensor) -> list[Tensor]:
+        """Views ``[R, P]`` of a flat tensor that holds a number for every parameter of all stacks."""
+        shapes = [stack.parameters.shape for stack in self.stacks]
+        parts = flat.split([rows * size for rows, size in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _scale_rows_(self, flat: Tensor, factors: Tensor) -> None:
+        parts = factors.split([len(stack) for stack in self.stacks])
+        for block, part in zip(self.by_stack(flat), parts, strict=True):
+            block.mul_(part)
+
+    def clip_(self, gradient: Tensor) -> None:
+        """Scale rows of a flat gradient down to `clip_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
+        if self.optimizer.clip_norm == 0:
+            return
+        norms = [torch.linalg.vector_norm(block, dim=1, keepdim=True) for block in self.by_stack(gradient)]
+        self._scale_rows_(gradient, (self.optimizer.clip_norm / (torch.cat(norms) + 1e-6)).clamp_(max=1.0))
+
+    def turn_(self, gradient: Tensor) -> None:
+        """Overwrite a flat clipped gradient by what is to be subtracted from the parameters."""
+        optimizer, mean = self.optimizer, self.moments[0]
+        if optimizer.name == "sgd":
+            mean.mul_(optimizer.momentum).add_(gradient)
+            self._scale_rows_(gradient.copy_(mean), next(self.rates))
+            return
+        square = self.moments[1]
+        mean.lerp_(gradient, 1 - optimizer.momentum)
+        square.mul_(optimizer.beta2).addcmul_(gradient, gradient, value=1 - optimizer.beta2)
+        self._scale_rows_(gradient.copy_(mean), next(self.rates))
+        root = square.sqrt()
+        self._scale_rows_(root, next(self.root_scales))
+        gradient.div_(root.add_(optimizer.eps))
+
+    def finish(self) -> None:
+        """Give the stacks their optimiser states back."""
+        for i, moment in enumerate(self.moments):
+            for stack, block in zip(self.stacks, self.by_stack(moment), strict=True):
+                stack.moments[i] = block
+        for stack in self.stacks:
+            stack.steps.add_(self.num_updates)

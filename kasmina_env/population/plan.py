@@ -4,22 +4,23 @@ Structure changes only between steps, so it is planned once. Seeds of one bluepr
 their operator and stage: on small networks a launch costs as much as its arithmetic (64 networks with random seeds
 make 65 groups by blueprint, operator and stage, and 15 by blueprint).
 
-In a slot the networks stand in the slot's own order, seeds of a kind next to each other, so that a group is a slice:
-features are moved into that order once, and back once (gathering each group and putting its result back took a third
-of a step). Between slots every network stands at its own number, so that its bits do not depend on what others grow.
+In a slot the networks stand in the slot's own order: by stage and operator, which is how terms are made, and within
+those by blueprint, so that every group is a slice and a cell is a few of them. Features are moved into that order once,
+and back once. Between slots every network stands at its own number, so that its bits do not depend on what others grow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from torch import Tensor
 
 from kasmina_env.config import Operator
 from kasmina_env.population.stack import Template
-from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, IntArray, Networks, Part
+from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
 
 
 @dataclass(frozen=True)
@@ -28,29 +29,50 @@ class PlannedCell:
 
     template: Template
     parameters: Sequence[Tensor]  # each [R, *shape]
-    live: tuple[int, ...]  # how many act under each operator, in the order of `Operator`
-    training: tuple[int, ...]  # and how many are in TRAINING
+    sizes: tuple[int, ...]  # [2 * operators] how many of each kind, acting before in TRAINING
 
     def call(self, inputs: Tensor) -> Tensor:
         """Run them on the features of their networks, ``[B, R*C, ...]``."""
         return self.template.call(self.parameters, inputs)
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Numbers of seeds of all groups in their order, ``[2 * operators]``."""
-        return self.live + self.training
+    def has_live(self) -> bool:
+        """Whether any of them acts."""
+        return any(self.sizes[: len(Operator)])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Networks next to each other in a slot whose seeds have an operator and stage in common."""
+
+    operator: Operator
+    in_training: bool
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Networks next to each other in a slot and in a cell."""
+
+    cell: int
+    kind: int  # index into the kinds that there are
+    in_slot: int  # first of them in the slot
+    in_cell: int
+    in_kind: int
+    size: int
 
 
 @dataclass(frozen=True)
 class PlannedSlot:
-    """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed; each by blueprint."""
+    """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed."""
 
     order: Tensor | None  # [N] network at each position; None: each at its own number
     inverse: Tensor | None  # [N] position of each network
     cells: list[PlannedCell]  # by blueprint
     gates: PlannedCell | None  # of the seeds under GATE
-    num_live: int
-    num_training: int
+    kinds: list[Kind]
+    pieces: list[Piece]
     alpha: Tensor  # [num_live * C] amplitude of every channel
 
 
@@ -81,42 +103,52 @@ def _parts(networks: Networks, slot: int, runs: BoolArray) -> list[Part]:
     return sorted(part for part in parts if runs[networks.cells[part].rows].any())
 
 
-def _slot_order(networks: Networks, slot: int, runs: BoolArray) -> IntArray:
-    rows = np.concatenate([networks.cells[part].rows for part in _parts(networks, slot, runs)])
-    rows = rows[runs[rows]]
-    is_training = networks.in_training[rows, slot]
-    return np.concatenate([rows[~is_training], rows[is_training], np.flatnonzero(~runs)])
-
-
 def _plan_slot(
     networks: Networks, slot: int, runs: BoolArray, alpha: FloatArray, parameters_of: ParametersOf
 ) -> PlannedSlot | None:
     if not runs.any():
         return None
     setting, gates = networks.setting, Part(slot, GATE)
-    cells = [_plan_cell(networks, part, runs, parameters_of) for part in _parts(networks, slot, runs)]
+    parts = _parts(networks, slot, runs)
+    cells = [_plan_cell(networks, part, runs, parameters_of) for part in parts]
     has_gates = gates in networks.cells and runs[networks.cells[gates].rows].any()
-    num_live, num_training = (sum(sum(getattr(cell, kind)) for cell in cells) for kind in ("live", "training"))
-    order = _slot_order(networks, slot, runs)
+    kinds, pieces = _arrange([cell.sizes for cell in cells])
+    rows = [networks.cells[parts[p.cell]].rows[p.in_cell : p.in_cell + p.size] for p in pieces]
+    order = np.concatenate([*rows, np.flatnonzero(~runs)])
     is_sorted = np.array_equal(order, np.arange(len(order)))
+    num_live = sum(kind.size for kind in kinds if not kind.in_training)
     amplitudes = setting.column(alpha[order[:num_live]]).expand(-1, setting.host.slots[slot].channels)
     return PlannedSlot(
         order=None if is_sorted else setting.index(order),
         inverse=None if is_sorted else setting.index(np.argsort(order)),
         cells=cells,
         gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
-        num_live=num_live,
-        num_training=num_training,
+        kinds=kinds,
+        pieces=pieces,
         alpha=amplitudes.flatten(),
     )
+
+
+def _arrange(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]:
+    """Put the seeds of some cells, whose kinds have these sizes, next to each other by kind."""
+    kinds: list[Kind] = []
+    pieces: list[Piece] = []
+    total = 0
+    for number, (in_training, operator) in enumerate(product((False, True), Operator)):
+        start = total
+        for cell, of_cell in enumerate(sizes):
+            if of_cell[number]:
+                in_cell = sum(of_cell[:number])
+                pieces.append(Piece(cell, len(kinds), total, in_cell, total - start, of_cell[number]))
+                total += of_cell[number]
+        if total > start:
+            kinds.append(Kind(operator, in_training, start, total - start))
+    return kinds, pieces
 
 
 def _plan_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:
     cell = networks.cells[part]
     rows = cell.rows[runs[cell.rows]]  # the first ones, if any is left out: those in TRAINING are last
-    operators, is_training = networks.operator[rows, part.slot], networks.in_training[rows, part.slot]
-    live, training = (
-        tuple(int((operators[chosen] == operator).sum()) for operator in Operator)
-        for chosen in (~is_training, is_training)
-    )
-    return PlannedCell(networks.setting.template(part), parameters_of(part, cell, len(rows)), live, training)
+    number = networks.in_training[rows, part.slot] * len(Operator) + networks.operator[rows, part.slot]
+    sizes = tuple(np.bincount(number, minlength=2 * len(Operator)).tolist())
+    return PlannedCell(networks.setting.template(part), parameters_of(part, cell, len(rows)), sizes)

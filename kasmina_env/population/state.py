@@ -126,11 +126,11 @@ class Setting:
         """Fresh hosts, one from each random stream, each of its variant ``[R]``."""
         return self.draw_stack(self.host_template, streams, 1.0 if self.scales is None else self.scales[variant])
 
-    def present(self, variant: IntArray) -> torch.Tensor | None:
-        """Which weights of hosts of these variants ``[R]`` are not absent, ``[R, P]``; None where all are whole."""
+    def absent(self, variant: IntArray) -> torch.Tensor | None:
+        """Which weights hosts of these variants ``[R]`` do not have, ``[R, P]``; None where all are whole."""
         if self.scales is None:
             return None
-        return torch.from_numpy(self.scales[variant] != 0).to(self.device)
+        return torch.from_numpy(self.scales[variant] == 0).to(self.device)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kasmina_env.hosts import execution_order
 from kasmina_env.population.forward import slot_function
-from kasmina_env.population.optim import Optimizer, clip_rows, update_
+from kasmina_env.population.optim import Updates
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
 from kasmina_env.population.state import GATE, FloatArray, Networks, Part
@@ -35,36 +35,27 @@ class GradientHealth:
 
 @dataclass(frozen=True)
 class _Trainee:
-    """A stack in training: its leaves, and the sum of squared gradients so far."""
+    """A stack in training: contiguous working copies of its parameters, and views of the flat gradient."""
 
     template: Template
     stack: Stack
-    leaves: list[Tensor]
-    learning_rate: Tensor  # [R, 1]
-    squares: Tensor  # [R, P]
-    present: Tensor | None = None  # [R, P] weights that are not absent; None: all
+    leaves: list[Tensor]  # each [R, *shape]
+    gradients: list[Tensor]  # of the leaves
+    squares: Tensor  # [R, P] sum over minibatches
+
+    def put_back(self) -> None:
+        """Write the leaves into the stack."""
+        for p, leaf in zip(self.template.unflatten(self.stack.parameters), self.leaves, strict=True):
+            p.copy_(leaf)
 
 
-def _trainee(template: Template, stack: Stack, learning_rate: Tensor, present: Tensor | None = None) -> _Trainee:
-    # The leaves share memory with the flat parameters, so updating those updates them.
-    leaves = [p.detach().requires_grad_() for p in template.unflatten(stack.parameters)]
-    return _Trainee(template, stack, leaves, learning_rate, torch.zeros_like(stack.parameters), present)
-
-
-def _update(optimizer: Optimizer, trainee: _Trainee, gradients: Sequence[Tensor]) -> None:
-    gradient = torch.cat([g.reshape(len(trainee.stack), -1) for g in gradients], dim=1)
-    if trainee.present is not None:
-        gradient = torch.where(trainee.present, gradient, 0.0)
-    trainee.squares.addcmul_(gradient, gradient)
-    update_(optimizer, trainee.stack, clip_rows(gradient, optimizer.clip_norm), trainee.learning_rate)
+def _leaves(template: Template, stack: Stack) -> list[Tensor]:
+    parameters = template.unflatten(stack.parameters)
+    return [p.clone(memory_format=torch.contiguous_format).requires_grad_() for p in parameters]
 
 
 def train(
-    networks: Networks,
-    x: Sequence[Tensor],
-    y: Sequence[Tensor],
-    alpha: FloatArray,
-    learning_rate: FloatArray,
+    networks: Networks, x: Sequence[Tensor], y: Sequence[Tensor], alpha: FloatArray, learning_rate: FloatArray
 ) -> tuple[Tensor, GradientHealth]:
     """Train every network on its own minibatches, in place.
 
@@ -80,28 +71,46 @@ def train(
     """
     setting = networks.setting
     networks.sort_cells()
-    present = setting.present(networks.conditions.variant)
-    host = _trainee(setting.host_template, networks.hosts, setting.column(learning_rate), present)
-    seeds = {
-        part: _trainee(setting.template(part), cell.weights, setting.column(learning_rate[cell.rows]))
-        for part, cell in networks.cells.items()
-    }
-    plan = make_plan(networks, alpha, lambda part, cell, count: seeds[part].leaves, with_training=True)
+    parts = list(networks.cells)
+    stacks = [networks.hosts, *(cell.weights for cell in networks.cells.values())]
+    templates = [setting.host_template, *map(setting.template, parts)]
+    rates = [setting.column(learning_rate), *(setting.column(learning_rate[c.rows]) for c in networks.cells.values())]
+    updates = Updates(setting.optimizer, stacks, rates, len(x))
+    gradient, squares = stacks[0].parameters.new_zeros(2, sum(stack.parameters.numel() for stack in stacks))
+    host, *seeds = trainees = [
+        _Trainee(template, stack, _leaves(template, stack), template.unflatten(part), square)
+        for template, stack, part, square in zip(
+            templates, stacks, updates.by_stack(gradient), updates.by_stack(squares), strict=True
+        )
+    ]
+    seed_of = dict(zip(parts, seeds, strict=True))
+    plan = make_plan(networks, alpha, lambda part, cell, count: seed_of[part].leaves, with_training=True)
     slots = [slot_function(slot, len(networks)) for slot in plan]
-    trainees = [host, *seeds.values()]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
+    views = [view for trainee in trainees for view in trainee.gradients]
+    of_hosts, absent = updates.by_stack(gradient)[0], setting.absent(networks.conditions.variant)
     losses = []
     for inputs, labels in zip(x, y, strict=True):
         logits = host.template.call(host.leaves, inputs, slots)
         per_sample, _ = setting.measure(logits.unflatten(-1, (len(networks), -1)), labels)
         loss = per_sample.mean(dim=0)  # [N]
-        gradients = iter(torch.autograd.grad(loss.sum(), leaves, materialize_grads=True))
+        found = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
         losses.append(loss.detach())
         with torch.no_grad():
-            for trainee in trainees:
-                _update(setting.optimizer, trainee, [next(gradients) for _ in trainee.leaves])
+            for view, part in zip(views, found, strict=True):
+                view.copy_(part)
+            if absent is not None:
+                of_hosts.masked_fill_(absent, 0.0)
+            squares.addcmul_(gradient, gradient)
+            updates.clip_(gradient)
+            updates.turn_(gradient)
+            for leaf, view in zip(leaves, views, strict=True):
+                leaf.sub_(view)
     with torch.no_grad():
-        health = _health(networks, host, seeds, len(losses))
+        updates.finish()
+        for trainee in trainees:
+            trainee.put_back()
+        health = _health(networks, host, seed_of, len(losses))
     return torch.stack(losses).mean(dim=0), health
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from kasmina_env.config import Operator
 from kasmina_env.layers import widen
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.population.optim import update_
+from kasmina_env.population.optim import Updates
 from kasmina_env.population.stack import new_stack
 from tests.contract import (
     BARE_SGD,
@@ -174,10 +174,9 @@ def test_every_row_has_its_own_learning_rate(optimizer):
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.0), (0.5, 0.9999)], ids=str)
 def test_the_first_step_of_adam_is_one_learning_rate_long_in_float32_too(betas):
     optimizer, gradient = Optimizer("adam", 0.01, *betas), normal(2, 5) + 3.0
-    stack = new_stack(torch.zeros(2, 5), num_moments=2)
-    update_(optimizer, stack, gradient, torch.tensor([[0.01], [0.1]]))
-    wanted = -torch.tensor([[0.01], [0.1]]).expand(2, 5)
-    torch.testing.assert_close(stack.parameters, wanted, rtol=1e-6, atol=0)
+    rates, stack = torch.tensor([[0.01], [0.1]]), new_stack(torch.zeros(2, 5), num_moments=2)
+    Updates(optimizer, [stack], [rates], num_updates=1).turn_(gradient.view(-1))
+    torch.testing.assert_close(gradient, rates.expand(2, 5), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
