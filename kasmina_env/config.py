@@ -37,6 +37,7 @@ class EnvConfig:
         augment: How pictures of a minibatch are changed at random: a name in `AUGMENTATIONS`.
         optimizer: "adam" or "sgd".
         learning_rate: Of the networks.
+        host_factor: What it is multiplied by for hosts: a mature one has little of its learning rate left.
         clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
         blueprints: Menu of GERMINATE.
         operators: Menu of GERMINATE: names of blend operators.
@@ -73,6 +74,7 @@ class EnvConfig:
     augment: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 0.02
+    host_factor: float = 1.0
     clip_norm: float = 1.0
     blueprints: tuple[str, ...] = ()
     operators: tuple[str, ...] = ("ADD", "MULTIPLY", "GATE")
@@ -165,6 +167,7 @@ RULES: dict[str, Rule] = {
     "augment": Rule(lambda value: isinstance(value, str) and value in AUGMENTATIONS, f"be one of {AUGMENTATIONS}"),
     "optimizer": Rule(lambda value: value in ("adam", "sgd"), "be 'adam' or 'sgd'"),
     "learning_rate": _number(lambda value: value > 0, "above 0"),
+    "host_factor": _PRICE,
     "clip_norm": _PRICE,
     "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),
     "operators": _menu(lambda value: value in OPERATOR_NAMES, f"names in {OPERATOR_NAMES}"),

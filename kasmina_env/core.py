@@ -87,6 +87,7 @@ class Core:
             config.optimizer,  # type: ignore[arg-type]
             learning_rate=config.learning_rate,
             clip_norm=config.clip_norm,
+            host_factor=config.host_factor,
         )
         self.seeders = [np.random.default_rng(i) for i in range(num_networks)]
         self._population: Population | None = None

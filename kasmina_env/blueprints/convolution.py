@@ -1,8 +1,8 @@
 """Blueprints that give images spatial reach or mix their channels.
 
 All end in a GroupNorm whose weight starts at 0.3: a newborn seed moves its features by about a third of their size,
-whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step. An undamped
-one starts at 1, and disturbs the network it joins.
+whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step. The loud
+ones start at 2: put into a mature network at once they do harm, which is what a lifecycle is for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from kasmina_env.blueprints.base import register_blueprint
 from kasmina_env.layers import Layers
 
 SCALE = 0.3
+LOUD = 2.0
 
 
 def num_norm_groups(channels: int, size: int = 8) -> int:
@@ -58,9 +59,15 @@ def conv_light(nn: Layers, channels: int) -> Module:
     return nn.Sequential(conv, _norm(nn, channels))
 
 
-@register_blueprint("conv_undamped", topologies=("image",))
-def conv_undamped(nn: Layers, channels: int) -> Module:
-    """One full 3x3 convolution at its full size from birth: what a network's next layer would be."""
+@register_blueprint("pointwise_loud", topologies=("image",), initial={"1.weight": LOUD})
+def pointwise_loud(nn: Layers, channels: int) -> Module:
+    """1x1 convolution that starts twice as large as its features: to be brought in with care."""
+    return pointwise(nn, channels)
+
+
+@register_blueprint("conv_loud", topologies=("image",), initial={"1.weight": LOUD})
+def conv_loud(nn: Layers, channels: int) -> Module:
+    """One full 3x3 convolution that starts twice as large as its features: to be brought in with care."""
     return conv_light(nn, channels)
 
 

@@ -23,6 +23,7 @@ class Optimizer:
     Attributes:
         name: "adam" (Kingma & Ba 2015) or "sgd" (with heavy-ball momentum, as `torch.optim.SGD`).
         learning_rate: Step size.
+        host_factor: What the step size of hosts is multiplied by: a mature one has little of its learning rate left.
         momentum: Of SGD; the first beta of Adam.
         beta2: Second beta of Adam.
         eps: Added to Adam's denominator.
@@ -36,6 +37,7 @@ class Optimizer:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 1.0
+    host_factor: float = 1.0
 
     def __post_init__(self) -> None:
         rules = {
@@ -44,6 +46,7 @@ class Optimizer:
             "momentum": (0 <= self.momentum < 1, "lie in [0, 1)"),
             "beta2": (0 <= self.beta2 < 1, "lie in [0, 1)"),
             "eps": (self.eps > 0, "be positive"),
+            "host_factor": (self.host_factor >= 0, "be at least 0"),
             "clip_norm": (self.clip_norm >= 0, "be 0 (off) or positive"),
         }
         for field, (is_valid, rule) in rules.items():

@@ -142,7 +142,8 @@ class Population:
             Mean loss ``[N]`` and gradient health, on the device.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            return training.train(self._networks, x, y, alpha, self.learning_rate)
+            host_rate = self.setting.optimizer.host_factor * self.learning_rate
+            return training.train(self._networks, x, y, alpha, host_rate, self.learning_rate)
 
     def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None:
         """Train the given networks, which must have no seeds, for a while at a learning rate of that time."""
@@ -151,7 +152,7 @@ class Population:
         x, y = self.draw_minibatches(data, num_batches, batch_size, rows=rows)
         with torch.inference_mode(False), torch.enable_grad():
             alpha, rates = np.zeros((len(rows), self.num_slots)), np.full(len(rows), learning_rate)
-            training.train(chosen, x, y, alpha, rates)
+            training.train(chosen, x, y, alpha, rates, rates)
         self._networks.put(rows, chosen)
 
     def evaluate(

@@ -55,7 +55,12 @@ def _leaves(template: Template, stack: Stack) -> list[Tensor]:
 
 
 def train(
-    networks: Networks, x: Sequence[Tensor], y: Sequence[Tensor], alpha: FloatArray, learning_rate: FloatArray
+    networks: Networks,
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    alpha: FloatArray,
+    host_rate: FloatArray,
+    seed_rate: FloatArray,
 ) -> tuple[Tensor, GradientHealth]:
     """Train every network on its own minibatches, in place.
 
@@ -64,7 +69,7 @@ def train(
         x: K wide minibatches, each ``[B, N*C, ...]``.
         y: K times labels ``[B, N]`` or ``[B, N, T]``.
         alpha: Amplitudes ``[N, S]``, constant for these minibatches.
-        learning_rate: ``[N]``.
+        host_rate, seed_rate: Learning rates ``[N]``.
 
     Returns:
         Mean loss of each network over the minibatches ``[N]``, and the health of the gradients.
@@ -74,7 +79,7 @@ def train(
     parts = list(networks.cells)
     stacks = [networks.hosts, *(cell.weights for cell in networks.cells.values())]
     templates = [setting.host_template, *map(setting.template, parts)]
-    rates = [setting.column(learning_rate), *(setting.column(learning_rate[c.rows]) for c in networks.cells.values())]
+    rates = [setting.column(host_rate), *(setting.column(seed_rate[c.rows]) for c in networks.cells.values())]
     updates = Updates(setting.optimizer, stacks, rates, len(x))
     gradient, squares = stacks[0].parameters.new_zeros(2, sum(stack.parameters.numel() for stack in stacks))
     host, *seeds = trainees = [
