@@ -67,11 +67,12 @@ def bootstrap(
     if strata is not None and np.unique(strata, return_counts=True)[1].min() > 1:
         groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
 
-    def draw() -> float:
-        chosen = [rng.choice(group, size=max(len(group) - 1, 1)) for group in groups]
-        return statistic(scores[np.ix_(rng.integers(runs, size=runs), np.concatenate(chosen))])
-
-    low, high = np.percentile([draw() for _ in range(NUM_RESAMPLES)], [2.5, 97.5])
+    of_runs = rng.integers(runs, size=(NUM_RESAMPLES, runs))
+    of_episodes = np.concatenate(
+        [rng.choice(group, size=(NUM_RESAMPLES, max(len(group) - 1, 1))) for group in groups], axis=1
+    )
+    draws = [statistic(scores[r[:, None], e]) for r, e in zip(of_runs, of_episodes, strict=True)]
+    low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(statistic(scores), float(low), float(high))
 
 

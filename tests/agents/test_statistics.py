@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.statistics import bootstrap, interquartile_mean, paired_difference, probability_of_improvement
+from agents.statistics import (
+    bootstrap,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    share_of_gap,
+)
 
 
 def mean(sample):
@@ -57,3 +63,39 @@ def test_probability_of_improvement_counts_ties_half():
     left, right = np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[0.0, 2.0, 4.0, 1.0]])
     assert probability_of_improvement(left, right) == pytest.approx((2 + 0.5) / 4)
     assert probability_of_improvement(left, left) == 0.5
+
+
+def test_strata_take_their_differences_out_of_the_interval():
+    rng = np.random.default_rng(5)
+    instance = np.repeat(np.arange(20), 10)
+    scores = (10.0 * instance + rng.standard_normal(200))[None]
+    plain, stratified = (bootstrap(scores, mean, np.random.default_rng(0), strata) for strata in (None, instance))
+    assert stratified.half_width == pytest.approx(1.96 / 200**0.5, rel=0.2)
+    assert plain.half_width > 20 * stratified.half_width
+
+
+def test_strata_of_two_episodes_give_intervals_as_wide_as_theory():
+    rng = np.random.default_rng(6)
+    scores = rng.standard_normal((1, 400))
+    estimate = bootstrap(scores, mean, np.random.default_rng(0), np.arange(400) // 2)
+    assert estimate.half_width == pytest.approx(1.96 / 20, rel=0.15)
+
+
+def test_strata_of_one_episode_are_no_strata():
+    scores = np.random.default_rng(7).standard_normal((2, 50))
+    one_each = bootstrap(scores, mean, np.random.default_rng(0), np.arange(50))
+    assert one_each == bootstrap(scores, mean, np.random.default_rng(0))
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    rng, covered = np.random.default_rng(8), 0
+    for trial in range(60):
+        estimate = bootstrap(rng.standard_normal((1, 40)), mean, np.random.default_rng(trial))
+        covered += estimate.low <= 0 <= estimate.high
+    assert 52 <= covered <= 60
+
+
+def test_share_of_a_gap_is_a_share_and_of_no_gap_nothing():
+    assert share_of_gap(0.75, low=0.5, high=1.0) == 0.5
+    assert share_of_gap(0.25, low=0.5, high=1.0) == -0.5
+    assert share_of_gap(0.75, low=0.5, high=0.5) is None

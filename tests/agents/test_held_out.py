@@ -1,0 +1,70 @@
+"""Nothing is tuned on evaluation seeds or test instances: what searching, training and comparing really play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from agents.evaluate import compare_arms
+from agents.policy import HELD_OUT, MAX_SEED, make_env
+from agents.search import Effort, search, search_contexts
+from agents.train import Recipe, train
+from kasmina_env import KasminaVectorEnv
+
+MIX = "Kasmina/DigitsMix-v0"
+TINY = Effort(num_structured=2, num_random=1, rounds=((3, 0, 2), (1, 1, 2)))
+SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 8, "score_samples": 8}
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[set[int], set[int]]]:
+    """Seeds that environments are reset with, and instances of all their episodes, as they are played."""
+    seeds: set[int] = set()
+    instances: set[int] = set()
+    reset, step = KasminaVectorEnv.reset, KasminaVectorEnv.step
+
+    def see_reset(env, *, seed=None, options=None):
+        seeds.update([] if seed is None else np.atleast_1d(seed).tolist())
+        return reset(env, seed=seed, options=options)
+
+    def see_step(env, actions):
+        instances.update(env.core.view.instance.tolist())
+        return step(env, actions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KasminaVectorEnv, "reset", see_reset)
+        patch.setattr(KasminaVectorEnv, "step", see_step)
+        yield seeds, instances
+
+
+def split(name: str) -> set[int]:
+    return set(make_env(MIX, 1).core.instances.split(name).tolist())
+
+
+def test_searching_plays_training_seeds_and_training_instances(monkeypatch):
+    with watched(monkeypatch) as (seeds, instances):
+        search(MIX, effort=TINY, **SMALL)
+        search_contexts(MIX, facts=["width"], effort=TINY, **SMALL)
+    assert max(seeds) < MAX_SEED < HELD_OUT
+    assert len(instances) > 5
+    assert instances <= split("train")
+
+
+def test_training_plays_training_seeds_and_training_instances(monkeypatch, tmp_path):
+    recipe = Recipe(MIX, total_steps=64, num_envs=4, settings=SMALL, hyperparameters={"batch_size": 16})
+    with watched(monkeypatch) as (seeds, instances):
+        train(recipe, tmp_path / "run")
+    assert max(seeds) < MAX_SEED < HELD_OUT
+    assert len(instances) > 5
+    assert instances <= split("train")
+
+
+def test_comparing_plays_held_out_seeds_and_test_instances(monkeypatch):
+    with watched(monkeypatch) as (seeds, instances):
+        compare_arms(MIX, {"wait": ["wait"]}, 8, **SMALL)
+    assert min(seeds) >= HELD_OUT
+    assert instances <= split("test")
+    assert not split("train") & split("test")

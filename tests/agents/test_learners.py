@@ -1,0 +1,107 @@
+"""Every recipe that comes with this trains, is saved, loads back and plays; with tiny numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from agents.algorithms import ALGORITHMS
+from agents.policy import HELD_OUT, MAX_SEED, make_env, play
+from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_path, train
+from kasmina_env.presets import PRESETS
+
+SPIRALS = "Kasmina/Spirals-v0"
+SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
+OFF_POLICY = {"learning_starts": 32, "buffer_size": 200, "batch_size": 16}
+
+
+def tiny(algorithm: str, **changes: object) -> Recipe:
+    """The recipe that comes for an algorithm, on two episodes of four rows."""
+    recipe = load_recipe(recipe_path(SPIRALS, algorithm), preset=SPIRALS, num_envs=4, total_steps=64, settings=SMALL)
+    own = OFF_POLICY if ALGORITHMS.get(algorithm).is_off_policy else {}
+    hyperparameters = {**recipe.hyperparameters, **own}
+    if "n_epochs" in hyperparameters:
+        hyperparameters["batch_size"] = 32
+    return dataclasses.replace(recipe, hyperparameters=hyperparameters, **changes)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_trains_and_loads_back_as_the_same_policy(algorithm, tmp_path):
+    model = train(tiny(algorithm), tmp_path / "run")
+    assert model.num_timesteps >= 64
+    env = make_env(SPIRALS, 3, **SMALL)
+    first, again = (play(env, load_learned(tmp_path / "run", env), np.arange(6)) for _ in range(2))
+    assert (first.actions == again.actions).all()
+    assert first.actions.max() < env.core.actions.num_actions
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "recurrent_ppo"])
+def test_it_goes_on_from_its_checkpoint(algorithm, tmp_path):
+    train(tiny(algorithm), tmp_path / "run")
+    model = train(tiny(algorithm, total_steps=96), tmp_path / "run", resume=True)
+    assert model.num_timesteps == 96
+    assert len(list((tmp_path / "run").glob("logs/*/progress.csv"))) == 2
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipe_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
+    recipe = load_recipe(recipe_path(preset, algorithm), preset=preset)
+    assert recipe.algorithm == algorithm
+    assert recipe.hyperparameters["gamma"] == 1.0
+
+
+def test_a_buffer_that_was_not_kept_is_filled_before_learning_goes_on(tmp_path):
+    train(tiny("dqn"), tmp_path / "run")
+    model = train(tiny("dqn", total_steps=80), tmp_path / "run", resume=True)
+    assert model.learning_starts == OFF_POLICY["learning_starts"] + 64
+    assert model._n_updates == train(tiny("dqn"), tmp_path / "other")._n_updates
+
+
+def test_only_the_masked_one_never_chooses_what_is_not_legal(tmp_path):
+    env, chosen = make_env(SPIRALS, 3, **SMALL), {}
+    mask = np.zeros((3, env.core.actions.num_actions), dtype=bool)
+    mask[:, 5] = True
+    for algorithm in ("maskable_ppo", "ppo"):
+        train(tiny(algorithm), tmp_path / algorithm)
+        observation, _ = env.reset(seed=0)
+        chosen[algorithm] = load_learned(tmp_path / algorithm, env).act(observation, mask).tolist()
+    assert chosen["maskable_ppo"] == [5, 5, 5] != chosen["ppo"]
+
+
+def test_a_recurrent_policy_forgets_where_an_episode_begins(tmp_path):
+    train(tiny("recurrent_ppo"), tmp_path / "run")
+    env = make_env(SPIRALS, 3, **SMALL)
+    policy = load_learned(tmp_path / "run", env)
+    first, later = (play(env, policy, np.arange(3)) for _ in range(2))
+    assert (first.actions == later.actions).all()
+
+
+def test_a_run_for_other_menus_is_refused_in_one_sentence(tmp_path):
+    train(tiny("maskable_ppo"), tmp_path / "run")
+    with pytest.raises(ValueError, match="`run` must be trained with"):
+        load_learned(tmp_path / "run", make_env("Kasmina/Digits-v0", 1))
+
+
+def test_a_wrong_hyperparameter_names_the_nearest(tmp_path):
+    recipe = dataclasses.replace(tiny("ppo"), hyperparameters={"learning_rte": 1})
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_seeds_of_evaluation_cannot_be_trained_on():
+    with pytest.raises(ValueError, match="`seed` must be from 0 to"):
+        Recipe(seed=HELD_OUT)
+    seeds = [fresh_seed(Recipe(seed=3), steps) for steps in range(0, 10_000_000, 100_000)]
+    assert max(seeds) + Recipe().num_envs <= MAX_SEED < HELD_OUT
+    assert len(set(seeds)) > 90
+
+
+def test_the_recipe_of_a_run_is_kept_beside_it(tmp_path):
+    train(tiny("a2c"), tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert load_recipe(tmp_path / "run" / "recipe.json") == dataclasses.replace(tiny("a2c"), net=tuple(kept["net"]))
