@@ -127,11 +127,12 @@ def _left_out(features: FloatArray, means: FloatArray, penalty: float) -> FloatA
 def gap(left: FloatArray, right: FloatArray, differs: BoolArray | None = None) -> Gap:
     """Mean of left minus right over the same episodes.
 
-    The noise is that of an experiment with 16 paired seeds: ``sqrt(v / 16)``, where v is the variance over seeds of
-    left minus right within a row and half of the seeds (both choices fixed), averaged over rows and halves. So neither
-    how much instances or schedules differ from each other, which is what a gap is about, nor what a seed does to both
-    sides counts as noise. Where both sides chose the same schedule there is nothing to compare, and v leaves it out:
-    otherwise a rare difference would be measured in the noise of a common tie.
+    The interval resamples rows and seeds, the choices as they were made. The noise is that of an experiment with 16
+    paired seeds: ``sqrt(v / 16)``, where v is the variance over seeds of left minus right within a row and half of the
+    seeds (both choices fixed), averaged over rows and halves. So neither how much instances or schedules differ from
+    each other, which is what a gap is about, nor what a seed does to both sides counts as noise. Where both sides chose
+    the same schedule there is nothing to compare, and v leaves it out: otherwise a rare difference would be measured in
+    the noise of a common tie.
 
     Args:
         left: Returns ``[J, S]``: rows may be instances, or schedules of instances.

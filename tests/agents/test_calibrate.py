@@ -40,6 +40,11 @@ def shipped(preset: str):
         return None
 
 
+# What a preset promises, in standard errors of a mean over 16 seeds: everybody the first two, some more.
+PROMISES = {
+    "Kasmina/DigitsMix-v0": {"adaptivity": 6, "watching": 3},
+    "Kasmina/DigitsService-v0": {"lifecycle": 3},
+}
 CALIBRATED = [preset for preset in PRESETS if shipped(preset)]
 
 
@@ -137,10 +142,10 @@ def test_a_shipped_calibration_is_of_the_preset_as_it_is(preset):
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)
-def test_growing_and_choosing_matter_on_every_calibrated_preset(preset):
+def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
     gaps = json.loads(shipped(preset).read_text())["gaps"]
-    assert gaps["growth"]["in_noise"] >= 10
-    assert gaps["choice"]["in_noise"] >= 5
+    for name, least in {"growth": 10, "choice": 5, **PROMISES.get(preset, {})}.items():
+        assert gaps[name]["in_noise"] >= least, name
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)
