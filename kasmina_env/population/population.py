@@ -55,7 +55,8 @@ class Population:
         rng_seeds: One integer for each network: row i draws the same initial weights and minibatches whatever N is.
         optimizer: Settings of the optimiser.
         device: Where the networks live.
-        dtype: Floating-point type of parameters and data.
+        dtype: Floating-point type of weights and features; optimiser state, losses and qualities are at least in
+            float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
         measure: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
