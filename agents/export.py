@@ -17,7 +17,7 @@ from agents.controls import CONTROLS, make_player, settings_of
 from agents.policy import HELD_OUT, Progress, names_of, play
 from agents.schedule import describe
 from kasmina_env.population import GrownNetwork
-from kasmina_env.tasks import Split, classify
+from kasmina_env.tasks import Measure, Split
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         "seed": int(seeds[best]),
         "episodes_played": len(seeds),
         "score": float(episodes.scores[best]),
-        "test_accuracy": quality(network, test),
+        "test_accuracy": quality(network, test, env.core.measure),
         "return": float(episodes.returns[best]),
         "schedule": describe(episodes.actions[best], names),
         "kasmina_env": kasmina_env.__version__,
@@ -105,7 +105,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
 
 
 @torch.no_grad()
-def quality(network: GrownNetwork, data: Split) -> float:
-    """Mean quality of an ordinary network on a split, as the score measures it (for classification: accuracy)."""
-    _, correct = classify(network(data.x).unsqueeze(1), data.y.unsqueeze(1))
-    return float(correct.double().mean())
+def quality(network: GrownNetwork, data: Split, measure: Measure) -> float:
+    """Mean quality of an ordinary network on a split, as the task measures it (for classification: accuracy)."""
+    _, found = measure(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
+    return float(found.double().mean())
