@@ -57,7 +57,7 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
         if terminated[0]:
             final = infos["final_info"]
             console.print(
-                f"committed score {final['committed_score'][0]:.3f}, accuracy on test {final['test_accuracy'][0]:.3f}, "
+                f"committed score {final['committed_score'][0]:.3f}, quality on test {final['test_accuracy'][0]:.3f}, "
                 f"return {total:.3f}"
             )
             break
@@ -211,7 +211,7 @@ def export(
     save_network(grown.network, out, grown.facts, example=grown.test.x[:2])
     facts = grown.facts
     console.print(
-        f"{source.preset}, seed {facts['seed']}: committed score {facts['score']:.3f}, accuracy on test "
+        f"{source.preset}, seed {facts['seed']}: committed score {facts['score']:.3f}, quality on test "
         f"{facts['test_accuracy']:.3f}.\nGrown by: {facts['schedule']}.\nWritten to {out}, described in "
         f"{out.with_suffix('.json')}.",
         highlight=False,

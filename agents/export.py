@@ -17,7 +17,7 @@ from agents.controls import CONTROLS, make_player, settings_of
 from agents.policy import HELD_OUT, Progress, names_of, play
 from agents.schedule import describe
 from kasmina_env.population import GrownNetwork
-from kasmina_env.tasks import Split, classify
+from kasmina_env.tasks import Measure, Split
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     episodes = play(env, policy, seeds, on_step)
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
-    network, test = env.network(best, committed=True), env.core.data["test"]
+    network, population = env.network(best, committed=True), env.core.population
+    test = population.seen_by(best, env.core.data["test"])
     if np.isneginf(scores[best]) or not all(tensor.isfinite().all() for tensor in network.parameters()):
         raise ValueError(f"`run` must grow a network that lives, got none in {len(seeds)} episodes. Play others.")
     facts = {
@@ -94,9 +95,10 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         "settings": dict(source.settings),
         "policy": source.name,
         "seed": int(seeds[best]),
+        "instance": int(env.core.view.instance[best]),
         "episodes_played": len(seeds),
         "score": float(episodes.scores[best]),
-        "test_accuracy": quality(network, test),
+        "test_accuracy": quality(network, test, population.setting.measure),
         "return": float(episodes.returns[best]),
         "schedule": describe(episodes.actions[best], names),
         "kasmina_env": kasmina_env.__version__,
@@ -105,7 +107,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
 
 
 @torch.no_grad()
-def quality(network: GrownNetwork, data: Split) -> float:
-    """Mean quality of an ordinary network on a split, as the score measures it (for classification: accuracy)."""
-    _, correct = classify(network(data.x).unsqueeze(1), data.y.unsqueeze(1))
-    return float(correct.double().mean())
+def quality(network: GrownNetwork, data: Split, measure: Measure) -> float:
+    """Mean quality of an ordinary network on a split, as the task measures it (for classification: accuracy)."""
+    _, found = measure(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
+    return float(found.double().mean())

@@ -13,6 +13,7 @@ import tyro
 from gymnasium.utils.env_checker import check_env
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from kasmina_env.actions import ARGUMENTS, HEADS
@@ -22,7 +23,8 @@ from kasmina_env.lifecycle import Op, rules_table
 from kasmina_env.presets import PRESETS
 from kasmina_env.shipped import config_path, slug
 from kasmina_env.tasks import DATASETS, SPLITS
-from kasmina_env.tasks.files import Dataset, fetch, find, find_file, read_all
+from kasmina_env.tasks.fetch import fetch
+from kasmina_env.tasks.files import DataFile, Dataset, find, find_file, read_all
 
 console = Console()
 Id = Annotated[str, tyro.conf.Positional]
@@ -166,15 +168,27 @@ def data(
         return
     if action == "fetch":
         chosen = [DATASETS.get(name or "(no name)")]
-        fetch(chosen[0])
-    elif name is not None:
-        chosen = [DATASETS.get(name)]
+        _fetch(chosen[0])
     else:
-        chosen = [d for d in map(DATASETS.get, DATASETS) if all(find_file(d, file) for file in d.files)]
+        chosen = [DATASETS.get(n) for n in ([name] if name else DATASETS)]
     for dataset in chosen:
+        if name is None and not any(find_file(dataset, file) for file in dataset.files):
+            console.print(f"{dataset.name}  {_place(dataset)}", highlight=False)
+            continue
         read_all(dataset)
         for path in find(dataset).values():
             console.print(f"[green]ok[/green]  {dataset.name}  {path}", highlight=False)
+
+
+def _fetch(dataset: Dataset) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        lines = {file.name: bar.add_task(file.name, total=file.size, visible=False) for file in dataset.files}
+
+        def on_progress(file: DataFile, size: int) -> None:
+            bar.update(lines[file.name], completed=size, visible=True)
+
+        fetch(dataset, on_progress)
 
 
 def _place(dataset: Dataset) -> str:

@@ -8,6 +8,8 @@ a member takes one file and one line.
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -24,6 +26,17 @@ def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
     by_folded_name = {known_name.casefold(): known_name for known_name in names}
     nearest = difflib.get_close_matches(str(name).casefold(), by_folded_name, n=1)
     return f"{message} Did you mean {by_folded_name[nearest[0]]!r}?" if nearest else message
+
+
+def import_members(package: str, folders: Iterable[str]) -> None:
+    """Import every module of a package, so that a file put there is registered and nothing else need be edited.
+
+    Args:
+        package: its `__name__`.
+        folders: its `__path__`.
+    """
+    for module in pkgutil.iter_modules(folders):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 class UnknownNameError(KeyError):

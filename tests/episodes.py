@@ -39,6 +39,8 @@ SMALL = {
 SMALLER_DATA = {
     "Kasmina/DigitsService-v0": {"warmup_batches": 2},
     "Kasmina/Text-v0": {"task_settings": {"context": 8}, "host_settings": {"context": 8, "width": 8}},
+    "Kasmina/FashionMNIST-v0": {"host_settings": {"stem": 4}},
+    "Kasmina/CIFAR10-v0": {"host_settings": {"stem": 4, "width": 8}},
 }
 INFO_KEYS = {
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from agents.commands import run
 from kasmina_env.core import Core
 from kasmina_env.presets import PRESETS
 from kasmina_env.tasks import TASKS
-from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, fetch, find, folders, read, read_all
+from kasmina_env.tasks.fetch import fetch
+from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, find, find_file, folders, read, read_all
 
 CONTENTS = bytes(range(256)) * 50
 PACKED = gzip.compress(CONTENTS, mtime=0)
@@ -119,9 +121,27 @@ def test_a_file_that_is_not_what_was_published_is_one_sentence(tmp_path, file, n
 # ── from elsewhere ──────────────────────────────────────────────────────────────────────────────
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class Handler(SimpleHTTPRequestHandler):
+    """Serves ranges and writes down which; below `breaks/` 100 bytes of each at most, below `whole/` none."""
+
+    asked: list[str | None] = []
+
     def log_message(self, *args):
         pass
+
+    def do_GET(self):
+        self.asked.append(self.headers.get("Range"))
+        how, _, name = self.path.strip("/").rpartition("/")
+        path = Path(self.directory) / name
+        if not path.is_file() or how not in ("", "breaks", "whole"):
+            self.send_error(404)
+            return
+        start = 0 if how == "whole" else int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        contents = path.read_bytes()[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(contents)))
+        self.end_headers()
+        self.wfile.write(contents[:100] if how == "breaks" else contents)
 
 
 @pytest.fixture
@@ -129,7 +149,8 @@ def server(tmp_path):
     """A folder, and the URL under which it is served here."""
     folder = tmp_path / "server"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as httpd:
+    Handler.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
         yield folder, f"http://127.0.0.1:{httpd.server_port}/"
@@ -141,16 +162,42 @@ def test_fetching_puts_whole_files_where_they_are_found(cache, server):
     folder, url = server
     for file in (PICTURES, ARCHIVE):
         put(folder, file.name, PACKED)
-    paths = fetch(toy(url), with_progress=False)
+    paths = fetch(toy(url))
     assert paths == find(toy()) == {file.name: cache / "toy" / file.name for file in (PICTURES, ARCHIVE)}
     assert read_all(toy()) == {"pictures.gz": CONTENTS, "archive.tar.gz": PACKED}
 
 
-def test_fetching_shows_its_progress(cache, server, capfd):
+def test_progress_is_reported_up_to_the_last_byte(cache, server):
     folder, url = server
     put(folder, ARCHIVE.name, PACKED)
+    seen = []
+    fetch(toy(url, files=(ARCHIVE,)), lambda file, size: seen.append((file, size)))
+    assert seen[-1] == (ARCHIVE, len(PACKED))
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(cache, server):
+    folder, url = server
+    put(folder, ARCHIVE.name, PACKED)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match=r"ended after [12]00 of \d+ bytes\. Try again"):
+            fetch(toy(url + "breaks/", files=(ARCHIVE,)))
+        assert find_file(toy(), ARCHIVE) is None  # what is there is not the file yet
     fetch(toy(url, files=(ARCHIVE,)))
-    assert "100%" in capfd.readouterr().err
+    assert Handler.asked == [None, "bytes=100-", "bytes=200-"]
+    assert read_all(toy(files=(ARCHIVE,))) == {"archive.tar.gz": PACKED}
+    assert [path.name for path in (cache / "toy").iterdir()] == [ARCHIVE.name]
+
+
+@pytest.mark.parametrize(
+    "remains", [b"<html>", PACKED[:50], PACKED, PACKED + b"!"], ids=["a web page", "cut", "whole", "long"]
+)
+@pytest.mark.parametrize("how", ["", "whole/"], ids=["ranges", "no ranges"])
+def test_whatever_an_interrupted_fetch_has_left_the_next_one_ends_well(cache, server, how, remains):
+    folder, url = server
+    put(folder, ARCHIVE.name, PACKED)
+    put(cache / "toy", f"{ARCHIVE.name}.part", remains)
+    fetch(toy(url + how, files=(ARCHIVE,)))
+    assert read_all(toy(files=(ARCHIVE,))) == {"archive.tar.gz": PACKED}
 
 
 def test_what_is_whole_already_is_not_fetched_again(cache):
@@ -164,7 +211,7 @@ def test_a_broken_file_is_replaced_by_a_whole_one(cache, server, remains):
     folder, url = server
     put(folder, PICTURES.name, PACKED)
     put(cache / "toy", PICTURES.name, remains)
-    fetch(toy(url, files=(PICTURES,)), with_progress=False)
+    fetch(toy(url, files=(PICTURES,)))
     assert read_all(toy(files=(PICTURES,))) == {"pictures.gz": CONTENTS}
 
 
@@ -172,26 +219,27 @@ def test_a_broken_unpacked_file_does_not_hide_the_fetched_one(cache, server):
     folder, url = server
     put(folder, PICTURES.name, PACKED)
     put(cache / "toy", "pictures", CONTENTS[:-1])
-    fetch(toy(url, files=(PICTURES,)), with_progress=False)
+    fetch(toy(url, files=(PICTURES,)))
     assert read_all(toy(files=(PICTURES,))) == {"pictures.gz": CONTENTS}
 
 
-@pytest.mark.parametrize("served", [PACKED[:-5], flipped(PACKED, 30), None], ids=["cut", "flipped", "not there"])
-def test_what_is_served_wrong_leaves_nothing_behind(cache, server, served):
+WRONG = [(PACKED[:-5], "ended after"), (flipped(PACKED, 30), "data of SHA-256"), (PACKED * 99, "data of SHA-256")]
+
+
+@pytest.mark.parametrize("served, reason", [*WRONG, (None, "HTTP Error 404")], ids=["cut", "flipped", "long", "none"])
+def test_what_is_served_wrong_never_becomes_the_file(cache, server, served, reason):
     folder, url = server
     if served is not None:
         put(folder, ARCHIVE.name, served)
-    with pytest.raises(
-        ConnectionError, match=r"^`toy` must be fetched whole, got http://127.*Try again, or put archive"
-    ):
-        fetch(toy(url, files=(ARCHIVE,)), with_progress=False)
-    assert not any((cache / "toy").iterdir())
+    with pytest.raises(ConnectionError, match=rf"^`toy` must be fetched whole, got {url}.*{reason}.*Try again, or put"):
+        fetch(toy(url, files=(ARCHIVE,)))
+    assert find_file(toy(), ARCHIVE) is None
 
 
 def test_a_broken_connection_leaves_the_file_that_was_there(cache):
     path = put(cache / "toy", ARCHIVE.name, PACKED[:50])
     with pytest.raises(ConnectionError, match=r"^`toy` must be fetched whole, got http://127\.0\.0\.1:9/"):
-        fetch(toy("http://127.0.0.1:9/", files=(ARCHIVE,)), with_progress=False)
+        fetch(toy("http://127.0.0.1:9/", files=(ARCHIVE,)))
     assert [*(cache / "toy").iterdir()] == [path]
     assert path.read_bytes() == PACKED[:50]
 
@@ -199,7 +247,7 @@ def test_a_broken_connection_leaves_the_file_that_was_there(cache):
 def test_the_next_url_is_tried(cache, server):
     folder, url = server
     put(folder, ARCHIVE.name, PACKED)
-    fetch(toy(url + "elsewhere/", url, files=(ARCHIVE,)), with_progress=False)
+    fetch(toy(url + "elsewhere/", url, files=(ARCHIVE,)))
     assert read_all(toy(files=(ARCHIVE,))) == {"archive.tar.gz": PACKED}
 
 
@@ -246,3 +294,18 @@ def test_verify_finds_a_broken_file_among_all(cache, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(["data", "verify"])
     assert "must hold data of SHA-256 c4a38c50" in " ".join(capsys.readouterr().out.split())
+
+
+def test_verify_says_what_is_not_here(cache, capsys):
+    assert "cifar10 not here: kasmina data fetch cifar10" in said(capsys, "verify")
+
+
+def test_fetch_shows_its_progress_and_says_where_the_files_are(cache, server, capsys, monkeypatch):
+    folder, url = server
+    put(folder, ARCHIVE.name, PACKED)
+    monkeypatch.setitem(DATASETS._infos, "toy", toy(url, files=(ARCHIVE,)))
+    out = said(capsys, "fetch", "toy")
+    assert f"{ARCHIVE.name} ━" in out
+    assert f"{len(PACKED)}/{len(PACKED)} bytes" in out
+    assert "ok toy /" in out
+    assert read_all(toy(files=(ARCHIVE,))) == {"archive.tar.gz": PACKED}

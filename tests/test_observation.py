@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 from kasmina_env.features import FEATURES
 from kasmina_env.lifecycle import Op, Stage
+from kasmina_env.presets import PRESETS
 from tests.contract import plant
 from tests.episodes import IDS, WAIT, lively_actions, mixed_actions, op_actions, play_lively, small_env, small_vec
 
+OF_LIVES = ("horizon", "tempos", "prune_tempos", "min_training_steps", "min_prune_age", "embargo_steps")
 CAN_BE_CONSTANT = (".exploding", ".vanishing")  # gradients of healthy networks do neither
 
 
@@ -51,8 +52,8 @@ def test_observation_is_finite_float32_and_within_its_bounds(env_id, settings):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_no_entry_of_a_preset_is_constant(env_id):
-    small_data = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 32, "score_samples": 16}
-    vec, rng = gym.make_vec(env_id, num_envs=24, **small_data), np.random.default_rng(0)
+    kept = {name: getattr(PRESETS.get(env_id).config(), name) for name in OF_LIVES}
+    vec, rng = small_vec(env_id, num_envs=24, **kept, watch_samples=32), np.random.default_rng(0)
     seen = [vec.reset(seed=0)[0]]
     seen += [vec.step(mixed_actions(rng, vec))[0] for _ in range(vec.core.config.horizon)]
     obs = np.concatenate(seen)

@@ -1,11 +1,16 @@
 """The registry: what it keeps, what it refuses, and how it words the refusal."""
 
 import pickle
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from kasmina_env.registry import Registry, UnknownNameError, unknown_name_message
+import kasmina_env.blueprints
+import kasmina_env.hosts
+import kasmina_env.tasks
+from kasmina_env.registry import Registry, UnknownNameError, import_members, unknown_name_message
 
 
 @dataclass(frozen=True)
@@ -86,3 +91,24 @@ def test_a_name_that_is_no_string_is_reported_too():
 def test_an_empty_registry_says_that_it_is_empty():
     with pytest.raises(UnknownNameError, match="None is registered yet"):
         Registry[Info]("host").get("cnn")
+
+
+def test_a_file_put_into_a_package_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "__init__.py").write_text("seen = []")
+    for name in ("ant", "bee"):
+        (tmp_path / "zoo" / f"{name}.py").write_text(f"import zoo\nzoo.seen.append({name!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    import zoo
+
+    import_members(zoo.__name__, zoo.__path__)
+    assert zoo.seen == ["ant", "bee"]
+    for name in ("zoo", "zoo.ant", "zoo.bee"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("package", [kasmina_env.blueprints, kasmina_env.hosts, kasmina_env.tasks])
+def test_every_file_of_a_family_is_imported_with_it(package):
+    names = {path.stem for path in Path(package.__path__[0]).glob("[!_]*.py")}
+    assert names
+    assert all(f"{package.__name__}.{name}" in sys.modules for name in names)

@@ -1,6 +1,5 @@
-"""Kinds of seeds. A new one is one file with one decorated builder, imported here."""
+"""Kinds of seeds. A new one is one file here with one decorated builder."""
 
-from kasmina_env.blueprints import attention, convolution, mlp, norm, shift
 from kasmina_env.blueprints.base import (
     BLUEPRINTS,
     Blueprint,
@@ -9,17 +8,15 @@ from kasmina_env.blueprints.base import (
     build_seed,
     register_blueprint,
 )
+from kasmina_env.registry import import_members
 
 __all__ = [
     "BLUEPRINTS",
     "Blueprint",
     "Topology",
     "Variant",
-    "attention",
     "build_seed",
-    "convolution",
-    "mlp",
-    "norm",
     "register_blueprint",
-    "shift",
 ]
+
+import_members(__name__, __path__)

@@ -1,9 +1,10 @@
-"""Networks that can grow. A new one is one file with one decorated class, imported here."""
+"""Networks that can grow. A new one is one file here with one decorated class."""
 
 from kasmina_env.hosts.base import HOSTS, Host, SegmentedNetwork, Slot, execution_order, make_network, register_host
 from kasmina_env.hosts.cnn import CNNHost
 from kasmina_env.hosts.mlp import MLPHost
 from kasmina_env.hosts.transformer import TransformerHost
+from kasmina_env.registry import import_members
 
 __all__ = [
     "HOSTS",
@@ -17,3 +18,5 @@ __all__ = [
     "make_network",
     "register_host",
 ]
+
+import_members(__name__, __path__)

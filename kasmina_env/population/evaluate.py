@@ -18,6 +18,7 @@ from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
+from kasmina_env.population.stack import at_least_float32
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
 from kasmina_env.tasks import Split
 
@@ -119,17 +120,17 @@ def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray)
     levels, stream_of = plan_streams(off, networks.has_seed & ~networks.in_training & (alpha > 0), order)
     num_streams = max(stream_of) + 1
     hosts = networks.hosts.parameters
-    totals = hosts.new_zeros(2, num_streams, num_networks)
+    totals = hosts.new_zeros(2, num_streams, num_networks, dtype=at_least_float32(hosts.dtype))
     parameters = [p.contiguous() for p in setting.host_template.unflatten(hosts)]
     grow = [slot_function(slot, num_networks) for slot in plan]
     for start in range(0, len(data), CHUNK):
         y = data.y[start : start + CHUNK]
         slots = [_branch(run, streams, num_networks, len(y)) for run, streams in zip(grow, levels, strict=True)]
         wide = widen(seen_by_all(networks, data, start, CHUNK))
-        logits = setting.host_template.call(parameters, wide, slots).unflatten(-1, (num_networks, -1))
+        logits = setting.host_template.call(parameters, wide, slots)
         repeated = y.expand(num_streams, *y.shape).flatten(0, 1).unsqueeze(1)
         labels = repeated.expand(-1, num_networks, *y.shape[1:])
-        for total, part in zip(totals, setting.measure(logits, labels), strict=True):
+        for total, part in zip(totals, setting.measured(logits, labels), strict=True):
             total += part.unflatten(0, (num_streams, -1)).sum(dim=1)
     loss, quality = totals[:, stream_of] / len(data)
     return loss, quality

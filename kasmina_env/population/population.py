@@ -16,7 +16,7 @@ from kasmina_env.population import evaluate as evaluation
 from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
 from kasmina_env.population.export import GrownNetwork, GrownSeed, Recipe, build_network
-from kasmina_env.population.noise import noisy_inputs, noisy_labels
+from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.state import (
     GATE,
@@ -55,7 +55,8 @@ class Population:
         rng_seeds: One integer for each network: row i draws the same initial weights and minibatches whatever N is.
         optimizer: Settings of the optimiser.
         device: Where the networks live.
-        dtype: Floating-point type of parameters and data.
+        dtype: Floating-point type of weights and features; optimiser state, losses and qualities are at least in
+            float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
         measure: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
@@ -191,6 +192,11 @@ class Population:
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError(f"`rows` must be different networks, got {numbers.tolist()}. Name each once.")
         return numbers
+
+    def seen_by(self, row: int, data: Split) -> Split:
+        """Data as one network is evaluated on it: with as much noise as its conditions say, and none to add."""
+        one = self._networks.take(self._check_rows([row]))
+        return Split(seen_by_all(one, data, 0, len(data))[:, 0], data.y)
 
     # ── growing ──────────────────────────────────────────────────────────────────────────────
 

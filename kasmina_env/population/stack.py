@@ -111,8 +111,8 @@ class Stack:
     """Flat parameters and optimiser state of R networks; updated in place by the optimiser only."""
 
     parameters: Tensor  # [R, P]
-    moments: Tensor  # [M, R, P] running averages of the optimiser (1 for momentum, 2 for Adam)
-    steps: Tensor  # [R, 1] updates received, in the parameters' dtype
+    moments: Tensor  # [M, R, P] running averages of the optimiser (1 for momentum, 2 for Adam), at least in float32
+    steps: Tensor  # [R, 1] updates received, at least in float32
 
     def __len__(self) -> int:
         return self.parameters.shape[0]
@@ -128,10 +128,19 @@ class Stack:
         self.steps[index] = source.steps
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """What optimiser state, losses and qualities are kept in, whatever the networks compute in.
+
+    In bfloat16 a counter stops at 256 and an average that forgets a thousandth per step forgets nothing.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
 def new_stack(values: Tensor, num_moments: int) -> Stack:
     """A stack with the given parameters ``[R, P]`` and a clean optimiser."""
-    moments = values.new_zeros(num_moments, *values.shape)
-    return Stack(values, moments, values.new_zeros(len(values), 1))
+    dtype = at_least_float32(values.dtype)
+    moments = values.new_zeros(num_moments, *values.shape, dtype=dtype)
+    return Stack(values, moments, values.new_zeros(len(values), 1, dtype=dtype))
 
 
 def concatenate(stacks: Sequence[Stack]) -> Stack:

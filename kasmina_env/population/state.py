@@ -19,6 +19,7 @@ from kasmina_env.population.stack import (
     RandomStream,
     Stack,
     Template,
+    at_least_float32,
     concatenate,
     make_template,
     new_stack,
@@ -131,6 +132,11 @@ class Setting:
         if self.scales is None:
             return None
         return torch.from_numpy(self.scales[variant] == 0).to(self.device)
+
+    def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and quality ``[B, N]`` of wide logits ``[..., N*num_classes]``, at least in float32."""
+        apart = logits.unflatten(-1, (labels.shape[1], -1))
+        return self.measure(apart.to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""

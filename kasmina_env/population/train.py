@@ -81,7 +81,7 @@ def train(
     templates = [setting.host_template, *map(setting.template, parts)]
     rates = [setting.column(host_rate), *(setting.column(seed_rate[c.rows]) for c in networks.cells.values())]
     updates = Updates(setting.optimizer, stacks, rates, len(x))
-    gradient, squares = stacks[0].parameters.new_zeros(2, sum(stack.parameters.numel() for stack in stacks))
+    gradient, squares = stacks[0].moments.new_zeros(2, sum(stack.parameters.numel() for stack in stacks))
     host, *seeds = trainees = [
         _Trainee(template, stack, _leaves(template, stack), template.unflatten(part), square)
         for template, stack, part, square in zip(
@@ -97,7 +97,7 @@ def train(
     losses = []
     for inputs, labels in zip(x, y, strict=True):
         logits = host.template.call(host.leaves, inputs, slots)
-        per_sample, _ = setting.measure(logits.unflatten(-1, (len(networks), -1)), labels)
+        per_sample, _ = setting.measured(logits, labels)
         loss = per_sample.mean(dim=0)  # [N]
         found = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
         losses.append(loss.detach())

@@ -1,6 +1,6 @@
-"""Problems to train on. A new one is one file with one decorated function, imported here."""
+"""Problems to train on. A new one is one file here with one decorated function."""
 
-from kasmina_env.tasks import cifar10, fashion_mnist, images, spirals, synthetic, text
+from kasmina_env.registry import import_members
 from kasmina_env.tasks.base import (
     SPLITS,
     TASKS,
@@ -22,13 +22,9 @@ __all__ = [
     "Noise",
     "Split",
     "Task",
-    "cifar10",
     "classify",
-    "fashion_mnist",
-    "images",
     "register_task",
-    "spirals",
-    "synthetic",
-    "text",
     "with_noise",
 ]
+
+import_members(__name__, __path__)

@@ -1,4 +1,4 @@
-"""Data files: where they are looked for, whether they are whole, and how they are fetched.
+"""Data files: where they are looked for, and whether they are whole.
 
 Nothing is ever fetched unasked: a missing file is an error that names the command which fetches it.
 """
@@ -184,52 +184,3 @@ def _corrupt(dataset: Dataset, path: Path, rule: str, got: str) -> str:
 
 def _join(names: Iterable[object]) -> str:
     return ", ".join(map(str, names))
-
-
-# ── from elsewhere ───────────────────────────────────────────────────────────────────────────
-
-
-def fetch(dataset: Dataset, with_progress: bool = True) -> dict[str, Path]:
-    """Fetch the files that are missing or not whole, verify them, and say where all of them are.
-
-    A file appears under its name only when it is whole; what an interrupted call has left is not used.
-
-    Raises:
-        ConnectionError: If none of the URLs gives a file; the message has every reason.
-        ImportError: If pooch is not installed.
-    """
-    for file in dataset.files:
-        if not _is_whole(dataset, file):
-            _fetch_file(dataset, file, with_progress)
-    return find(dataset)
-
-
-def _is_whole(dataset: Dataset, file: DataFile) -> bool:
-    path = find_file(dataset, file)
-    try:
-        return path is not None and bool(read(dataset, file, path))
-    except ValueError:
-        return False
-
-
-def _fetch_file(dataset: Dataset, file: DataFile, with_progress: bool) -> None:
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError(
-            'Fetching needs pooch, which is not installed. Run `pip install "kasmina-env[cli]"`.'
-        ) from error
-    folder, reasons = folders(dataset)[0], []
-    for url in dataset.urls:
-        try:
-            pooch.retrieve(
-                url + file.name, f"sha256:{file.sha256}", fname=file.name, path=folder, progressbar=with_progress
-            )
-        except (OSError, ValueError) as error:  # no connection, no such file, no space; another checksum
-            reasons.append(f"{url + file.name}: {error}")
-        else:
-            return
-    raise ConnectionError(
-        f"`{dataset.name}` must be fetched whole, got {'; '.join(reasons)}. "
-        f"Try again, or put {file.name} into {folder}."
-    )

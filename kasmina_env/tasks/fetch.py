@@ -1,0 +1,90 @@
+"""Fetching data files: each is whole or not there, and an interrupted fetch goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from kasmina_env.tasks.files import DataFile, Dataset, find, find_file, folders, read
+
+CHUNK = 1 << 18  # bytes
+TIMEOUT = 30.0  # seconds without any
+
+Progress = Callable[[DataFile, int], None]  # a file, and how many of its bytes are here
+
+
+def fetch(dataset: Dataset, on_progress: Progress | None = None) -> dict[str, Path]:
+    """Fetch the files that are missing or not whole, verify them, and say where all of them are.
+
+    A file appears under its name only when it is whole. What an interrupted call has left, under a name that ends in
+    `.part`, is where the next one goes on.
+
+    Raises:
+        ConnectionError: If none of the URLs gives a file; the message has every reason.
+    """
+    for file in dataset.files:
+        if not _is_whole(dataset, file):
+            _fetch_file(dataset, file, on_progress or (lambda file, size: None))
+    return find(dataset)
+
+
+def _is_whole(dataset: Dataset, file: DataFile) -> bool:
+    path = find_file(dataset, file)
+    try:
+        return path is not None and bool(read(dataset, file, path))
+    except ValueError:
+        return False
+
+
+def _fetch_file(dataset: Dataset, file: DataFile, on_progress: Progress) -> None:
+    folder, reasons = folders(dataset)[0], []
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{file.name}.part"
+    for url in dataset.urls:
+        try:
+            _complete(part, url + file.name, file, on_progress)
+        except (OSError, HTTPException) as error:  # no connection, no such file, no space, other contents
+            reasons.append(f"{url + file.name}: {error}")
+        else:
+            part.replace(folder / file.name)
+            return
+    raise ConnectionError(
+        f"`{dataset.name}` must be fetched whole, got {'; '.join(reasons)}. "
+        f"Try again, or put {file.name} into {folder}."
+    )
+
+
+def _complete(part: Path, url: str, file: DataFile, on_progress: Progress) -> None:
+    """Fetch what is missing of a file and verify all of it; contents that are not the file's are dropped."""
+    start = _size(part)
+    if start < file.size:
+        _append(part, url, file, on_progress)
+    if _size(part) < file.size:
+        raise ConnectionError(f"ended after {_size(part)} of {file.size} bytes")
+    with part.open("rb") as contents:
+        found = hashlib.file_digest(contents, "sha256").hexdigest()
+    if found == file.sha256:
+        return
+    part.unlink()
+    if not start:
+        raise ConnectionError(f"data of SHA-256 {found}, not {file.sha256}")
+    _complete(part, url, file, on_progress)  # what was left here may have been wrong
+
+
+def _append(part: Path, url: str, file: DataFile, on_progress: Progress) -> None:
+    start = _size(part)
+    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    with urlopen(request, timeout=TIMEOUT) as response:
+        goes_on = response.status == HTTPStatus.PARTIAL_CONTENT
+        with part.open("ab" if goes_on else "wb") as contents:
+            while contents.tell() <= file.size and (chunk := response.read(CHUNK)):
+                contents.write(chunk)
+                on_progress(file, contents.tell())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
