@@ -252,8 +252,9 @@ class Core:
         slots = np.flatnonzero(can_switch_off.any(axis=0))
         off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)
         off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
-        inner_loss, inner_accuracy = self.population.evaluate(self._data.watched, alpha, off)
-        outer_loss, quality = self.population.evaluate(self._data.scored, alpha)
+        (inner_loss, inner_accuracy), (outer_loss, quality) = self.population.evaluate_together(
+            (self._data.watched, self._data.scored), alpha, (off, None)
+        )
         figures = {
             "train_loss": train_loss,
             "host_gradient_norm": health.host_norm,

@@ -81,7 +81,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
-def samples(host: Host, size: int = 70, dtype: torch.dtype = torch.float32) -> Split:
+def samples(host: Host, size: int = 110, dtype: torch.dtype = torch.float32) -> Split:
     """Data that all networks share."""
     x, y = minibatch(host, 1, batch=size, seed=3, dtype=dtype)
     return Split(x[:, 0], y[:, 0])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,12 @@ from kasmina_env.layers import merge_networks, split_networks, widen
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
-from kasmina_env.population.stack import at_least_float32
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
 from kasmina_env.tasks import Split
 
-CHUNK = 64  # samples of one stream at a time: what fits the cache is faster
+# Samples of one stream times networks at a time. Launches cost more than arithmetic until there are about 50 networks,
+# and then any size between 25 and 100 samples took the same time; a limit bounds memory.
+CHUNK, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 25, 100
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,22 @@ class Stream:
     is_on: bool | Tensor  # for all networks, or [N] where networks differ
 
 
-def plan_streams(off: BoolArray, has_seed: BoolArray, order: Sequence[int]) -> tuple[list[list[Stream]], list[int]]:
+def plan_streams(
+    off: BoolArray, has_seed: BoolArray, order: Sequence[int], sources: Sequence[int]
+) -> tuple[list[list[Stream]], list[int]]:
     """Fold settings into streams that split where settings first differ.
 
     Args:
         off: Seeds switched off, ``[M, N, S]``.
         has_seed: Where there is anything to switch, ``[N, S]``.
         order: Slots as features pass them, S indices.
+        sources: Which data each setting is for, M indices.
 
     Returns:
         For each slot its streams, and for each setting the stream behind all slots that computes it.
     """
     num_settings, _, num_slots = off.shape
-    stream_of = [0] * num_settings
+    stream_of = list(sources)
     levels: list[list[Stream]] = [[] for _ in range(num_slots)]
     for slot in order:
         level = levels[slot]
@@ -95,42 +100,49 @@ def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
     return merge_networks(torch.where(on, split_yes, split_no))
 
 
-def _views(setting: Setting, part: Part, cell: Cell, count: int) -> list[Tensor]:
+def _working_copies(setting: Setting, part: Part, cell: Cell, count: int) -> list[Tensor]:
     # contiguous: each layer would copy a slice of a row, in every chunk
     return [p.contiguous() for p in setting.template(part).unflatten(cell.weights.parameters[:count])]
 
 
 @torch.no_grad()
-def evaluate(networks: Networks, data: Split, alpha: FloatArray, off: BoolArray) -> tuple[Tensor, Tensor]:
-    """Mean loss and quality of every network under every setting, on data that all networks share.
+def evaluate(
+    networks: Networks, data: Sequence[Split], alpha: FloatArray, off: Sequence[BoolArray]
+) -> list[tuple[Tensor, Tensor]]:
+    """Mean loss and quality of every network under settings of their own for each data, which all networks share.
 
     Args:
         networks: Hosts and seeds; seeds in TRAINING change nothing.
-        data: n samples.
+        data: D times n samples.
         alpha: Amplitudes ``[N, S]``.
-        off: Seeds switched off, ``[M, N, S]``.
+        off: Seeds switched off, D times ``[M, N, S]``.
 
     Returns:
-        Loss ``[M, N]`` and quality ``[M, N]``, on the device.
+        D times loss ``[M, N]`` and quality ``[M, N]``, on the device.
     """
     setting, num_networks = networks.setting, len(networks)
-    plan = make_plan(networks, alpha, partial(_views, setting), with_training=False)
+    plan = make_plan(networks, alpha, partial(_working_copies, setting), with_training=False)
     order = execution_order(setting.host.slots)
+    sources = [source for source, settings in enumerate(off) for _ in settings]
     # at alpha = 0 a seed is off as it is
-    levels, stream_of = plan_streams(off, networks.has_seed & ~networks.in_training & (alpha > 0), order)
+    can_switch = networks.has_seed & ~networks.in_training & (alpha > 0)
+    levels, stream_of = plan_streams(np.concatenate(off), can_switch, order, sources)
     num_streams = max(stream_of) + 1
-    hosts = networks.hosts.parameters
-    totals = hosts.new_zeros(2, num_streams, num_networks, dtype=at_least_float32(hosts.dtype))
-    parameters = [p.contiguous() for p in setting.host_template.unflatten(hosts)]
+    source_of = dict(zip(stream_of, sources, strict=True))
+    parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
     grow = [slot_function(slot, num_networks) for slot in plan]
-    for start in range(0, len(data), CHUNK):
-        y = data.y[start : start + CHUNK]
-        slots = [_branch(run, streams, num_networks, len(y)) for run, streams in zip(grow, levels, strict=True)]
-        wide = widen(seen_by_all(networks, data, start, CHUNK))
+    figures = []
+    size = min(max(CHUNK // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)
+    for start in range(0, len(data[0]), size):
+        labels_of = [split.y[start : start + size] for split in data]
+        batch = len(labels_of[0])
+        slots = [_branch(run, streams, num_networks, batch) for run, streams in zip(grow, levels, strict=True)]
+        wide = widen(torch.cat([seen_by_all(networks, split, start, size) for split in data]))
         logits = setting.host_template.call(parameters, wide, slots)
-        repeated = y.expand(num_streams, *y.shape).flatten(0, 1).unsqueeze(1)
-        labels = repeated.expand(-1, num_networks, *y.shape[1:])
-        for total, part in zip(totals, setting.measured(logits, labels), strict=True):
-            total += part.unflatten(0, (num_streams, -1)).sum(dim=1)
-    loss, quality = totals[:, stream_of] / len(data)
-    return loss, quality
+        y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])
+        labels = y.unsqueeze(1).expand(-1, num_networks, *y.shape[1:])
+        figures.append(torch.stack(setting.measured(logits, labels)).unflatten(1, (num_streams, batch)))
+    # summed at once: how data are cut must not show in the last digit
+    means = torch.cat(figures, dim=2).mean(dim=2)  # [2, streams, N]
+    parts = means[:, setting.index(stream_of)].split([len(settings) for settings in off], dim=1)
+    return [(loss, quality) for loss, quality in parts]

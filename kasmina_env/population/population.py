@@ -170,12 +170,22 @@ class Population:
         Returns:
             Mean loss ``[M, R]`` and quality ``[M, R]``, on the device.
         """
-        if off is None:
-            off = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
-        chosen = self._check_rows(rows)
-        if np.array_equal(chosen, np.arange(self.num_networks)):
-            return evaluation.evaluate(self._networks, data, alpha, off)
-        return evaluation.evaluate(self._networks.take(chosen), data, alpha[chosen], off[:, chosen])
+        ((loss, quality),) = self.evaluate_together([data], alpha, [off], rows)
+        return loss, quality
+
+    def evaluate_together(
+        self, data: Sequence[Split], alpha: FloatArray, off: Sequence[BoolArray | None], rows: Rows | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """`evaluate` on several data, each under settings of its own; in one forward where they are equally long."""
+        everything_on = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
+        settings = [everything_on if o is None else o for o in off]
+        networks, chosen = self._networks, self._check_rows(rows)
+        if not np.array_equal(chosen, np.arange(self.num_networks)):
+            networks, alpha, settings = networks.take(chosen), alpha[chosen], [o[:, chosen] for o in settings]
+        if len({len(split) for split in data}) == 1:
+            return evaluation.evaluate(networks, data, alpha, settings)
+        pairs = zip(data, settings, strict=True)
+        return [evaluation.evaluate(networks, [split], alpha, [o])[0] for split, o in pairs]
 
     def _check_rows(self, rows: Rows | None) -> IntArray:
         """Row numbers as an array; all by default."""

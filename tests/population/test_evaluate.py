@@ -60,7 +60,7 @@ def test_settings_evaluated_together_are_those_evaluated_alone(host):
     torch.testing.assert_close(quality, torch.cat([part[1] for part in alone]), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 150])
+@pytest.mark.parametrize("size", [1, 99, 100, 101, 230])
 def test_the_number_of_samples_is_free(size):
     population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, num_networks=6)
     data = samples(population.setting.host, size, torch.float64)
@@ -68,6 +68,19 @@ def test_the_number_of_samples_is_free(size):
     one_by_one = torch.stack([torch.stack(population.evaluate(single, alpha)) for single in singles])
     together = torch.stack(population.evaluate(data, alpha))
     torch.testing.assert_close(together, one_by_one.mean(dim=0), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("sizes", [(110, 110), (30, 110)], ids=str)
+@every_host
+def test_data_evaluated_together_give_what_each_gives_alone(host, sizes):
+    population, alpha = mixed_population(host, torch.float64, num_networks=6)
+    data, off = [samples(host, size, torch.float64) for size in sizes], random_settings(population)
+    data[1] = Split(data[1].x.flip(0)[:-7], data[1].y.flip(0)[:-7])
+    data[0] = Split(data[0].x[:-7], data[0].y[:-7])
+    together = population.evaluate_together(data, alpha, [off, None])
+    for found, split, settings in zip(together, data, (off, None), strict=True):
+        for part, alone in zip(found, population.evaluate(split, alpha, settings), strict=True):
+            torch.testing.assert_close(part, alone, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [[4, 1], [2], [5, 4, 3, 2, 1, 0], [0, 0, 3, 1, 1, 2], list(range(6))], ids=str)
@@ -97,7 +110,7 @@ def test_settings_are_computed_once_as_far_as_they_agree():
     off[1, 0, 2] = off[2, 1, 1] = True
     off[3, 1, 0] = True  # where nothing grows
     has_seed = np.array([[True, True, True], [False, True, True]])
-    levels, stream_of = plan_streams(off, has_seed, range(3))
+    levels, stream_of = plan_streams(off, has_seed, range(3), [0] * len(off))
     assert [len(level) for level in levels] == [1, 2, 3]
     assert [stream.parent for stream in levels[2]] == [0, 0, 1]
     assert stream_of == [0, 1, 2, 0]
@@ -106,7 +119,7 @@ def test_settings_are_computed_once_as_far_as_they_agree():
 def test_settings_part_where_features_first_meet_a_seed_and_not_where_it_is_listed():
     off = np.zeros((3, 1, 3), dtype=bool)
     off[1, 0, 2] = off[2, 0, 1] = True  # slot 2 comes right after slot 0
-    levels, stream_of = plan_streams(off, np.ones((1, 3), dtype=bool), (0, 2, 1))
+    levels, stream_of = plan_streams(off, np.ones((1, 3), dtype=bool), (0, 2, 1), [0] * len(off))
     assert [len(level) for level in levels] == [1, 3, 2]
     assert [stream.parent for stream in levels[2]] == [0, 0]
     assert [stream.parent for stream in levels[1]] == [0, 1, 0]
