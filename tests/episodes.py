@@ -36,6 +36,7 @@ SMALL = {
     "tempos": (1, 2),
     "prune_tempos": (0, 1),
 }
+PRICED_ALIKE = {"instances": "", "objective": "final"}  # prices are those of the settings, and of what is kept
 SMALLER_DATA = {
     "Kasmina/DigitsService-v0": {"warmup_batches": 2},
     "Kasmina/Text-v0": {"task_settings": {"context": 8}, "host_settings": {"context": 8, "width": 8}},

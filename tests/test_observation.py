@@ -9,7 +9,17 @@ from kasmina_env.features import FEATURES
 from kasmina_env.lifecycle import Op, Stage
 from kasmina_env.presets import PRESETS
 from tests.contract import plant
-from tests.episodes import IDS, WAIT, lively_actions, mixed_actions, op_actions, play_lively, small_env, small_vec
+from tests.episodes import (
+    IDS,
+    PRICED_ALIKE,
+    WAIT,
+    lively_actions,
+    mixed_actions,
+    op_actions,
+    play_lively,
+    small_env,
+    small_vec,
+)
 
 OF_LIVES = ("horizon", "tempos", "prune_tempos", "min_training_steps", "min_prune_age", "embargo_steps")
 CAN_BE_CONSTANT = (".exploding", ".vanishing")  # gradients of healthy networks do neither
@@ -105,7 +115,7 @@ def test_what_was_never_measured_is_not_what_was_measured_as_zero(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_rent_can_be_told_from_the_observation(env_id):
-    vec = small_vec(env_id, num_envs=8, rent_price=0.7)
+    vec = small_vec(env_id, num_envs=8, rent_price=0.7, **PRICED_ALIKE)
     spent = 0.0
     for obs, *_, infos in play_lively(vec, num_steps=9)[1:]:
         growth = 2 ** (6 * column(vec, obs, "compute_growth").astype(float)) - 1
@@ -116,7 +126,7 @@ def test_rent_can_be_told_from_the_observation(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_price_of_fossilized_parameters_can_be_told_from_the_observation(env_id):
-    vec = small_vec(env_id, num_envs=32, param_price=0.3)
+    vec = small_vec(env_id, num_envs=32, param_price=0.3, **PRICED_ALIKE)
     steps = play_lively(vec, num_steps=9)
     for obs, *_, infos in steps:
         price = 0.3 * 6 * column(vec, obs, "fossil_growth")

@@ -10,6 +10,7 @@ from kasmina_env.lifecycle import Op
 from kasmina_env.reward import REWARDS
 from tests.episodes import (
     IDS,
+    PRICED_ALIKE,
     WAIT,
     dead_row,
     lively_actions,
@@ -115,7 +116,7 @@ def test_first_and_last_quality_are_those_of_the_ordinary_networks(env_id, seed)
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_score_is_quality_minus_the_price_of_what_is_kept(env_id):
-    vec = small_vec(env_id, num_envs=32, param_price=0.1)
+    vec = small_vec(env_id, num_envs=32, param_price=0.1, **PRICED_ALIKE)
     last = play_lively(vec)[-1][4]["final_info"]
     price = 0.1 * np.log2(1 + last["param_growth"])
     assert np.allclose(last["committed_score"], last["quality"] - price)
@@ -139,7 +140,7 @@ def test_seed_that_is_not_fossilized_is_lost_at_the_end(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_germination_is_paid_once_and_only_if_it_happens(env_id):
-    env = small_env(env_id, operation_price=0.25)
+    env = small_env(env_id, operation_price=0.25, **PRICED_ALIKE)
     env.reset(seed=0)
     germinate = op_actions(env, Op.GERMINATE)[0]
     infos = [step[4] for step in play(env, [germinate, germinate, WAIT])]
@@ -149,7 +150,7 @@ def test_germination_is_paid_once_and_only_if_it_happens(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_rent_is_paid_from_germination_to_removal(env_id):
-    env = small_env(env_id, rent_price=1.0)
+    env = small_env(env_id, rent_price=1.0, **PRICED_ALIKE)
     env.reset(seed=0)
     germinate, prune = op_actions(env, Op.GERMINATE)[0], op_actions(env, Op.PRUNE)[0]
     rents = [step[4]["reward_terms"]["rent"] for step in play(env, [WAIT, germinate, WAIT, prune, WAIT])]
@@ -162,6 +163,6 @@ def test_rent_is_paid_from_germination_to_removal(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_prices_of_zero_leave_the_score_alone(env_id):
-    env = small_env(env_id, rent_price=0, operation_price=0, param_price=0)
+    env = small_env(env_id, rent_price=0, operation_price=0, param_price=0, **PRICED_ALIKE)
     steps = play_lively(env)
     assert sum(step[1] for step in steps[1:]) == pytest.approx(steps[-1][4]["quality"] - steps[0][1]["quality"])
