@@ -71,7 +71,7 @@ def _plot_returns(ax: Axes, rows: Sequence[Row]) -> None:
         ax.plot([estimate.low, estimate.high], [position, position], color="black", linewidth=1.5)
         ax.text(max(estimate.high, 0) + 0.01, position, f"{estimate.value:.3f}", va="center", fontsize=9)
     ax.set_yticks(range(len(rows)), [row.arm for row in reversed(rows)])
-    ax.margins(x=0.12)
+    ax.margins(x=0.2)
     ax.set(title="Return: what is kept minus what it cost", xlabel="mean return, 95 % interval")
 
 
@@ -82,7 +82,7 @@ def _plot_scores(ax: Axes, arms: Sequence[Arm], names: Names) -> None:
         steps = np.arange(names.horizon + 1)
         ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=1.3 if arm.name in COLOURS else 2)
         ax.fill_between(steps, low, high, color=_colour(arm.name), alpha=0.15, linewidth=0)
-    ax.legend(frameon=False, fontsize=9)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(title="Score while the network trains and grows", xlabel="step", ylabel="score, median and quartiles")
 
 
@@ -92,6 +92,11 @@ def _plot_differences(ax: Axes, rows: Sequence[Row]) -> None:
         ax.plot([estimate.low, estimate.high], [position, position], color=_colour(row.arm), linewidth=2)
         ax.plot(estimate.value, position, "o", color=_colour(row.arm))
     ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_xscale("symlog", linthresh=0.05)  # what is close is told apart, what is far off stays in the picture
+    limits, ticks = ax.get_xlim(), (-1, -0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(limits)
     ax.set_yticks(range(len(shown)), [row.arm for row, _ in shown])
     ax.set(title="Difference to the best control, same episodes", xlabel="mean return, 95 % interval")
 
@@ -107,7 +112,7 @@ def _plot_operations(ax: Axes, arm: Arm, names: Names) -> None:
         )
         ax.bar(steps, share, bottom=bottom, color=colour, label=op, width=0.9)
         bottom += share
-    ax.legend(frameon=False, fontsize=9, ncols=4, loc="upper center")
+    ax.legend(frameon=False, fontsize=8, ncols=4, columnspacing=1, loc="upper center")
     ax.set(title=f"What '{arm.name}' does when (the rest is WAIT)", xlabel="step", ylabel="share of episodes")
     ax.set_ylim(0, 1.12)
 

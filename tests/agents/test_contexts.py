@@ -15,7 +15,9 @@ PRICE = "instance.param_price"
 
 
 def two_contexts(names):
-    grow = actions_of((Planned(0, "block0", "depthwise", "ADD", 3),), names, 2, instant=False)
+    _, slot, blueprint, operator, tempo = next(n for n in names.action if n.startswith("GERMINATE")).split()
+    plan = (Planned(0, slot, blueprint, operator, int(tempo.removeprefix("tempo"))),)
+    grow = actions_of(plan, names, 2, instant=False)
     return [(Context({PRICE: (0.0, 0.5)}), grow, 0.5), (Context({PRICE: (0.5, 1.0)}), np.zeros_like(grow), 0.1)]
 
 
