@@ -199,42 +199,39 @@ def _place(dataset: Dataset) -> str:
 
 
 def bench(
-    env_id: Annotated[str, tyro.conf.Positional] = "Kasmina/Digits-v0",
-    sizes: tuple[int, ...] = (1, 8, 64),
+    env_ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ("Kasmina/Digits-v0", "Kasmina/Spirals-v0"),
+    sizes: tuple[int, ...] = (1, 8, 64, 256),
     repeats: int = 5,
-    steps: int = 10,
+    steps: int = 3,
+    rivals: bool = True,
+    memory: bool = True,
+    growth: int = 0,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
 ) -> None:
-    """Time a step of populations of several sizes in one run, and compare what it costs per network.
+    """Time steps of populations with a live seed in every slot, beside the single environment and plain PyTorch.
 
     Args:
-        env_id: Registered id.
+        env_ids: Registered ids.
         sizes: Numbers of networks.
-        repeats: Of each size, in turn.
+        repeats: Of everything, in turn; medians and spread are shown.
         steps: Steps of each repeat.
+        rivals: Also the single environment, alone and in stable-baselines3's vectors, and plain PyTorch.
+        memory: Also peak memory, each size in a process of its own.
+        growth: Also how cost grows with seeds, slots, blueprints and batch, at so many networks; 0 leaves it out.
+        json_file: Write all repeats there.
+        out: Write a picture, bench.png, into this directory.
     """
-    from kasmina_env.bench import measure
+    from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
 
-    timings = measure(env_id, sizes, repeats, steps)
-    first = timings[0].seconds_per_network
-    print_table(
-        f"{env_id}: random legal actions, medians of {repeats} interleaved repeats of {steps} steps",
-        (
-            "networks",
-            "ms per step",
-            "fastest to slowest",
-            "ms per network and step",
-            "network steps per second",
-            "ratio",
-        ),
-        [
-            (
-                t.num_networks,
-                f"{1e3 * t.seconds_per_step:.1f}",
-                f"{1e3 * t.low:.1f} to {1e3 * t.high:.1f}",
-                f"{1e3 * t.seconds_per_network:.2f}",
-                f"{1 / t.seconds_per_network:.0f}",
-                f"{first / t.seconds_per_network:.1f}x",
-            )
-            for t in timings
-        ],
-    )
+    found = [measure(env_id, sizes, repeats, steps, rivals, memory) for env_id in env_ids]
+    costs = [measure_growth(env_id, growth, repeats) if growth else [] for env_id in env_ids]
+    for measured, cost in zip(found, costs, strict=True):
+        for table in tables(measured, cost):
+            print_table(*table)
+    if json_file is not None:
+        documents = [as_json(*pair) for pair in zip(found, costs, strict=True)]
+        json_file.write_text("[" + ",".join(documents) + "]\n", encoding="utf-8")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        picture(found, out / "bench.png")

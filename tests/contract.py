@@ -95,6 +95,7 @@ def mixed_population(
     dtype: torch.dtype = torch.float32,
     optimizer: Optimizer | None = None,
     num_networks: int | None = None,
+    device: str = "cpu",
 ) -> tuple[Population, FloatArray]:
     """A population with its alpha ``[N, S]`` whose slots hold every blueprint under every operator in every stage.
 
@@ -104,7 +105,7 @@ def mixed_population(
     np.random.default_rng(0).shuffle(places)
     num_slots = len(host.slots)
     num_networks = num_networks or -(-len(places) // num_slots)
-    population = Population(host, range(num_networks), optimizer, dtype=dtype)
+    population = Population(host, range(num_networks), optimizer, device, dtype)
     alpha = np.full((num_networks, num_slots), 0.5)  # of a slot without seed or in TRAINING: to be ignored
     for (row, slot), (blueprint, operator, stage) in zip(np.ndindex(*alpha.shape), places, strict=False):
         if stage is not None:
@@ -153,7 +154,7 @@ def shake(population: Population) -> None:
     saved = population.snapshot()
     for i, cell in enumerate(saved.networks.cells.values()):
         flat = cell.weights.parameters
-        flat.add_(0.1 * normal(*flat.shape, seed=i, dtype=flat.dtype))
+        flat.add_(0.1 * normal(*flat.shape, seed=i, dtype=flat.dtype).to(flat.device))
     population.restore(saved)
 
 

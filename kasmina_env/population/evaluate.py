@@ -87,7 +87,7 @@ def _branch(
             elif stream.is_on is True:
                 parts.append(blended[stream.parent])
             else:
-                on = stream.is_on.to(x.device).unsqueeze(1)  # [N, 1]
+                on = stream.is_on.to(x.device, non_blocking=True).unsqueeze(1)  # [N, 1]
                 pair = (blended[stream.parent], parents[stream.parent])
                 parts.append(_select(on, *pair, num_networks))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -131,7 +131,7 @@ class Setting:
         """Which weights hosts of these variants ``[R]`` do not have, ``[R, P]``; None where all are whole."""
         if self.scales is None:
             return None
-        return torch.from_numpy(self.scales[variant] == 0).to(self.device)
+        return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
     def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and quality ``[B, N]`` of wide logits ``[..., N*num_classes]``, at least in float32."""
@@ -140,11 +140,11 @@ class Setting:
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
-        return torch.from_numpy(values).to(self.device, self.dtype).unsqueeze(1)
+        return torch.from_numpy(values).to(self.device, self.dtype, non_blocking=True).unsqueeze(1)
 
     def index(self, rows: IntArray | Sequence[int]) -> torch.Tensor:
         """Row numbers as an index tensor on the population's device."""
-        return torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.device)
+        return torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)
 
 
 def make_setting(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,6 +25,7 @@ from tests.contract import (
     plain_network,
     plant,
     row_state,
+    samples,
 )
 
 LIBRARY = Path(__file__).parents[2] / "kasmina_env"
@@ -184,3 +186,17 @@ def test_no_private_function_of_torch_is_used():
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(LIBRARY.rglob("*.py"))}
     assert len(sources) > 40
     assert {path.name: found for path, source in sources.items() if (found := private_uses(source))} == {}
+
+
+@pytest.mark.gpu
+@every_host
+def test_nothing_inside_a_step_waits_for_the_device(host):
+    population, alpha = mixed_population(host, device="cuda")
+    data = samples(host).to(torch.device("cuda"), torch.float32)
+    batches = population.draw_minibatches(data, 2, 4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        population.train(*batches, alpha)
+        population.evaluate(data, alpha)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,79 @@
+"""What a step would take if arithmetic, or moving its operands, were all there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the device does at best, measured here and now."""
+
+    flops_per_second: float  # of a large matrix product
+    bytes_per_second: float  # read and written by a large copy
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is made of."""
+
+    flops: float
+    num_bytes: float  # that its operations read and write
+
+    def floor(self, machine: Machine) -> float:
+        """Seconds: the longer of all arithmetic and all traffic to memory."""
+        return max(self.flops / machine.flops_per_second, self.num_bytes / machine.bytes_per_second)
+
+
+class _Traffic(TorchDispatchMode):
+    """Counts the bytes of operands and results, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.num_bytes += _num_bytes((*args, *(kwargs or {}).values(), out))
+        return out
+
+
+def _num_bytes(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_num_bytes, value)) if isinstance(value, tuple | list) else 0
+
+
+def work_of(step: Callable[[], object]) -> Work:
+    """Count what a step does."""
+    traffic, flops = _Traffic(), FlopCounterMode(display=False)
+    with flops, traffic:
+        step()
+    return Work(float(flops.get_total_flops()), float(traffic.num_bytes))
+
+
+def measure_machine(device: torch.device, size: int = 1024, repeats: int = 7) -> Machine:
+    """Best of some repeats of a matrix product and of a copy too large for the caches."""
+    left, right = torch.rand(2, size, size, device=device)
+    source = torch.rand(2**24, device=device)
+    target = torch.empty_like(source)
+    multiply = min(_seconds(lambda: left @ right, device) for _ in range(repeats))
+    copy = min(_seconds(lambda: target.copy_(source), device) for _ in range(repeats))
+    return Machine(2 * size**3 / multiply, 2 * source.numel() * source.element_size() / copy)
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

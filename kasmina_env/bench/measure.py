@@ -1,0 +1,167 @@
+"""Populations and their rivals timed in turn, so that a machine that slows down slows all of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kasmina_env.alpha import BoolArray, FloatArray
+from kasmina_env.bench.floor import Machine, Work, measure_machine, work_of
+from kasmina_env.bench.rivals import Run, rivals
+from kasmina_env.bench.workload import Lively, lively_population
+from kasmina_env.presets import PRESETS
+from kasmina_env.vector_env import KasminaVectorEnv
+
+PARTS = ("train", "evaluate", "contribution", "policy", "rest")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, for every repeat. Of populations they are of one step of all networks, of rivals of one network."""
+
+    preset: str
+    batches_per_step: int
+    steps: dict[int, FloatArray]  # by number of networks
+    parts: dict[int, dict[str, FloatArray]]  # the same, split into `PARTS`
+    rivals: dict[str, FloatArray]
+    work: dict[int, Work]
+    machine: Machine
+    memory: dict[int, float]  # peak bytes of a process that holds the population; empty if not asked for
+
+    def per_network(self, size: int) -> float:
+        """Median seconds of a step over the number of networks."""
+        return float(np.median(self.steps[size])) / size
+
+
+def measure(
+    preset: str, sizes: Sequence[int], repeats: int, num_steps: int, has_rivals: bool = True, has_memory: bool = True
+) -> Measured:
+    """Time a preset.
+
+    Args:
+        preset: Registered id.
+        sizes: Numbers of networks.
+        repeats: Of everything, in turn.
+        num_steps: Steps of each repeat.
+        has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
+        has_memory: Measure the peak memory of each size in a process of its own.
+    """
+    PRESETS.get(preset)
+    if has_rivals:
+        with rivals(preset) as others:
+            return _measure(preset, sizes, repeats, num_steps, others, has_memory)
+    return _measure(preset, sizes, repeats, num_steps, {}, has_memory)
+
+
+def _measure(
+    preset: str, sizes: Sequence[int], repeats: int, num_steps: int, others: Mapping[str, Run], has_memory: bool
+) -> Measured:
+    timed = {size: _Timed(lively_population(preset, size), num_steps) for size in sizes}
+    rows: list[dict[int, dict[str, float]]] = []
+    seconds: dict[str, list[float]] = {name: [] for name in others}
+    for repeat in range(repeats + 1):  # the first warms up
+        found = {size: population.run() for size, population in timed.items()}
+        for name, run in others.items():
+            taken = run(num_steps)
+            if repeat:
+                seconds[name].append(taken)
+        if repeat:
+            rows.append(found)
+    core = timed[sizes[0]].env.core
+    return Measured(
+        preset=preset,
+        batches_per_step=core.config.batches_per_step,
+        steps={size: np.array([row[size]["step"] for row in rows]) for size in sizes},
+        parts={size: {part: np.array([row[size][part] for row in rows]) for part in PARTS} for size in sizes},
+        rivals={name: np.array(values) for name, values in seconds.items()},
+        work={size: population.work() for size, population in timed.items()},
+        machine=measure_machine(core.device),
+        memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
+    )
+
+
+class _Timed:
+    """A lively population; each run starts from the same place."""
+
+    def __init__(self, env: KasminaVectorEnv, num_steps: int) -> None:
+        left = env.core.config.horizon - int(env.core.view.step.max())
+        if num_steps >= left:
+            raise ValueError(f"`num_steps` must be below {left}, got {num_steps}. The episodes end then.")
+        self.env, self.num_steps = env, num_steps
+        self.start = env.snapshot()
+        self.policy = Lively(env.action_names)
+
+    def run(self) -> dict[str, float]:
+        """Median seconds of a step and of its parts."""
+        self.env.restore(self.start)
+        rows: list[tuple[float, float]] = []
+        for _ in range(self.num_steps):
+            begin = time.perf_counter()
+            actions = self.policy.act(self.env.action_masks())
+            chosen = time.perf_counter()
+            self.env.step(actions)
+            rows.append((chosen - begin, time.perf_counter() - begin))
+        policy, step = np.median(np.array(rows), axis=0).tolist()
+        train, evaluate, everything = (float(np.median(times)) for times in self._networks())
+        contribution = max(everything - evaluate, 0.0)
+        rest = max(step - policy - train - everything, 0.0)
+        values = (train, evaluate, contribution, policy, rest)
+        return {"step": step, **dict(zip(PARTS, values, strict=True))}
+
+    def _networks(self) -> NDArray[np.float64]:
+        """Seconds of training, of evaluation, and of that with every seed switched off in turn ``[3, steps]``."""
+        core, rows = self.env.core, []
+        config, population, alpha = core.config, core.population, core.view.lifecycle.alpha.value
+        splits = core.data["inner_valid"], core.data["outer_valid"]
+        sizes = config.watch_samples, config.score_samples
+        data = [split.head(size) for split, size in zip(splits, sizes, strict=True)]
+        for _ in range(self.num_steps):
+            begin = time.perf_counter()
+            batches = population.draw_minibatches(
+                core.data["train"], config.batches_per_step, config.batch_size, config.augment
+            )
+            population.train(*batches, alpha)[0].tolist()
+            trained = time.perf_counter()
+            population.evaluate_together(data, alpha, (None, None))[-1][0].tolist()
+            evaluated = time.perf_counter()
+            population.evaluate_together(data, alpha, (_each_off(alpha), None))[-1][0].tolist()
+            rows.append((trained - begin, evaluated - trained, time.perf_counter() - evaluated))
+        return np.array(rows).T
+
+    def work(self) -> Work:
+        """What one step of it does."""
+        self.env.restore(self.start)
+        return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
+
+
+def _each_off(alpha: FloatArray) -> BoolArray:
+    """All seeds on, then those of each slot off: ``[1 + S, N, S]``."""
+    off = np.zeros((1 + alpha.shape[1], *alpha.shape), dtype=bool)
+    for slot in range(alpha.shape[1]):
+        off[1 + slot, :, slot] = True
+    return off
+
+
+def peak_memory(preset: str, num_networks: int) -> float:
+    """Bytes of resident memory at most, of a process that fills a population and steps it twice."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_live_and_measure, preset, num_networks).result()
+
+
+def _live_and_measure(preset: str, num_networks: int) -> float:
+    import resource
+
+    env = lively_population(preset, num_networks)
+    for _ in range(2):
+        env.step(np.zeros(num_networks, dtype=np.int64))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

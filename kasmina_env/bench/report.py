@@ -1,0 +1,126 @@
+"""What was measured, as tables, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kasmina_env.alpha import FloatArray
+from kasmina_env.bench.growth import Cost
+from kasmina_env.bench.measure import PARTS, Measured
+
+COLOURS = ("#000000", "#777777", "#0072B2", "#56B4E9")  # of rivals
+
+
+class Table(NamedTuple):
+    """Rows under a title."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def tables(measured: Measured, growth: Sequence[Cost] = ()) -> list[Table]:
+    """Everything that was measured."""
+    found = [_populations(measured), _parts(measured), _floor(measured)]
+    if measured.rivals:
+        found.insert(1, _rivals(measured))
+    if growth:
+        found.append(_growth(growth))
+    return found
+
+
+def _populations(measured: Measured) -> Table:
+    rows = []
+    for size, seconds in measured.steps.items():
+        each = measured.per_network(size)
+        memory = measured.memory.get(size)
+        row = (f"{1 / each:.0f}", f"{measured.batches_per_step / each:.0f}", f"{1e3 * each:.2f}")
+        rows.append((str(size), _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
+    return Table(
+        f"{measured.preset}: a live seed in every slot, medians (fastest to slowest)",
+        ("networks", "ms per step", "steps/s", "network-minibatches/s", "ms per network", "peak MB"),
+        rows,
+    )
+
+
+def _rivals(measured: Measured) -> Table:
+    largest = max(measured.steps)
+    rows = []
+    for name, seconds in measured.rivals.items():
+        each = float(np.median(seconds))
+        rows.append((name, _spread(seconds), f"{1 / each:.1f}", f"{each / measured.per_network(largest):.1f}x"))
+    title = f"Beside it, in the same run: time of one network's step, and how much faster {largest} side by side are"
+    return Table(title, ("what", "ms", "steps/s", "ratio"), rows)
+
+
+def _parts(measured: Measured) -> Table:
+    rows = []
+    for size, parts in measured.parts.items():
+        total = float(np.median(measured.steps[size]))
+        rows.append((str(size), *(f"{100 * float(np.median(parts[part])) / total:.0f} %" for part in PARTS)))
+    title = "Share of a step; rest: lifecycle, observation, reward, infos, and moving seeds"
+    return Table(title, ("networks", *PARTS), rows)
+
+
+def _floor(measured: Measured) -> Table:
+    machine = measured.machine
+    rows = []
+    for size, work in measured.work.items():
+        floor, seconds = work.floor(machine), float(np.median(measured.steps[size]))
+        figures = (f"{work.flops / 1e9:.2f}", f"{work.num_bytes / 1e9:.2f}", f"{1e3 * floor:.1f}")
+        rows.append((str(size), *figures, f"{seconds / floor:.1f}x"))
+    rates = f"{machine.flops_per_second / 1e9:.0f} GFLOP/s matmul, {machine.bytes_per_second / 1e9:.1f} GB/s copy"
+    columns = ("networks", "GFLOP", "GB of operands", "floor, ms", "step / floor")
+    return Table(f"Floor: all arithmetic at matmul rate or all operands at copy bandwidth ({rates})", columns, rows)
+
+
+def _growth(growth: Sequence[Cost]) -> Table:
+    rows = [(cost.what, str(cost.value), f"{1e3 * cost.seconds:.1f}") for cost in growth]
+    return Table("How the cost of a step grows, one thing at a time", ("with", "value", "ms per step"), rows)
+
+
+def _spread(seconds: FloatArray) -> str:
+    return f"{1e3 * np.median(seconds):.1f} ({1e3 * seconds.min():.1f} to {1e3 * seconds.max():.1f})"
+
+
+def as_json(measured: Measured, growth: Sequence[Cost] = ()) -> str:
+    """All repeats, in seconds and bytes."""
+    document: dict[str, Any] = {
+        "preset": measured.preset,
+        "batches_per_step": measured.batches_per_step,
+        "steps": {str(size): seconds.tolist() for size, seconds in measured.steps.items()},
+        "parts": {
+            str(size): {name: seconds.tolist() for name, seconds in parts.items()}
+            for size, parts in measured.parts.items()
+        },
+        "rivals": {name: seconds.tolist() for name, seconds in measured.rivals.items()},
+        "work": {str(size): vars(work) for size, work in measured.work.items()},
+        "machine": vars(measured.machine),
+        "memory": {str(size): memory for size, memory in measured.memory.items()},
+        "growth": [vars(cost) for cost in growth],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def picture(measured: Sequence[Measured], path: Path) -> None:
+    """Time per network against the number of networks, both on logarithmic axes, rivals as lines across."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(measured), figsize=(5 * len(measured), 4), layout="constrained", squeeze=False)
+    for ax, one in zip(axes[0], measured, strict=True):
+        sizes = sorted(one.steps)
+        ax.plot(sizes, [1e3 * one.per_network(size) for size in sizes], "o-", color="#D55E00", label="population")
+        for (name, seconds), colour in zip(one.rivals.items(), COLOURS, strict=False):
+            ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle="--", label=name)
+        ax.set(xscale="log", yscale="log", xlabel="networks", ylabel="ms per network and step", title=one.preset)
+        ax.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,83 @@
+"""What a population is compared with: the single environment, alone and in vectors of it, and plain PyTorch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from kasmina_env.bench.plain import PlainTraining
+from kasmina_env.bench.workload import LivelyEnv
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+NUM_DUMMY = 8
+Run = Callable[[int], float]  # so many steps to seconds per step of one network
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make(preset: str, rng_seed: int) -> LivelyEnv:
+    torch.set_num_threads(1)  # processes share the cores
+    return LivelyEnv(preset, rng_seed)
+
+
+def _single(env: LivelyEnv, num_steps: int) -> float:
+    env.rewind()
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        env.step(env.choose())
+    return (time.perf_counter() - start) / num_steps
+
+
+def _plain(training: PlainTraining, num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        training.step()
+    return (time.perf_counter() - start) / num_steps
+
+
+def _vector(vector: VecEnv, num_steps: int) -> float:
+    vector.env_method("rewind")
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        vector.step(np.array(vector.env_method("choose")))
+    return (time.perf_counter() - start) / (num_steps * vector.num_envs)
+
+
+@contextmanager
+def rivals(preset: str) -> Iterator[Mapping[str, Run]]:
+    """Everything a population is compared with, by name, ready to run.
+
+    Raises:
+        ImportError: If stable-baselines3 is missing.
+    """
+    try:
+        from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+    except ImportError as error:
+        raise ImportError("`stable-baselines3` must be installed, got none. pip install 'kasmina-env[sb3]'.") from error
+    env = LivelyEnv(preset, 0)
+    env.fill()
+    dummy = DummyVecEnv([partial(LivelyEnv, preset, i) for i in range(NUM_DUMMY)])
+    workers = SubprocVecEnv([partial(_make, preset, i) for i in range(num_cores())])
+    try:
+        for vector in (dummy, workers):
+            vector.env_method("fill")
+        yield {
+            "plain PyTorch": partial(_plain, PlainTraining(env)),
+            "single environment": partial(_single, env),
+            f"DummyVecEnv({NUM_DUMMY})": partial(_vector, dummy),
+            f"SubprocVecEnv({num_cores()})": partial(_vector, workers),
+        }
+    finally:
+        workers.close()

@@ -1,0 +1,101 @@
+"""What the benchmark times is what it says, and it says all it measured."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
+from kasmina_env.bench.floor import Machine, Work, work_of
+from kasmina_env.bench.growth import cases
+from kasmina_env.bench.plain import PlainTraining
+from kasmina_env.bench.workload import Lively, LivelyEnv, is_lively, lively_population
+
+PRESET = "Kasmina/Spirals-v0"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure(PRESET, [1, 3], repeats=2, num_steps=2, has_rivals=False, has_memory=False)
+
+
+def test_the_lively_policy_fills_all_slots_of_all_networks_and_then_waits():
+    env = lively_population(PRESET, 5)
+    assert is_lively(env.core)
+    assert (Lively(env.action_names).act(env.action_masks()) == 0).all()
+
+
+def test_a_horizon_too_short_to_fill_the_slots_is_named():
+    with pytest.raises(RuntimeError, match=r"^`horizon` must leave time to fill all slots, got 3\. Make it longer\.$"):
+        lively_population(PRESET, 2, horizon=3)
+
+
+def test_a_single_environment_goes_back_to_where_its_slots_are_filled():
+    env = LivelyEnv(PRESET, 0)
+    env.fill()
+    before = env.single.core.observe()
+    env.step(env.choose())
+    env.rewind()
+    assert np.array_equal(env.single.core.observe(), before)
+    assert is_lively(env.single.core)
+
+
+def test_training_by_hand_starts_from_the_network_of_the_environment_and_learns():
+    env = LivelyEnv(PRESET, 0)
+    env.fill()
+    plain = PlainTraining(env)
+    core = env.single.core
+    loss, _ = core.population.evaluate(plain.watched, core.view.lifecycle.alpha.value)
+    before = plain.evaluate()
+    assert before[0] == pytest.approx(float(loss), abs=1e-5)
+    assert len(before) == 2 + core.num_slots
+    for _ in range(5):
+        plain.step()
+    assert plain.evaluate()[0] < before[0]
+
+
+def test_every_part_of_a_step_is_timed_for_every_size(measured):
+    assert list(measured.steps) == [1, 3]
+    assert all(len(seconds) == 2 and (seconds > 0).all() for seconds in measured.steps.values())
+    assert all((parts["train"] > 0).all() for parts in measured.parts.values())
+    assert measured.work[3].flops > measured.work[1].flops > 0
+    assert measured.per_network(3) == pytest.approx(np.median(measured.steps[3]) / 3)
+
+
+def test_work_counts_arithmetic_and_traffic():
+    left, right = torch.rand(2, 8, 8)
+    work = work_of(partial(torch.matmul, left, right))
+    assert work == Work(flops=2 * 8**3, num_bytes=3 * 8 * 8 * 4)
+    assert work.floor(Machine(flops_per_second=1024.0, bytes_per_second=1e9)) == 1.0
+    assert work.floor(Machine(flops_per_second=1e9, bytes_per_second=768.0)) == 1.0
+
+
+def test_all_repeats_are_written_as_json_and_drawn(measured, tmp_path):
+    document = json.loads(as_json(measured))
+    assert document["steps"]["3"] == measured.steps[3].tolist()
+    picture([measured], tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_growth_changes_one_thing_at_a_time(measured):
+    chosen, costs = cases(PRESET, 4), measure_growth(PRESET, 4, repeats=1)
+    assert {cost.what for cost in costs} == {case.what for case in chosen}
+    assert len({cost.what for cost in costs}) == 5
+    assert all(cost.seconds > 0 for cost in costs)
+    assert len(tables(measured, costs)) == 4
+
+
+@pytest.mark.slow
+def test_rivals_and_memory_are_measured_in_the_same_run():
+    measured = measure(PRESET, [2], repeats=1, num_steps=1)
+    assert [name.split("(")[0] for name in measured.rivals] == [
+        "plain PyTorch",
+        "single environment",
+        "DummyVecEnv",
+        "SubprocVecEnv",
+    ]
+    assert measured.memory[2] > 1e7
