@@ -22,7 +22,16 @@ from kasmina_env.ingredients import make_data, make_host, make_variants
 from kasmina_env.instances import SPLIT_NAMES, make_instances
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
 from kasmina_env.observation import Float32Array, make_observation_table, observe
-from kasmina_env.population import Conditions, GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.population import (
+    AnyPopulation,
+    Conditions,
+    GrownNetwork,
+    Optimizer,
+    Population,
+    ShardedPopulation,
+    ShardedSnapshot,
+    Snapshot,
+)
 from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
 from kasmina_env.tasks import Split
 from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view, with_score
@@ -46,7 +55,7 @@ class StepResult:
 class CoreSnapshot:
     """Episodes with everything their future depends on."""
 
-    networks: Snapshot
+    networks: Snapshot | ShardedSnapshot
     view: View
     test_accuracy: FloatArray
     is_test: BoolArray
@@ -60,6 +69,7 @@ class Core:
         config: The problem.
         num_networks: N.
         device: Where the networks train.
+        devices: Several over which to spread them instead, each a thread of its own.
         dtype: Floating-point type of the networks.
     """
 
@@ -69,10 +79,12 @@ class Core:
         num_networks: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        devices: Sequence[torch.device | str] = (),
     ) -> None:
         self.config = config
+        self.devices = tuple(map(torch.device, devices or (device,)))
         self.num_networks = num_networks
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = self.devices[0], dtype
         self.host = make_host(config)
         self.instances = make_instances(config)
         self.variants, self._variant_of = make_variants(config, self.instances)
@@ -90,7 +102,7 @@ class Core:
             host_factor=config.host_factor,
         )
         self.seeders = [np.random.default_rng(i) for i in range(num_networks)]
-        self._population: Population | None = None
+        self._population: AnyPopulation | None = None
         self._view: View | None = None
         self.test_accuracy = np.zeros(num_networks)  # [N] of the committed network, at the end
         self.is_test = np.zeros(num_networks, dtype=bool)  # [N] which draw their instances from those to test on
@@ -106,7 +118,7 @@ class Core:
         return self._view is not None
 
     @property
-    def population(self) -> Population:
+    def population(self) -> AnyPopulation:
         """The networks; a ``RuntimeError`` before the first reset."""
         if self._population is None:
             raise RuntimeError(_NO_RESET)
@@ -156,17 +168,22 @@ class Core:
         settled = {name: self.instances.numbers[name][numbers] for name in CONDITIONS}
         return Conditions(**settled, variant=self._variant_of[numbers])
 
-    def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> Population:
-        return Population(
-            self.host,
-            rng_seeds.tolist(),
-            self._optimizer,
-            self.device,
-            self.dtype,
-            self._data.measure,
-            self.variants,
-            self._conditions(numbers),
-        )
+    def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> AnyPopulation:
+        def make(rows: IntArray, device: torch.device) -> Population:
+            return Population(
+                self.host,
+                rng_seeds[rows].tolist(),
+                self._optimizer,
+                device,
+                self.dtype,
+                self._data.measure,
+                self.variants,
+                self._conditions(numbers[rows]),
+            )
+
+        if len(self.devices) == 1:
+            return make(np.arange(self.num_networks), self.device)
+        return ShardedPopulation(self.devices, self.num_networks, make)
 
     def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
         alpha = np.zeros((self.num_networks, self.num_slots))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +22,18 @@ RENDER_MODES = ("ansi", "rgb_array")
 Infos = dict[str, Any]  # key to array [N], or to such a dictionary
 
 
-def make_core(preset: str, num_networks: int, device: str, dtype: str, settings: Mapping[str, Any]) -> Core:
+def make_core(
+    preset: str,
+    num_networks: int,
+    device: str,
+    dtype: str,
+    settings: Mapping[str, Any],
+    devices: Sequence[str] = (),
+) -> Core:
     """The core of a preset with overridden settings; every argument is checked."""
     if dtype not in DTYPES:
         raise ValueError(unknown_name_message("dtype", dtype, tuple(DTYPES)))
-    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype])
+    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype], devices)
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:

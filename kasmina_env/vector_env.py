@@ -36,6 +36,8 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         max_episode_steps: Truncate after so many steps; the horizon itself is termination.
         render_mode: "ansi", "rgb_array" or None.
         device: Where the networks train.
+        devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
+            has a thread of its own. ``["cpu", "cpu"]`` uses two cores.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
     """
@@ -51,6 +53,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         render_mode: str | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        devices: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         shell.check_choice("action_space", action_space, ("flat", "factored"))
@@ -61,7 +64,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         self.metadata = {"render_modes": list(shell.RENDER_MODES), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.core = shell.make_core(preset, num_envs, device, dtype, settings)
+        self.core = shell.make_core(preset, num_envs, device, dtype, settings, devices)
         self._form: ActionForm = action_space
         self._max_episode_steps = max_episode_steps
         self.single_observation_space = shell.observation_space(self.core)

@@ -125,10 +125,10 @@ class _Timed:
         data = [split.head(size) for split, size in zip(splits, sizes, strict=True)]
         for _ in range(self.num_steps):
             begin = time.perf_counter()
-            batches = population.draw_minibatches(
+            x, y = population.draw_minibatches(
                 core.data["train"], config.batches_per_step, config.batch_size, config.augment
             )
-            population.train(*batches, alpha)[0].tolist()
+            population.train(x, y, alpha)[0].tolist()
             trained = time.perf_counter()
             population.evaluate_together(data, alpha, (None, None))[-1][0].tolist()
             evaluated = time.perf_counter()

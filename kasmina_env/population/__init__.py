@@ -4,15 +4,19 @@ from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
 from kasmina_env.population.saved import load_network, save_network
+from kasmina_env.population.sharded import AnyPopulation, ShardedPopulation, ShardedSnapshot
 from kasmina_env.population.state import Conditions
 from kasmina_env.population.train import GradientHealth
 
 __all__ = [
+    "AnyPopulation",
     "Conditions",
     "GradientHealth",
     "GrownNetwork",
     "Optimizer",
     "Population",
+    "ShardedPopulation",
+    "ShardedSnapshot",
     "Snapshot",
     "load_network",
     "save_network",
