@@ -10,6 +10,7 @@ import pytest
 from agents.policy import Episodes, make_env, names_of, play
 from agents.schedule import Fixed, Plan, Planned, actions_of
 
+pytestmark = pytest.mark.timeout(3600)  # minutes on an idle core, and cores are shared
 NUM_SEEDS = 8
 BLOCKS, LAYERS = ("block0", "block1", "block2"), ("layer0", "layer1")
 
