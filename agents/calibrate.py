@@ -137,16 +137,17 @@ def _started_at(plan: Plan, step: int) -> Plan:
 def structured_plans(env: KasminaVectorEnv) -> list[Plan]:
     """What, where and when: every subset of slots with one blueprint and operator, from the first step, half way, late.
 
-    Ramps are the shortest of the menu. Late is as late as can be.
+    Late is as late as can be.
     """
     config, slots = env.core.config, env.core.slot_names
     subsets = chain.from_iterable(combinations(slots, n) for n in range(1, len(slots) + 1))
     plans = []
     for subset in subsets:
-        pattern = tuple(Planned(0, slot, config.blueprints[0], "ADD", min(config.tempos)) for slot in subset)
-        starts = sorted({0, config.horizon // 2, latest_start(env, pattern)})
-        for blueprint, operator, start in product(config.blueprints, config.operators, starts):
-            plans.append(tuple(Planned(start, seed.slot, blueprint, operator, seed.tempo) for seed in pattern))
+        for tempo in config.tempos:
+            pattern = tuple(Planned(0, slot, config.blueprints[0], "ADD", tempo) for slot in subset)
+            starts = sorted({0, config.horizon // 2, latest_start(env, pattern)})
+            for blueprint, operator, start in product(config.blueprints, config.operators, starts):
+                plans.append(tuple(Planned(start, slot, blueprint, operator, tempo) for slot in subset))
     return plans
 
 

@@ -199,12 +199,14 @@ RULES: dict[str, Rule] = {
 def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvConfig:
     """Settings of a preset with some of them overridden.
 
-    Lists become tuples, so settings may come from JSON. Nested settings are merged key by key.
+    Lists become tuples, so settings may come from JSON. Nested settings are merged key by key; those of a host or task
+    that is replaced by another are dropped.
 
     Raises:
         ValueError: If a key is unknown (the message names the nearest one) or a value breaks its rule.
     """
-    merged = dict(base)
+    replaced = {name for name in ("host", "task") if overrides.get(name, base.get(name)) != base.get(name)}
+    merged = {key: value for key, value in base.items() if key.removesuffix("_settings") not in replaced}
     for key, value in overrides.items():
         if key not in RULES:
             raise ValueError(unknown_name_message("setting", key, tuple(RULES)))

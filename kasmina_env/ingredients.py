@@ -61,6 +61,11 @@ def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch
             f"`host_settings` must fit samples of shape {task.input_shape}, got a host for {host.input_shape}. Change "
             "the host's settings or the task's."
         )
+    if task.num_classes != host.num_classes:
+        raise ValueError(
+            f"`host_settings` must fit the {task.num_classes} classes of the task, got a host for {host.num_classes}. "
+            "Change the host's settings or the task's."
+        )
     check_pictures(task.input_shape, config.augment)
     splits = {name: split.to(device, dtype) for name, split in task.splits.items()}
     warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]

@@ -144,3 +144,19 @@ def test_nested_settings_do_not_share_memory_with_the_callers():
 def test_rules_of_the_lifecycle_are_those_of_the_settings():
     given = {"min_training_steps": 4, "min_prune_age": 5, "embargo_steps": 6, "min_contribution": 0.1, "instant": True}
     assert dataclasses.asdict(make_config(MENU, given).rules) == given
+
+
+def test_the_settings_of_a_host_that_is_replaced_do_not_stay_behind():
+    base = {**MENU, "task": "spirals", "task_settings": {"turns": 2.0}, "host": "mlp", "host_settings": {"depth": 3}}
+    kept = make_config(base, {"host": "mlp", "host_settings": {"width": 4}})
+    assert kept.host_settings == {"depth": 3, "width": 4}
+    replaced = make_config(base, {"host": "cnn", "host_settings": {"width": 4}})
+    assert (replaced.host_settings, replaced.task_settings) == ({"width": 4}, {"turns": 2.0})
+    assert make_config(base, {"task": "digits"}).task_settings == {}
+
+
+def test_a_host_for_other_classes_or_samples_than_the_tasks_is_refused():
+    with pytest.raises(ValueError, match=r"^`host_settings` must fit the 3 classes of the task, got a host for 2\. Ch"):
+        small_env("Kasmina/Spirals-v0", host_settings={"num_classes": 2})
+    with pytest.raises(ValueError, match=r"^`host_settings` must fit samples of shape \(2,\), got a host for \(3,\)\."):
+        small_env("Kasmina/Spirals-v0", host_settings={"in_features": 3})

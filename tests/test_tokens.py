@@ -162,9 +162,10 @@ def test_slots_are_named_after_the_layers_they_follow(num_layers, num_segments, 
     assert tuple(slot.name for slot in host.slots) == names
 
 
-def test_too_many_tokens_are_refused_and_fewer_are_not():
-    network = SegmentedNetwork(HOST.build(nn))
-    assert network(torch.zeros(2, 3, dtype=torch.int64), [nn.Identity()] * 2).shape == (2, 3, 7)
+def test_too_many_tokens_are_refused_and_fewer_are_taken_as_the_first():
+    network, tokens = SegmentedNetwork(HOST.build(nn)), torch.tensor([[3, 1, 4, 1, 5], [6, 2, 6, 5, 3]])
+    fewer, all_of_them = (network(x, [nn.Identity()] * 2) for x in (tokens[:, :3], tokens))
+    torch.testing.assert_close(fewer, all_of_them[:, :3])
     with pytest.raises(ValueError, match=r"^`x` must be at most 5 tokens long, got 6\. Cut it, or widen `context`\.$"):
         network(torch.zeros(2, 6, dtype=torch.int64), [nn.Identity()] * 2)
 

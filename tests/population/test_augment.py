@@ -54,7 +54,7 @@ def test_without_augmentation_nothing_is_drawn():
     """Runs from before there was augmentation stay as they were."""
     population, stream = Population(HOST, [5]), np.random.default_rng(np.random.SeedSequence(5).spawn(2)[0])
     for _ in range(2):
-        drawn = samples(HOST).y[stream.integers(70, size=(3, 4))]
+        drawn = samples(HOST).y[stream.integers(len(samples(HOST)), size=(3, 4))]
         assert torch.equal(torch.stack(minibatches(population, "none")[3:])[..., 0], drawn)
 
 
