@@ -185,7 +185,8 @@ def screen(
         env = _make(preset, len(plans) * len(seeds), is_instant)
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
         returns = measure(env, plans, seeds, played, on_step)
-        kept.append(tuple(plans[i] for i in keep(returns, count, instances.is_family)))
+        best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
+        kept.append((*best, ()))  # doing nothing is a choice, and where growing does not pay the best
     return Contenders(*kept)
 
 
@@ -298,7 +299,7 @@ def num_calibration_steps(preset: str, sizes: Sizes) -> int:
     """Environment steps a calibration takes at most."""
     num_instances = len(find_instances(make_env(preset, 1), sizes.instances).numbers)
     screened = 2 * sizes.schedules * sizes.screening
-    measured = (1 + sizes.random + 2 * sizes.kept) * num_instances * sizes.seeds
+    measured = (1 + sizes.random + 2 * (sizes.kept + 1)) * num_instances * sizes.seeds
     return PRESETS.get(preset).config().horizon * (screened + measured)
 
 
@@ -345,4 +346,4 @@ def load_contenders(path: Path) -> Contenders:
 
 def in_words(plan: Plan) -> str:
     """A plan in one line."""
-    return ", ".join(f"{seed.start}: {seed.action}" for seed in plan)
+    return ", ".join(f"{seed.start}: {seed.action}" for seed in plan) or "WAIT throughout"

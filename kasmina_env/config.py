@@ -37,7 +37,8 @@ class EnvConfig:
         augment: How pictures of a minibatch are changed at random: a name in `AUGMENTATIONS`.
         optimizer: "adam" or "sgd".
         learning_rate: Of the networks.
-        host_factor: What it is multiplied by for hosts: a mature one has little of its learning rate left.
+        decay: How learning rates go on over the episode: "none", or "linear", to zero behind the last step.
+        host_factor: What the learning rate is multiplied by for hosts: a mature one has little of it left.
         clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
         blueprints: Menu of GERMINATE.
         operators: Menu of GERMINATE: names of blend operators.
@@ -74,6 +75,7 @@ class EnvConfig:
     augment: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 0.02
+    decay: str = "none"
     host_factor: float = 1.0
     clip_norm: float = 1.0
     blueprints: tuple[str, ...] = ()
@@ -147,6 +149,7 @@ def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = Fals
     return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
 
 
+DECAYS = ("none", "linear")
 OBJECTIVES = ("final", "mean")
 AUGMENTATIONS = ("none", "shift", "shift_flip")  # by up to an eighth of the picture; and mirrored every second time
 OPERATOR_NAMES = tuple(Operator.__members__)
@@ -167,6 +170,7 @@ RULES: dict[str, Rule] = {
     "augment": Rule(lambda value: isinstance(value, str) and value in AUGMENTATIONS, f"be one of {AUGMENTATIONS}"),
     "optimizer": Rule(lambda value: value in ("adam", "sgd"), "be 'adam' or 'sgd'"),
     "learning_rate": _number(lambda value: value > 0, "above 0"),
+    "decay": Rule(lambda value: value in DECAYS, f"be one of {DECAYS}"),
     "host_factor": _PRICE,
     "clip_norm": _PRICE,
     "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),

@@ -259,12 +259,17 @@ class Core:
             name = self.config.blueprints[blueprint]
             self.population.germinate(rows, slot, name, Operator(operator), in_training)
 
+    def _pace(self) -> FloatArray | float:
+        """What learning rates are multiplied by in the coming step, ``[N]``."""
+        if self.config.decay == "none":
+            return 1.0
+        return np.maximum(1 - self.view.step / self.config.horizon, 0.0)
+
     def _train_and_measure(self, lifecycle: LifecycleState) -> Measurement:
         config, alpha = self.config, lifecycle.alpha.value
-        x, y = self.population.draw_minibatches(
-            self.data["train"], config.batches_per_step, config.batch_size, config.augment
-        )
-        train_loss, health = self.population.train(x, y, alpha)
+        how = (config.batches_per_step, config.batch_size, config.augment)
+        x, y = self.population.draw_minibatches(self.data["train"], *how)
+        train_loss, health = self.population.train(x, y, alpha, self._pace())
         can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
         slots = np.flatnonzero(can_switch_off.any(axis=0))
         off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)

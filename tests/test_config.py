@@ -27,6 +27,7 @@ REFUSED = {
     "augment": ("", None, "flip", ["shift"]),
     "optimizer": ("Adam", "", None, ["adam"]),
     "learning_rate": (*NOT_PRICES, 0),
+    "decay": ("", None, "cosine"),
     "host_factor": NOT_PRICES,
     "clip_norm": NOT_PRICES,
     "blueprints": ("norm", (), ("norm", "norm"), (1,), None, ({},)),

@@ -135,16 +135,22 @@ class Population:
         return [widen(batch) for batch in seen], [noisy_labels(self.setting, conditions, data, i) for i in index]
 
     def train(
-        self, x: Sequence[torch.Tensor], y: Sequence[torch.Tensor], alpha: FloatArray
+        self, x: Sequence[torch.Tensor], y: Sequence[torch.Tensor], alpha: FloatArray, pace: FloatArray | float = 1.0
     ) -> tuple[torch.Tensor, GradientHealth]:
         """Train on wide minibatches (see `draw_minibatches`) with every seed at its alpha ``[N, S]``.
+
+        Args:
+            x, y: K times inputs and labels.
+            alpha: Amplitudes.
+            pace: What learning rates are multiplied by, ``[N]`` or a number.
 
         Returns:
             Mean loss ``[N]`` and gradient health, on the device.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            host_rate = self.setting.optimizer.host_factor * self.learning_rate
-            return training.train(self._networks, x, y, alpha, host_rate, self.learning_rate)
+            seed_rate = self.learning_rate * pace
+            host_rate = self.setting.optimizer.host_factor * seed_rate
+            return training.train(self._networks, x, y, alpha, host_rate, seed_rate)
 
     def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None:
         """Train the given networks, which must have no seeds, for a while at a learning rate of that time."""

@@ -34,7 +34,9 @@ class AnyPopulation(Protocol):
     def draw_minibatches(
         self, data: Split, num_batches: int, batch_size: int, augment: str = "none"
     ) -> tuple[Any, Any]: ...
-    def train(self, x: Any, y: Any, alpha: FloatArray) -> tuple[torch.Tensor, GradientHealth]: ...
+    def train(
+        self, x: Any, y: Any, alpha: FloatArray, pace: FloatArray | float = 1.0
+    ) -> tuple[torch.Tensor, GradientHealth]: ...
     def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None: ...
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None
@@ -157,11 +159,15 @@ class ShardedPopulation:
         drawn = self._run(work)
         return [x for x, _ in drawn], [y for _, y in drawn]
 
-    def train(self, x: Batches, y: Batches, alpha: FloatArray) -> tuple[torch.Tensor, GradientHealth]:
+    def train(
+        self, x: Batches, y: Batches, alpha: FloatArray, pace: FloatArray | float = 1.0
+    ) -> tuple[torch.Tensor, GradientHealth]:
         """See `Population.train`."""
+        paces = np.broadcast_to(pace, len(alpha))
 
         def work(share: _Share, shard: Population) -> tuple[torch.Tensor, GradientHealth]:
-            return shard.train(x[share.shard], y[share.shard], alpha[self._of(share.shard)])
+            rows = self._of(share.shard)
+            return shard.train(x[share.shard], y[share.shard], alpha[rows], paces[rows])
 
         trained = self._run(work)
         health = {name: self._join([getattr(h, name) for _, h in trained], None, 0) for name in vars(trained[0][1])}
