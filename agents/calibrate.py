@@ -47,7 +47,7 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        schedules: Screened, a fifth of them random, the others from `structured_plans`.
+        schedules: Screened, a fifth of them random, the others from `what_where_when`.
         screening: Seeds each is screened on; for a family, one in each of so many instances.
         kept: Schedules that are measured further, of the staged ones and of the instant ones.
         random: Random schedules measured, whatever they are worth.
@@ -134,7 +134,7 @@ def _started_at(plan: Plan, step: int) -> Plan:
     return tuple(Planned(step, seed.slot, seed.blueprint, seed.operator, seed.tempo) for seed in plan)
 
 
-def structured_plans(env: KasminaVectorEnv) -> list[Plan]:
+def what_where_when(env: KasminaVectorEnv) -> list[Plan]:
     """What, where and when: every subset of slots with one blueprint and operator, from the first step, half way, late.
 
     Late is as late as can be.
@@ -232,7 +232,7 @@ def calibrate(
     seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
     drawn = random_plans(env, max(sizes.random, sizes.schedules // 5), rng)
     if contenders is None:
-        structured = structured_plans(env)
+        structured = what_where_when(env)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
         contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)

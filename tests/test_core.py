@@ -238,3 +238,20 @@ def test_network_is_an_ordinary_module_with_its_own_weights(env_id):
             parameter.zero_()
     assert digest(env.snapshot()) == before
     assert sum(p.numel() for p in env.network(committed=True).parameters()) >= env.core.costs.host_parameters
+
+
+def moved(decay):
+    """Mean distance by which the weights of a host moved in its first and in its last step."""
+    env = small_env("Kasmina/Digits-v0", decay=decay)
+    env.reset(seed=0)
+    weights = [env.snapshot().networks.networks.hosts.parameters]
+    for _ in range(10):
+        env.step(WAIT)
+        weights.append(env.snapshot().networks.networks.hosts.parameters)
+    return [float((weights[i] - weights[i - 1]).abs().mean()) for i in (1, 10)]
+
+
+def test_a_linear_decay_begins_at_the_whole_learning_rate_and_ends_at_a_tenth_of_it():
+    constant, linear = moved("none"), moved("linear")
+    assert linear[0] == constant[0]
+    assert linear[1] < 0.4 * constant[1]

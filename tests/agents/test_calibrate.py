@@ -19,7 +19,7 @@ from agents.calibrate import (
     latest_start,
     load_contenders,
     save_calibration,
-    structured_plans,
+    what_where_when,
 )
 from agents.commands import run
 from agents.policy import make_env
@@ -50,8 +50,8 @@ CALIBRATED = [preset for preset in PRESETS if shipped(preset)]
 
 def test_structured_plans_are_different_and_all_are_finished_in_time():
     env = make_env(SPIRALS, 1)
-    plans = structured_plans(env)
-    assert len(set(plans)) == len(plans) == 3 * 4 * 3 * 3  # subsets, blueprints, operators, starts
+    plans = what_where_when(env)
+    assert len(set(plans)) == len(plans) == 3 * 4 * 3 * 3 * 2  # subsets, blueprints, operators, starts, tempos
     for plan in plans:
         names = [env.action_names[a] for a in actions_in(env, plan)]
         assert sum(name.startswith("FOSSILIZE") for name in names) == len(plan)

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kasmina_env.config import Operator
+from kasmina_env.layers import widen
 from kasmina_env.population import Optimizer, Population
 from tests.contract import (
     HOSTS_UNDER_TEST,
     are_identical,
     blueprints_for,
     every_host,
+    minibatch,
     mixed_population,
     samples,
     stacks,
@@ -175,3 +177,14 @@ def test_rows_that_are_not_reset_go_on(host):
     assert are_identical(stacks(population, others), before)
     advance(population, alpha)
     torch.testing.assert_close(stacks(population, others), expected, rtol=0, atol=1e-10)
+
+
+def test_the_pace_of_a_row_multiplies_its_learning_rate():
+    host, pace = HOSTS_UNDER_TEST["mlp"], np.array([1.0, 0.25, 0.0])
+    slowed, slow = Population(host, range(3)), Population(host, range(3))
+    slow.learning_rate[:] *= pace
+    fresh, (x, y) = slow.snapshot([2]).networks.hosts.parameters, minibatch(host, 3)
+    slowed.train([widen(x)], [y], np.zeros((3, slowed.num_slots)), pace)
+    slow.train([widen(x)], [y], np.zeros((3, slow.num_slots)))
+    assert are_identical(stacks(slowed), stacks(slow))
+    assert torch.equal(slowed.snapshot([2]).networks.hosts.parameters, fresh)
