@@ -39,6 +39,7 @@ class EnvConfig:
         learning_rate: Of the networks.
         decay: How learning rates go on over the episode: "none", or "linear", to zero behind the last step.
         host_factor: What the learning rate is multiplied by for hosts: a mature one has little of it left.
+        birth_gain: What the constants that keep newborn seeds near identity are multiplied by.
         clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
         blueprints: Menu of GERMINATE.
         operators: Menu of GERMINATE: names of blend operators.
@@ -77,6 +78,7 @@ class EnvConfig:
     learning_rate: float = 0.02
     decay: str = "none"
     host_factor: float = 1.0
+    birth_gain: float = 1.0
     clip_norm: float = 1.0
     blueprints: tuple[str, ...] = ()
     operators: tuple[str, ...] = ("ADD", "MULTIPLY", "GATE")
@@ -172,6 +174,7 @@ RULES: dict[str, Rule] = {
     "learning_rate": _number(lambda value: value > 0, "above 0"),
     "decay": Rule(lambda value: value in DECAYS, f"be one of {DECAYS}"),
     "host_factor": _PRICE,
+    "birth_gain": _PRICE,
     "clip_norm": _PRICE,
     "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),
     "operators": _menu(lambda value: value in OPERATOR_NAMES, f"names in {OPERATOR_NAMES}"),

@@ -179,11 +179,12 @@ class Core:
                 self._data.measure,
                 self.variants,
                 self._conditions(numbers[rows]),
+                self.config.birth_gain,
             )
 
-        if len(self.devices) == 1:
-            return make(np.arange(self.num_networks), self.device)
-        return ShardedPopulation(self.devices, self.num_networks, make)
+        is_one = len(self.devices) == 1
+        rows = np.arange(self.num_networks)
+        return make(rows, self.device) if is_one else ShardedPopulation(self.devices, self.num_networks, make)
 
     def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
         alpha = np.zeros((self.num_networks, self.num_slots))

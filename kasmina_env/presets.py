@@ -102,7 +102,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/DigitsService-v0",
-        "A mature host in service whose data have shifted: every step counts, so that a seed must not disturb",
+        "A mature host in service whose data have shifted: every step counts, and a seed must be brought in with care",
         {
             "task": "digits_shifted",
             "task_settings": {"degrees": 15.0},
@@ -114,7 +114,8 @@ _ALL = (
             "host_factor": 0.02,
             "warmup_batches": 200,
             "objective": "mean",
-            "blueprints": ("pointwise_loud", "conv_loud"),
+            "birth_gain": 20 / 3,  # seeds twice as large as the features they join
+            "blueprints": ("pointwise", "conv_light"),
             "operators": ("ADD",),
             "tempos": (8, 20),
             "param_price": 0.005,

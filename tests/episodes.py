@@ -35,6 +35,7 @@ SMALL = {
     "embargo_steps": 1,
     "tempos": (1, 2),
     "prune_tempos": (0, 1),
+    "targets": (0.5, 1.0),
 }
 PRICED_ALIKE = {"instances": "", "objective": "final"}  # prices are those of the settings, and of what is kept
 SMALLER_DATA = {

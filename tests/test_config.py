@@ -29,6 +29,7 @@ REFUSED = {
     "learning_rate": (*NOT_PRICES, 0),
     "decay": ("", None, "cosine"),
     "host_factor": NOT_PRICES,
+    "birth_gain": NOT_PRICES,
     "clip_norm": NOT_PRICES,
     "blueprints": ("norm", (), ("norm", "norm"), (1,), None, ({},)),
     "operators": ("ADD", (), ("ADD", "ADD"), ("add",), (0,), ({"ADD": 1},)),

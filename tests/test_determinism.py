@@ -19,8 +19,10 @@ def default_dtype(dtype):
     """Floating-point type of tensors that nobody says anything about."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 MODES = {

@@ -1,8 +1,7 @@
 """Blueprints that give images spatial reach or mix their channels.
 
 All end in a GroupNorm whose weight starts at 0.3: a newborn seed moves its features by about a third of their size,
-whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step. The loud
-ones start at 2: put into a mature network at once they do harm, which is what a lifecycle is for.
+whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from kasmina_env.blueprints.base import register_blueprint
 from kasmina_env.layers import Layers
 
 SCALE = 0.3
-LOUD = 2.0
 
 
 def num_norm_groups(channels: int, size: int = 8) -> int:
@@ -57,18 +55,6 @@ def conv_light(nn: Layers, channels: int) -> Module:
     """One full 3x3 convolution."""
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     return nn.Sequential(conv, _norm(nn, channels))
-
-
-@register_blueprint("pointwise_loud", topologies=("image",), initial={"1.weight": LOUD})
-def pointwise_loud(nn: Layers, channels: int) -> Module:
-    """1x1 convolution that starts twice as large as its features: to be brought in with care."""
-    return pointwise(nn, channels)
-
-
-@register_blueprint("conv_loud", topologies=("image",), initial={"1.weight": LOUD})
-def conv_loud(nn: Layers, channels: int) -> Module:
-    """One full 3x3 convolution that starts twice as large as its features: to be brought in with care."""
-    return conv_light(nn, channels)
 
 
 @register_blueprint("conv_heavy", topologies=("image",), initial={"3.weight": SCALE})

@@ -60,6 +60,8 @@ class Population:
         measure: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
+        birth_gain: What the constants that keep newborn seeds near identity are multiplied by: seeds of a large gain
+            disturb the network they are put into at once.
     """
 
     def __init__(
@@ -72,10 +74,13 @@ class Population:
         measure: Measure = classify,
         variants: Sequence[Host] = (),
         conditions: Conditions | None = None,
+        birth_gain: float = 1.0,
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
-        self.setting = make_setting(host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants)
+        self.setting = make_setting(
+            host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants, birth_gain
+        )
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)
         hosts = self.setting.draw_hosts([s.growth for s in self._streams], conditions.variant)

@@ -98,6 +98,7 @@ class Setting:
     host_template: Template
     measure: Measure
     scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
+    birth_gain: float = 1.0  # what a blueprint's constant starting values are multiplied by
     part_templates: dict[Part, Template] = field(default_factory=dict)
 
     @property
@@ -115,7 +116,8 @@ class Setting:
         if part.name == GATE:
             return make_template(partial(Gate, channels=channels), Gate.INITIAL)
         variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
-        return make_template(lambda nn: variant.build(nn, channels), variant.initial)
+        initial = {name: self.birth_gain * value for name, value in variant.initial.items()}
+        return make_template(lambda nn: variant.build(nn, channels), initial)
 
     def draw_stack(self, template: Template, streams: Sequence[RandomStream], scale: FloatArray | float = 1.0) -> Stack:
         """Freshly initialised networks, one from each random stream, their weights multiplied by `scale`."""
@@ -154,12 +156,13 @@ def make_setting(
     dtype: torch.dtype,
     measure: Measure,
     variants: Sequence[Host] = (),
+    birth_gain: float = 1.0,
 ) -> Setting:
     """Assemble the shared settings of a population."""
     template = make_template(partial(make_network, host))
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    return Setting(host, optimizer, device, dtype, template, measure, scales)
+    return Setting(host, optimizer, device, dtype, template, measure, scales, birth_gain)
 
 
 @dataclass

@@ -36,8 +36,10 @@ def digits_shifted(degrees: float = 30.0) -> Task:
 
 
 def turn(pictures: Tensor, degrees: float) -> Tensor:
-    """Turn pictures ``[n, C, H, W]`` about their middle, with bilinear interpolation; borders are repeated."""
+    """Turn pictures ``[n, C, H, H]`` about their middle, with bilinear interpolation; borders are repeated."""
+    size = pictures.shape[-1]
+    place = torch.arange(1 - size, size, 2, dtype=pictures.dtype) / size  # of pixels, from -1 to 1
+    down, right = torch.meshgrid(place, place, indexing="ij")
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).expand(len(pictures), 2, 3)
-    grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    source = torch.stack([cos * right - sin * down, sin * right + cos * down], dim=-1)
+    return F.grid_sample(pictures, source.expand(len(pictures), -1, -1, -1), padding_mode="border", align_corners=False)

@@ -61,7 +61,8 @@ def test_a_given_network_ends_with_the_parameters_of_the_plan():
     grown_env = make_env(SPIRALS, 2, **SMALL)
     grown = play(grown_env, CONTROLS.get("wait").make(grown_env), np.arange(2))
     episodes = play(env, policy, np.arange(2))
-    expected = env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 81
+    costs = env.core.costs
+    expected = costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / costs.host_parameters
     assert episodes.param_growths == pytest.approx(expected)
     assert (episodes.curves[:, 0] == grown.curves[:, 0]).all()
 
