@@ -182,9 +182,9 @@ class Core:
                 self.config.birth_gain,
             )
 
-        is_one = len(self.devices) == 1
-        rows = np.arange(self.num_networks)
-        return make(rows, self.device) if is_one else ShardedPopulation(self.devices, self.num_networks, make)
+        if len(self.devices) > 1:
+            return ShardedPopulation(self.devices, self.num_networks, make)
+        return make(np.arange(self.num_networks), self.device)
 
     def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
         alpha = np.zeros((self.num_networks, self.num_slots))
@@ -260,17 +260,16 @@ class Core:
             name = self.config.blueprints[blueprint]
             self.population.germinate(rows, slot, name, Operator(operator), in_training)
 
-    def _pace(self) -> FloatArray | float:
+    def _pace(self) -> FloatArray:
         """What learning rates are multiplied by in the coming step, ``[N]``."""
-        if self.config.decay == "none":
-            return 1.0
-        return np.maximum(1 - self.view.step / self.config.horizon, 0.0)
+        lost = np.minimum(self.view.step / self.config.horizon, 1.0)
+        return np.asarray(1.0 - lost * (self.config.decay == "linear"))
 
     def _train_and_measure(self, lifecycle: LifecycleState) -> Measurement:
         config, alpha = self.config, lifecycle.alpha.value
         how = (config.batches_per_step, config.batch_size, config.augment)
-        x, y = self.population.draw_minibatches(self.data["train"], *how)
-        train_loss, health = self.population.train(x, y, alpha, self._pace())
+        batches = self.population.draw_minibatches(self.data["train"], *how)
+        train_loss, health = self.population.train(*batches, alpha, self._pace())
         can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
         slots = np.flatnonzero(can_switch_off.any(axis=0))
         off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)

@@ -97,7 +97,7 @@ def test_an_instance_can_be_asked_for():
     "options, sentence",
     [
         ({"instance": 1000}, "`instance` must be a number from 0 to 239, .* got 1000. Name instances that exist."),
-        ({"instance": 3, "split": "test"}, "`instance` must be a number from 160 to 239, .* that exist in that split."),
+        ({"instance": 3, "split": "test"}, "`instance` must be a number from 180 to 239, .* that exist in that split."),
         ({"instance": True}, "`instance` must be a number"),
         ({"split": "tset"}, "`split` must be one of train, test, got 'tset'. Did you mean 'test'?"),
         ({"instnace": 1}, "`options` must have only the keys instance, split, got instnace. Remove them."),

@@ -11,13 +11,14 @@ from agents.schedule import Fixed, Planned, actions_of
 
 SPIRALS = "Kasmina/Spirals-v0"
 SMALL = {"horizon": 12, "batches_per_step": 2, "batch_size": 8, "watch_samples": 32, "score_samples": 64}
+FREE = {"operation_price": 0.0, "param_price": 0.0}  # growing can pay even in so few minibatches
 GROW = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(2, "layer1", "lora", "GATE", 3))
 
 
 @pytest.fixture
 def env():
     """In float64, whose rounding training does not amplify to anything visible within an episode."""
-    made = make_env(SPIRALS, 3, dtype="float64", **SMALL)
+    made = make_env(SPIRALS, 3, dtype="float64", **SMALL, **FREE)
     made.reset(seed=[7, 8, 9])
     return made
 
