@@ -62,15 +62,14 @@ def uniform_population(operator: Operator, host, dtype: torch.dtype, optimizer: 
     return population, np.full((population.num_networks, population.num_slots), 0.7)
 
 
-MAKERS = {
-    "mixed": mixed_population,
-    "crowded": crowded_population,
-    **{operator.name: partial(uniform_population, operator) for operator in Operator},
-}
+CASES = [
+    *(pytest.param(mixed_population, dtype, id=f"mixed-{dtype}") for dtype in TOLERANCE),
+    *(pytest.param(crowded_population, dtype, id=f"crowded-{dtype}") for dtype in TOLERANCE),
+    *(pytest.param(partial(uniform_population, operator), torch.float64, id=operator.name) for operator in Operator),
+]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("make, dtype", CASES)
 @every_host
 def test_losses_and_all_gradients_are_those_of_plain_networks(host, make, dtype):
     population, alpha = make(host, dtype=dtype, optimizer=BARE_SGD)
