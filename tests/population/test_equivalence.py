@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -116,7 +117,9 @@ class PlainTraining:
             "adam": partial(torch.optim.Adam, betas=(settings.momentum, settings.beta2), eps=settings.eps),
             "sgd": partial(torch.optim.SGD, momentum=settings.momentum),
         }[settings.name]
-        self.optimizer = make(self.network.parameters(), lr=population.learning_rate[row])
+        rate = population.learning_rate[row]
+        groups = [{"params": [*self.network.network.parameters()], "lr": settings.host_factor * rate}]
+        self.optimizer = make([*groups, {"params": [*self.network.slots.parameters()]}], lr=rate)
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad()
@@ -161,8 +164,10 @@ def test_optimiser_steps_in_float32_are_those_of_torch(host):
     assert largest_deviation(population, plain) <= TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize("host_factor", [1.0, 0.3])
 @pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda optimizer: optimizer.name)
-def test_every_row_has_its_own_learning_rate(optimizer):
+def test_every_row_has_its_own_learning_rate_and_hosts_their_share_of_it(optimizer, host_factor):
+    optimizer = replace(optimizer, host_factor=host_factor)
     population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, optimizer, num_networks=6)
     population.learning_rate[:] = [0.5, 0.1, 0.05, 0.01, 1e-3, 1e-4]
     plain = [PlainTraining(population, alpha, row) for row in range(6)]
