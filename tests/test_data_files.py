@@ -226,6 +226,14 @@ def test_a_broken_unpacked_file_does_not_hide_the_fetched_one(cache, server):
 WRONG = [(PACKED[:-5], "ended after"), (flipped(PACKED, 30), "data of SHA-256"), (PACKED * 99, "data of SHA-256")]
 
 
+def test_a_server_that_knows_no_ranges_is_asked_once(cache, server):
+    folder, url = server
+    put(folder, ARCHIVE.name, PACKED)
+    put(cache / "toy", f"{ARCHIVE.name}.part", PACKED[:50])
+    fetch(toy(url + "whole/", files=(ARCHIVE,)))
+    assert Handler.asked == ["bytes=50-"]
+
+
 @pytest.mark.parametrize("served, reason", [*WRONG, (None, "HTTP Error 404")], ids=["cut", "flipped", "long", "none"])
 def test_what_is_served_wrong_never_becomes_the_file(cache, server, served, reason):
     folder, url = server

@@ -130,5 +130,5 @@ def test_it_learns(host):
         population.germinate(range(3), slot, blueprints_for(host.topology)[slot], operator, in_training=False)
     x, y = minibatch(host, 3, batch=6, dtype=BF16)
     alpha = np.full((3, population.num_slots), 0.7)
-    losses = [population.train([widen(x)] * 20, [y] * 20, alpha)[0] for _ in range(3)]
-    assert (losses[2] < 0.7 * losses[0]).all()
+    losses = [population.train([widen(x)] * 10, [y] * 10, alpha)[0] for _ in range(3)]
+    assert (losses[2] < 0.85 * losses[0]).all()

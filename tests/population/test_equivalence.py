@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -62,15 +63,14 @@ def uniform_population(operator: Operator, host, dtype: torch.dtype, optimizer: 
     return population, np.full((population.num_networks, population.num_slots), 0.7)
 
 
-MAKERS = {
-    "mixed": mixed_population,
-    "crowded": crowded_population,
-    **{operator.name: partial(uniform_population, operator) for operator in Operator},
-}
+CASES = [
+    *(pytest.param(mixed_population, dtype, id=f"mixed-{dtype}") for dtype in TOLERANCE),
+    *(pytest.param(crowded_population, dtype, id=f"crowded-{dtype}") for dtype in TOLERANCE),
+    *(pytest.param(partial(uniform_population, operator), torch.float64, id=operator.name) for operator in Operator),
+]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("make, dtype", CASES)
 @every_host
 def test_losses_and_all_gradients_are_those_of_plain_networks(host, make, dtype):
     population, alpha = make(host, dtype=dtype, optimizer=BARE_SGD)
@@ -117,7 +117,9 @@ class PlainTraining:
             "adam": partial(torch.optim.Adam, betas=(settings.momentum, settings.beta2), eps=settings.eps),
             "sgd": partial(torch.optim.SGD, momentum=settings.momentum),
         }[settings.name]
-        self.optimizer = make(self.network.parameters(), lr=population.learning_rate[row])
+        rate = population.learning_rate[row]
+        groups = [{"params": [*self.network.network.parameters()], "lr": settings.host_factor * rate}]
+        self.optimizer = make([*groups, {"params": [*self.network.slots.parameters()]}], lr=rate)
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad()
@@ -162,8 +164,10 @@ def test_optimiser_steps_in_float32_are_those_of_torch(host):
     assert largest_deviation(population, plain) <= TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize("host_factor", [1.0, 0.3])
 @pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda optimizer: optimizer.name)
-def test_every_row_has_its_own_learning_rate(optimizer):
+def test_every_row_has_its_own_learning_rate_and_hosts_their_share_of_it(optimizer, host_factor):
+    optimizer = replace(optimizer, host_factor=host_factor)
     population, alpha = mixed_population(HOSTS_UNDER_TEST["mlp"], torch.float64, optimizer, num_networks=6)
     population.learning_rate[:] = [0.5, 0.1, 0.05, 0.01, 1e-3, 1e-4]
     plain = [PlainTraining(population, alpha, row) for row in range(6)]
