@@ -251,8 +251,9 @@ _SLOT = (
         0,
         1,
         lambda s: s.view.lifecycle.is_pruning,
-        "Whether its seed is on its way out.",
+        "Whether its seed is on its way out; left out where pruning takes no time.",
         is_per_slot=True,
+        labels=lambda config, instances: None if any(config.prune_tempos) else (),
     ),
     Feature(
         "steps_in_stage",

@@ -105,13 +105,13 @@ def quality_of(network, split):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_first_and_last_quality_are_those_of_the_ordinary_networks(env_id, seed):
     env = small_env(env_id, dtype="float64")
-    outer, rng = env.core.data["outer_valid"], np.random.default_rng(seed)
-    first = env.reset(seed=seed)[1]
+    first, rng = env.reset(seed=seed)[1], np.random.default_rng(seed)
+    outer, test = (env.core.population.seen_by(0, env.core.data[name]) for name in ("outer_valid", "test"))
     assert first["quality"] == first["score"] == pytest.approx(quality_of(env.network(), outer))
     for _ in range(env.core.config.horizon):
         last = env.step(lively_actions(rng, env)[0])[4]
     assert last["quality"] == pytest.approx(quality_of(env.network(committed=True), outer))
-    assert last["test_accuracy"] == pytest.approx(quality_of(env.network(committed=True), env.core.data["test"]))
+    assert last["test_accuracy"] == pytest.approx(quality_of(env.network(committed=True), test))
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -126,7 +126,7 @@ def test_score_is_quality_minus_the_price_of_what_is_kept(env_id):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_seed_that_is_not_fossilized_is_lost_at_the_end(env_id):
-    env = small_env(env_id)
+    env = small_env(env_id, objective="final")
     env.reset(seed=0)
     germinate, advance = op_actions(env, Op.GERMINATE)[0], op_actions(env, Op.ADVANCE)[0]
     *_, last = play(env, [germinate, advance] + [WAIT] * 8)
