@@ -146,7 +146,7 @@ def largest_deviation(population: Population, plain: list[PlainTraining]) -> flo
 @pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda optimizer: optimizer.name)
 @every_host
 def test_optimiser_steps_are_those_of_torch_even_of_a_row_reset_in_mid_flight(host, optimizer):
-    population, alpha = mixed_population(host, torch.float64, optimizer)
+    population, alpha = mixed_population(host, torch.float64, optimizer, num_networks=12)
     plain = [PlainTraining(population, alpha, row) for row in range(population.num_networks)]
     train_both(population, plain, alpha, num_batches=3, seed=0)
     population.reset_rows([2], [99])
@@ -158,7 +158,7 @@ def test_optimiser_steps_are_those_of_torch_even_of_a_row_reset_in_mid_flight(ho
 
 @every_host
 def test_optimiser_steps_in_float32_are_those_of_torch(host):
-    population, alpha = mixed_population(host, torch.float32, SGD)
+    population, alpha = mixed_population(host, torch.float32, SGD, num_networks=12)
     plain = [PlainTraining(population, alpha, row) for row in range(population.num_networks)]
     train_both(population, plain, alpha, num_batches=4, seed=0)
     assert largest_deviation(population, plain) <= TOLERANCE[torch.float32]

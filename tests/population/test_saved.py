@@ -49,7 +49,7 @@ def are_equal(left: nn.Module, right: nn.Module) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @every_host
 def test_a_loaded_network_is_the_saved_one_bit_for_bit(host, dtype, tmp_path):
-    population, alpha = mixed_population(host, dtype)
+    population, alpha = mixed_population(host, dtype, num_networks=12)
     x, _ = minibatch(host, population.num_networks, dtype=dtype)
     for row in range(population.num_networks):
         network, path = population.network(row, alpha[row]), tmp_path / f"{row}.safetensors"
