@@ -71,8 +71,7 @@ def describe(env_id: Id) -> None:
         ("term", "meaning"),
         [(name, term.meaning) for name, term in core.reward.terms.items()],
     )
-    prices = ("param_price", "rent_price", "operation_price")
-    print_table("Prices", ("setting", "value"), [(name, getattr(config, name)) for name in prices])
+    print_table("What an instance settles", ("name", "value", "seen"), _instance_rows(core))
     try:
         print_calibration(config_path(f"{slug(env_id)}.calibration.json", f"Run `kasmina calibrate {env_id}`."))
     except FileNotFoundError as error:
@@ -110,6 +109,20 @@ def print_calibration(path: Path) -> None:
         f"By `{found['command']}`.\n",
         highlight=False,
     )
+
+
+def _instance_rows(core: Core) -> list[tuple[str, str, str]]:
+    """Each number of the instances with its range, and what differs between their hosts."""
+    instances, rows = core.instances, []
+    for name, values in instances.numbers.items():
+        low, high = values.min(), values.max()
+        value = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        rows.append((name, value, "yes" if name in instances.visible else "no" if low != high else "always the same"))
+    for name in instances.host_settings[0]:
+        choices = sorted({str(settings[name]) for settings in instances.host_settings})
+        rows.append((name, ", ".join(choices), "yes" if name in instances.visible else "no"))
+    train, test = (len(instances.split(name)) for name in ("train", "test"))
+    return [("(instances)", f"{train} to train on, {test} to test on" if len(instances) > 1 else "one", ""), *rows]
 
 
 def _describe_slots(core: Core) -> None:
