@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ from kasmina_env.tasks import DATASETS, SPLITS
 from kasmina_env.tasks.fetch import fetch
 from kasmina_env.tasks.files import DataFile, Dataset, find, find_file, read_all
 
-console = Console()
+# Tables of ten columns are not cut where nobody looks at a terminal, such as in a log.
+console = Console() if sys.stdout.isatty() else Console(width=130, height=50)
 Id = Annotated[str, tyro.conf.Positional]
 
 
