@@ -74,6 +74,16 @@ def test_work_counts_arithmetic_and_traffic():
     assert work.floor(Machine(flops_per_second=1e9, bytes_per_second=768.0)) == 1.0
 
 
+@pytest.mark.parametrize("groups", [1, 64])
+def test_the_backward_of_a_convolution_takes_twice_its_forward_whatever_its_groups(groups):
+    x = torch.rand(4, 4 * groups, 8, 8, requires_grad=True)
+    weight = torch.rand(8 * groups, 4, 3, 3, requires_grad=True)
+    forward = work_of(lambda: torch.conv2d(x, weight, padding=1, groups=groups)).flops
+    both = work_of(lambda: torch.conv2d(x, weight, padding=1, groups=groups).sum().backward()).flops
+    assert forward == 2 * 4 * 8 * 8 * groups * 8 * 4 * 9
+    assert both == 3 * forward
+
+
 def test_all_repeats_are_written_as_json_and_drawn(measured, tmp_path):
     document = json.loads(as_json(measured))
     assert document["steps"]["3"] == measured.steps[3].tolist()
