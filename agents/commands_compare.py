@@ -9,9 +9,10 @@ from typing import Annotated
 import tyro
 
 from agents.controls import CONTROLS
-from agents.evaluate import Row, compare_arms, favourites, table, write
+from agents.evaluate import compare_arms, favourites, table, write
 from agents.policy import instances_of, make_env
 from agents.progress import step_counter
+from agents.results import COLUMNS, cells, legend, page
 from kasmina_env.cli import Id, console, print_table
 from kasmina_env.presets import PRESETS
 
@@ -25,7 +26,7 @@ def compare(
     episodes: int = 64,
     out: Out = Path("runs/compare"),
 ) -> None:
-    """Play the same held-out episodes with controls and trained runs; writes a table, JSON, CSV and pictures.
+    """Play the same held-out episodes with controls and trained runs; writes a page, JSON, CSV and pictures.
 
     Args:
         env_id: Registered id.
@@ -52,7 +53,12 @@ def compare(
     write(out, env_id, rows, arms, names, best)
     folders = [Path(folder) for name, runs in players.items() if name not in CONTROLS for folder in runs]
     plot_comparison(out, env_id, arms, rows, names, folders)
-    _print_table(f"{env_id}: {episodes} held-out episodes, the same for all; intervals 95 %", rows, best)
+    instances = make_env(env_id, 1).core.instances
+    (out / "comparison.md").write_text(
+        page(_command(env_id, run, policies, episodes), env_id, rows, arms, names, best, instances)
+    )
+    print_table(f"{env_id}: {episodes} held-out episodes, the same for all", COLUMNS, map(cells, rows))
+    console.print("\n".join(legend(best)), highlight=False)
     for arm in arms:
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, names, 1)[0]
@@ -83,32 +89,8 @@ def arms_of(runs: Sequence[str], taken: Sequence[str]) -> Mapping[str, list[str]
     return arms
 
 
-def _print_table(title: str, rows: Sequence[Row], best: str | None) -> None:
-    lines = [
-        (
-            f"{row.arm} ×{row.num_runs}" if row.num_runs > 1 else row.arm,
-            f"{row.mean_return.value:.3f} [{row.mean_return.low:.3f}, {row.mean_return.high:.3f}]",
-            f"{row.iqm_return:.3f}",
-            "" if row.minus_best is None else f"{row.minus_best.value:+.3f} ± {row.minus_best.half_width:.3f}",
-            "" if row.improves is None else f"{row.improves:.2f}",
-            "" if row.share_of_fixed is None else f"{row.share_of_fixed:.1%}",
-            "" if row.gap_closed is None else f"{row.gap_closed:.0%}",
-            f"{row.test_accuracy:.3f}",
-            f"+{row.param_growth:.0%}",
-            f"+{row.compute:.0%}",
-            f"{row.prune_share:.1%}",
-            str(row.illegal),
-        )
-        for row in rows
-    ]
-    columns = ("arm", "return", "IQM", "− best", "P>", "to fixed", "to oracle")
-    print_table(title, (*columns, "test", "params", "compute", "PRUNE", "illegal"), lines)
-    console.print(
-        "return: committed score − first score − costs.\n"
-        f"− best, P>: difference to the best control that foresees nothing ({best}), on the same episodes; how often "
-        "above it.\n"
-        "to fixed: share of the way from wait to fixed; to oracle: from fixed to oracle.\n"
-        "test: accuracy of what is kept; params: fossilized over the host's; compute: of all seeds over the host's, "
-        "mean over the episode.",
-        highlight=False,
-    )
+def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes: int) -> str:
+    """What to type for the same comparison."""
+    words = [f"--run {run}" for run in runs]
+    words += [f"--policies {' '.join(policies)}"] if policies else []
+    return " ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"])

@@ -19,7 +19,7 @@ from agents.schedule import Fixed, actions_from, steps_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 
-CUTS = {1: 8, 2: 4}  # number of facts to cells along each of them
+CUTS = {1: 8, 2: 3}  # number of facts to cells along each of them
 
 
 @dataclass(frozen=True)

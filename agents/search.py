@@ -42,6 +42,11 @@ class Effort:
         return replace(self, rounds=tuple((kept, around, factor * count) for kept, around, count in self.rounds))
 
 
+USUAL_EFFORT = Effort()
+# In each context, which holds a part of the instances: the menu at once, then changes of what is best there.
+CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 6), (12, 6, 16), (8, 0, 64)))
+
+
 def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str], limit: int) -> list[Plan]:
     """Ways to put at most one blueprint in each slot at once, with the first operator and the shortest tempo.
 
@@ -112,7 +117,7 @@ def search(
     preset: str,
     seed: int = 0,
     on_step: Progress | None = None,
-    effort: Effort = Effort(),
+    effort: Effort = USUAL_EFFORT,
     **settings: Any,
 ) -> Found:
     """Find a good schedule for all instances to train on.
@@ -135,10 +140,10 @@ def search_contexts(
     seed: int = 0,
     facts: Sequence[str] = (),
     on_step: Progress | None = None,
-    effort: Effort = Effort(),
+    effort: Effort = CONTEXT_EFFORT,
     **settings: Any,
 ) -> list[tuple[Context, Found]]:
-    """Find a good schedule for each context, from the instances to train on that lie in it.
+    """Find a good schedule for each context, from the instances to train on that lie in it; doing nothing is one.
 
     Args:
         preset: Registered id of a family.
@@ -152,11 +157,8 @@ def search_contexts(
     rng, train = np.random.default_rng(seed), instances_of(env, "train")
     contexts, homes = contexts_of(env, facts)
     assert train is not None
-    overall = find_plan(env, rng, train, effort.times(FAMILY), on_step=on_step).plan
-    return [
-        (context, find_plan(env, rng, train[homes == i], effort, (overall,), on_step))
-        for i, context in enumerate(contexts)
-    ]
+    found = [find_plan(env, rng, train[homes == i], effort, ((),), on_step) for i in range(len(contexts))]
+    return list(zip(contexts, found, strict=True))
 
 
 def find_plan(
@@ -195,10 +197,11 @@ def find_plan(
 def num_search_steps(preset: str, per_context: bool = False, facts: Sequence[str] = ()) -> int:
     """Environment steps a search takes, at most."""
     env = make_env(preset, 1)
-    factor = 1 if instances_of(env, "train") is None else FAMILY
     if per_context:
-        factor += len(contexts_of(env, facts)[0])
-    return env.core.config.horizon * Effort().num_episodes * factor
+        num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(env, facts)[0])
+    else:
+        num_episodes = USUAL_EFFORT.num_episodes * (1 if instances_of(env, "train") is None else FAMILY)
+    return env.core.config.horizon * num_episodes
 
 
 def actions_in(env: KasminaVectorEnv, plan: Plan) -> IntArray:

@@ -78,7 +78,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/DigitsMix-v0",
-        "A family: which stages of the host see shape is hidden; width, noise, learning rate and price differ too",
+        "A family: which stages of the host see shape is hidden; noise, learning rate and prices differ too",
         {
             "task": "digits",
             "host": "cnn",

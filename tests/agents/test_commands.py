@@ -57,6 +57,7 @@ def test_train_then_compare_writes_what_it_says(tmp_path, recipe, capsys):
     out = said(capsys, "compare", SPIRALS, "--run", str(folder), "--episodes", "4", "-o", str(results))
     assert all(arm in out for arm in ("maskable_ppo", "fixed", "plateau", "random", "wait"))
     assert {path.name for path in results.iterdir()} == {
+        "comparison.md",
         "comparison.json",
         "comparison.png",
         "episodes.csv",

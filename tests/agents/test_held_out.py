@@ -47,7 +47,7 @@ def split(name: str) -> set[int]:
 def test_searching_plays_training_seeds_and_training_instances(monkeypatch):
     with watched(monkeypatch) as (seeds, instances):
         search(MIX, effort=TINY, **SMALL)
-        search_contexts(MIX, facts=["width"], effort=TINY, **SMALL)
+        search_contexts(MIX, facts=["param_price"], effort=TINY, **SMALL)
     assert max(seeds) < MAX_SEED < HELD_OUT
     assert len(instances) > 5
     assert instances <= split("train")

@@ -1,0 +1,141 @@
+"""A comparison as tables for people: in the terminal, and as a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from agents.controls import CONTROLS
+from agents.evaluate import Arm, Row, favourites
+from agents.policy import BoolArray, FloatArray, Names
+from agents.schedule import plan_of
+from kasmina_env.instances import Instances
+
+COLUMNS = (
+    *("arm", "return", "IQM", "− best", "P>", "to fixed", "to oracle"),
+    *("test", "params", "compute", "PRUNE", "illegal"),
+)
+NUM_BANDS = 3  # a number is cut into as many equally large bands
+
+Groups = Mapping[str, Mapping[str, BoolArray]]  # name of a fact to its values in words to which instances [I]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table in words, in the order of `COLUMNS`."""
+    best = row.minus_best
+    return (
+        f"{row.arm} ×{row.num_runs}" if row.num_runs > 1 else row.arm,
+        f"{row.mean_return.value:.3f} [{row.mean_return.low:.3f}, {row.mean_return.high:.3f}]",
+        f"{row.iqm_return:.3f}",
+        "" if best is None else f"{best.value:+.3f} [{best.low:+.3f}, {best.high:+.3f}]",
+        "" if row.improves is None else f"{row.improves:.2f}",
+        "" if row.share_of_fixed is None else f"{row.share_of_fixed:.1%}",
+        "" if row.gap_closed is None else f"{row.gap_closed:.0%}",
+        f"{row.test_accuracy:.3f}",
+        f"+{row.param_growth:.0%}",
+        f"+{row.compute:.0%}",
+        f"{row.prune_share:.1%}",
+        str(row.illegal),
+    )
+
+
+def legend(best: str | None) -> list[str]:
+    """What the columns mean, given the name of the best control."""
+    return [
+        "return: committed score − first score − costs; intervals 95 %, over runs and episodes.",
+        f"− best, P>: difference to the best control that foresees nothing ({best}), on the same episodes; how often "
+        "above it.",
+        "to fixed: share of the way from wait to fixed; to oracle: from fixed to oracle.",
+        "test: accuracy of what is kept; params: fossilized over the host's; compute: of all seeds over the host's, "
+        "mean over the episode.",
+    ]
+
+
+def learned(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms that are no controls."""
+    return [arm for arm in arms if arm.name not in CONTROLS]
+
+
+def groups_of(instances: Instances) -> Groups:
+    """Everything in which the instances of a family differ, cut into a few groups of them.
+
+    Args:
+        instances: All I of them.
+    """
+    groups: dict[str, Mapping[str, BoolArray]] = {}
+    for name in instances.host_settings[0]:
+        words = np.array([str(settings[name]) for settings in instances.host_settings])
+        groups[name] = {word: words == word for word in sorted(set(words))}
+    for name, values in instances.numbers.items():
+        if np.ptp(values) > 0:
+            groups[name] = _bands(values)
+    return groups
+
+
+def _bands(values: FloatArray) -> dict[str, BoolArray]:
+    """Numbers ``[I]`` in equally large bands."""
+    edges = np.quantile(values, np.linspace(0, 1, NUM_BANDS + 1))
+    band = np.searchsorted(edges[1:-1], values, side="right")
+    return {f"{edges[i]:.3g} to {edges[i + 1]:.3g}": band == i for i in range(NUM_BANDS)}
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _by_group(arms: Sequence[Arm], names: Names, groups: Groups) -> list[str]:
+    """Mean return and seeds kept of each arm in each group of instances."""
+    rows = []
+    for fact, members in groups.items():
+        for word, is_member in members.items():
+            row = [fact, word]
+            for arm in arms:
+                chosen = is_member[arm.runs[0].instances]
+                kept = [len(plan_of(a[a >= 0], names)) for run in arm.runs for a in run.actions[chosen]]
+                mean = float(arm.column("returns")[:, chosen].mean()) if chosen.any() else float("nan")
+                row.append(f"{mean:.3f}, {np.mean(kept):.1f} seeds" if kept else "not played")
+            rows.append(row)
+    return _markdown(["fact", "value", *(arm.name for arm in arms)], rows)
+
+
+def _habits(arm: Arm, names: Names) -> list[str]:
+    total = sum(len(run) for run in arm.runs)
+    lines = [f"{times} of {total}: {schedule}" for times, schedule in favourites(arm, names)]
+    return [f"- **{arm.name}**", *(f"  - {line}" for line in lines)]
+
+
+def page(
+    command: str,
+    preset: str,
+    rows: Sequence[Row],
+    arms: Sequence[Arm],
+    names: Names,
+    best: str | None,
+    instances: Instances,
+) -> str:
+    """A comparison as Markdown: the table, what learned arms and the best control do, and where each gains and loses.
+
+    Args:
+        command: What to type for it.
+        preset: Registered id.
+        rows: Of the table, best first.
+        arms: What was played.
+        names: Of the environment.
+        best: Name of the best control that foresees nothing.
+        instances: Of the problem; where there are several, what arms do is broken down by what they settle.
+    """
+    shown = [*(arm for arm in arms if arm.name in (best, "fixed")), *learned(arms)]
+    lines = [f"## {preset}", "", f"{len(arms[0].runs[0])} held-out episodes, the same for every arm: `{command}`", ""]
+    lines += _markdown(COLUMNS, map(cells, rows))
+    lines += ["", *(f"* {line}" for line in legend(best)), "", "What they do most often:", ""]
+    lines += [line for arm in shown for line in _habits(arm, names)]
+    if len(instances) > 1:
+        lines += [
+            "",
+            "Where: mean return and number of seeds kept, by what the instances of the test split settle.",
+            "",
+        ]
+        lines += _by_group(shown, names, groups_of(instances))
+    return "\n".join(lines) + "\n"
