@@ -13,6 +13,7 @@ from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
@@ -93,6 +94,7 @@ ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
 
 OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
+LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
 
 
 def make_model(
@@ -109,7 +111,8 @@ def make_model(
         horizon: Steps of an episode.
         net: Hidden layers.
         seed: Of the model and of the environments.
-        settings: Keyword arguments of the model's class; an unknown one raises and names the nearest.
+        settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
+            "lin_0.001" falls linearly to 0.
     """
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
@@ -117,9 +120,16 @@ def make_model(
             raise ValueError(unknown_name_message("hyperparameters", name, known))
     own_policy = settings.get("policy_kwargs", {})
     values = {**({} if algorithm.is_off_policy else {"n_steps": horizon}), **settings}
+    values = {name: _annealed(value) for name, value in values.items()}
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
     return make(algorithm.policy, venv, seed=seed, device="cpu", **values)
+
+
+def _annealed(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(LINEAR):
+        return value
+    return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
 
 
 def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEnv) -> Policy:

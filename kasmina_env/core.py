@@ -145,14 +145,12 @@ class Core:
         numbers = drawn if instances is None else np.where(instances < 0, drawn, instances)
         with _own_modes(self.device):
             if self._population is None:
-                seeds, numbers = (_spread(values, rows, self.num_networks) for values in (rng_seeds, numbers))
-                self._population = self._first_population(seeds, numbers)
-                rows, rng_seeds = np.arange(self.num_networks), seeds
+                spread = np.zeros((2, self.num_networks), dtype=np.int64)
+                spread[:, rows] = rng_seeds, numbers
+                rows, (rng_seeds, numbers) = np.arange(self.num_networks), spread
+                self._population = self._first_population(rng_seeds, numbers)
             else:
                 self.population.reset_rows(rows, rng_seeds.tolist(), self._conditions(numbers))
-            if self.config.warmup_batches:
-                size, rate = self.config.batch_size, self.config.warmup_learning_rate
-                self.population.warm_up(self._data.warmup, self.config.warmup_batches, size, rate, rows)
             fresh = self._first_view(rows, rng_seeds, numbers)
         self._view = fresh if self._view is None else put_rows(self.view, rows, fresh)
         self.test_accuracy[rows] = 0.0
@@ -187,11 +185,17 @@ class Core:
         return make(np.arange(self.num_networks), self.device)
 
     def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
-        alpha = np.zeros((self.num_networks, self.num_slots))
+        """After the warm-up, whose gradients a controller sees; without one none are known."""
+        alpha, config = np.zeros((self.num_networks, self.num_slots)), self.config
+        gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, self.num_slots)]
+        if config.warmup_batches:
+            how = (config.warmup_batches, config.batch_size, config.warmup_learning_rate)
+            health = self.population.warm_up(self._data.warmup, *how, rows)
+            gradients = [health.host_norm.unsqueeze(1), health.segment_norm]
         inner = self.population.evaluate(self._data.watched, alpha, rows=rows)
         outer = self.population.evaluate(self.data["outer_valid"], alpha, rows=rows)
-        inner_loss, accuracy, _, quality = _to_numpy([t[0] for t in (*inner, *outer)])
-        return first_view(rng_seeds, numbers, self.num_slots, self.config.horizon, inner_loss, accuracy, quality)
+        inner_loss, accuracy, _, quality, *norms = _to_numpy([*(t[0] for t in (*inner, *outer)), *gradients])
+        return first_view(rng_seeds, numbers, config.horizon, inner_loss, accuracy, quality, *norms)
 
     def step(self, actions: IntArray) -> StepResult:
         """One decision for every network: carry it out, train, measure, pay.
@@ -377,13 +381,6 @@ class Core:
         keep = ~self._uncommitted(self.view)[row] if committed else None
         with _own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
-
-
-def _spread(values: IntArray, rows: IntArray, size: int) -> IntArray:
-    """Values in their rows, 0 elsewhere."""
-    spread = np.zeros(size, dtype=np.int64)
-    spread[rows] = values
-    return spread
 
 
 def _to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:

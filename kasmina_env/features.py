@@ -125,7 +125,7 @@ _NETWORK = (
         -1,
         1,
         lambda s: _log_norm(s.view.gradient_norm),
-        "log10 of the host's gradient norm over 4; -1 before the first step.",
+        "log10 of the host's gradient norm over 4, at first that of the warm-up; -1 if not measured.",
     ),
     Feature(
         "gradient_trend",

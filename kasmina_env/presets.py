@@ -86,6 +86,7 @@ _ALL = (
             "instances": "digits_mix",
             "horizon": 16,
             "batches_per_step": 9,
+            "warmup_batches": 9,  # whose gradients are the first that a controller sees
             "decay": "linear",
             "blueprints": ("pointwise", "depthwise", "conv_light"),
             "operators": ("ADD", "GATE"),

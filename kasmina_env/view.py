@@ -192,14 +192,24 @@ class View:
 def first_view(
     rng_seed: IntArray,
     instance: IntArray,
-    num_slots: int,
     horizon: int,
     inner_loss: FloatArray,
     inner_accuracy: FloatArray,
     quality: FloatArray,
+    host_gradient_norm: FloatArray,
+    segment_gradient_norm: FloatArray,
 ) -> View:
-    """The view of untrained hosts. Their training loss is unknown; the loss on inner_valid stands in for it."""
-    n, per_slot = len(rng_seed), (len(rng_seed), num_slots)
+    """The view before the first step. The training loss is unknown; the loss on inner_valid stands in for it.
+
+    Args:
+        rng_seed, instance: ``[N]``.
+        horizon: Steps of an episode.
+        inner_loss, inner_accuracy, quality: ``[N]``, see `Measurement`.
+        host_gradient_norm: Of the warm-up ``[N, 1]``; 0 if there was none.
+        segment_gradient_norm: The same of the segments before slots ``[N, S]``.
+    """
+    n, num_slots = segment_gradient_norm.shape
+    per_slot = (n, num_slots)
     loss = finite_loss(inner_loss)
     return View(
         lifecycle=LifecycleState.dormant(n, num_slots),
@@ -216,9 +226,9 @@ def first_view(
         value=np.zeros(n),
         score=quality,
         first_score=quality,
-        gradient_norm=np.zeros(n),
+        gradient_norm=_finite_norm(host_gradient_norm[:, 0]),
         last_gradient_norm=np.zeros(n),
-        gradient_share=np.zeros(per_slot),
+        gradient_share=_gradient_share(segment_gradient_norm, host_gradient_norm),
         gradient_ratio=np.zeros(per_slot),
         vanishing=np.zeros(per_slot),
         exploding=np.zeros(per_slot),
@@ -282,9 +292,9 @@ def next_view(
         best_accuracy=np.maximum(accuracy, view.best_accuracy),
         steps_since_best=np.where(is_best, 0, view.steps_since_best + 1),
         quality=measured.quality,
-        gradient_norm=np.nan_to_num(measured.host_gradient_norm, nan=0.0, posinf=LOSS_CEILING),
+        gradient_norm=_finite_norm(measured.host_gradient_norm),
         last_gradient_norm=view.gradient_norm,
-        gradient_share=np.nan_to_num(measured.segment_gradient_norm / (measured.host_gradient_norm[:, None] + 1e-12)),
+        gradient_share=_gradient_share(measured.segment_gradient_norm, measured.host_gradient_norm[:, None]),
         gradient_ratio=ratio,
         vanishing=np.nan_to_num(measured.vanishing),
         exploding=np.nan_to_num(measured.exploding),
@@ -321,6 +331,15 @@ def with_score(view: View, quality: FloatArray, value: FloatArray, score: FloatA
     spent = view.compute_spent + compute / view.actions.shape[1]
     total = view.value + value
     return replace(view, quality=quality, value=total, score=score, compute_spent=spent, trace=Trace(**trace))
+
+
+def _finite_norm(norm: FloatArray) -> FloatArray:
+    return np.nan_to_num(norm, nan=0.0, posinf=LOSS_CEILING)
+
+
+def _gradient_share(segment_norm: FloatArray, host_norm: FloatArray) -> FloatArray:
+    """Of segments ``[N, S]`` in whole hosts ``[N, 1]``."""
+    return np.nan_to_num(segment_norm / (host_norm + 1e-12))
 
 
 def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:

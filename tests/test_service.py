@@ -62,3 +62,19 @@ def test_warming_up_a_row_leaves_the_others_as_they_are():
     before = [digest(*leaves(vec.core.snapshot([row]))) for row in (0, 2, 3)]
     vec.reset(seed=[None, 9, None, None], options={"reset_mask": np.array([False, True, False, False])})
     assert [digest(*leaves(vec.core.snapshot([row]))) for row in (0, 2, 3)] == before
+
+
+def gradients(**settings):
+    """The first observation's norm of the host's gradient and the segments' shares in it, ``[N, 1 + S]``."""
+    vec = small_vec(SERVICE, **settings)
+    names = ("gradient_norm", *(f"{slot}.gradient_share" for slot in vec.core.slot_names))
+    return vec.reset(seed=0)[0][:, [vec.observation_names.index(name) for name in names]]
+
+
+def test_the_first_gradients_a_controller_sees_are_those_of_the_warm_up():
+    unmeasured = [-1.0, 0.0, 0.0]
+    assert (gradients(warmup_batches=0) == unmeasured).all()
+    measured = gradients(warmup_batches=2)
+    assert (measured > unmeasured).all()
+    assert (measured[:, 1:] < 1).all()
+    assert gradients(warmup_batches=2, devices=["cpu", "cpu"]) == pytest.approx(measured, abs=1e-4)

@@ -157,15 +157,18 @@ class Population:
             host_rate = self.setting.optimizer.host_factor * seed_rate
             return training.train(self._networks, x, y, alpha, host_rate, seed_rate)
 
-    def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None:
+    def warm_up(
+        self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows
+    ) -> GradientHealth:
         """Train the given networks, which must have no seeds, for a while at a learning rate of that time."""
         rows = self._check_different(rows)
         chosen = self._networks.take(rows)
         x, y = self.draw_minibatches(data, num_batches, batch_size, rows=rows)
         with torch.inference_mode(False), torch.enable_grad():
             alpha, rates = np.zeros((len(rows), self.num_slots)), np.full(len(rows), learning_rate)
-            training.train(chosen, x, y, alpha, rates, rates)
+            _, health = training.train(chosen, x, y, alpha, rates, rates)
         self._networks.put(rows, chosen)
+        return health
 
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None

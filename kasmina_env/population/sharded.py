@@ -37,7 +37,9 @@ class AnyPopulation(Protocol):
     def train(
         self, x: Any, y: Any, alpha: FloatArray, pace: FloatArray | float = 1.0
     ) -> tuple[torch.Tensor, GradientHealth]: ...
-    def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None: ...
+    def warm_up(
+        self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows
+    ) -> GradientHealth: ...
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
@@ -136,6 +138,10 @@ class ShardedPopulation:
         is_sorted = bool((np.diff(order) == 1).all())
         return joined if is_sorted else joined.index_select(dim, self.setting.index(order))
 
+    def _join_health(self, parts: Sequence[GradientHealth], rows: Rows | None) -> GradientHealth:
+        names = vars(parts[0])
+        return GradientHealth(**{name: self._join([getattr(p, name) for p in parts], rows, 0) for name in names})
+
     def _place(self, data: Split, device: torch.device) -> Split:
         """The same samples on a device; copied once."""
         if data.x.device == device:
@@ -170,16 +176,19 @@ class ShardedPopulation:
             return shard.train(x[share.shard], y[share.shard], alpha[rows], paces[rows])
 
         trained = self._run(work)
-        health = {name: self._join([getattr(h, name) for _, h in trained], None, 0) for name in vars(trained[0][1])}
-        return self._join([loss for loss, _ in trained], None, 0), GradientHealth(**health)
+        loss = self._join([loss for loss, _ in trained], None, 0)
+        return loss, self._join_health([health for _, health in trained], None)
 
-    def warm_up(self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows) -> None:
+    def warm_up(
+        self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows
+    ) -> GradientHealth:
         """See `Population.warm_up`."""
 
-        def work(share: _Share, shard: Population) -> None:
-            shard.warm_up(self._place(data, shard.setting.device), num_batches, batch_size, learning_rate, share.rows)
+        def work(share: _Share, shard: Population) -> GradientHealth:
+            placed = self._place(data, shard.setting.device)
+            return shard.warm_up(placed, num_batches, batch_size, learning_rate, share.rows)
 
-        self._run(work, rows)
+        return self._join_health(self._run(work, rows), rows)
 
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None

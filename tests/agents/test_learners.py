@@ -105,3 +105,10 @@ def test_the_recipe_of_a_run_is_kept_beside_it(tmp_path):
     train(tiny("a2c"), tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert load_recipe(tmp_path / "run" / "recipe.json") == dataclasses.replace(tiny("a2c"), net=tuple(kept["net"]))
+
+
+def test_a_rate_can_fall_to_nothing_over_the_run(tmp_path):
+    recipe = tiny("maskable_ppo")
+    falling = {**recipe.hyperparameters, "learning_rate": "lin_0.5"}
+    model = train(dataclasses.replace(recipe, hyperparameters=falling), tmp_path / "run")
+    assert [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
