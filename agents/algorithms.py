@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
@@ -98,17 +100,18 @@ LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of 
 
 
 def make_model(
-    algorithm: Algorithm, venv: VecEnv, horizon: int, net: tuple[int, ...], seed: int, settings: Mapping[str, Any]
+    algorithm: Algorithm, venv: VecEnv, names: Names, net: tuple[int, ...], seed: int, settings: Mapping[str, Any]
 ) -> BaseAlgorithm:
     """A fresh model.
 
     An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
-    episodes end.
+    episodes end. With flat actions, of which GERMINATE has most, it begins with a preference among operations that is
+    as even as among the first head of factored ones: it waits, advances and fossilizes as readily as it germinates.
 
     Args:
         algorithm: Which.
         venv: What it learns on.
-        horizon: Steps of an episode.
+        names: Of the environment.
         net: Hidden layers.
         seed: Of the model and of the environments.
         settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
@@ -119,11 +122,22 @@ def make_model(
         if name not in known:
             raise ValueError(unknown_name_message("hyperparameters", name, known))
     own_policy = settings.get("policy_kwargs", {})
-    values = {**({} if algorithm.is_off_policy else {"n_steps": horizon}), **settings}
+    values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
     values = {name: _annealed(value) for name, value in values.items()}
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
-    return make(algorithm.policy, venv, seed=seed, device="cpu", **values)
+    model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
+    if algorithm.action_space == "flat" and not algorithm.is_off_policy:
+        with torch.no_grad():
+            model.policy.get_parameter("action_net.bias").copy_(even_over_operations(names))
+    return model
+
+
+def even_over_operations(names: Names) -> torch.Tensor:
+    """Logits of flat actions ``[A]`` with which every operation is equally likely."""
+    operations = [name.split()[0] for name in names.action]
+    count = Counter(operations)
+    return -torch.tensor([count[op] for op in operations]).log()
 
 
 def _annealed(value: Any) -> Any:

@@ -18,7 +18,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import ALGORITHMS, make_model, make_player
-from agents.policy import MAX_SEED, Policy, make_env
+from agents.policy import MAX_SEED, Policy, make_env, names_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.sb3 import KasminaVecEnv
@@ -156,7 +156,7 @@ def train(
         if isinstance(model, OffPolicyAlgorithm):
             model.learning_starts += model.num_timesteps
     else:
-        model = make_model(algorithm, venv, horizon, recipe.net, recipe.seed, recipe.hyperparameters)
+        model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     # a resumed run logs beside what it goes on from

@@ -84,13 +84,13 @@ _ALL = (
             "host": "cnn",
             "host_settings": {"in_channels": 1, "image_size": 8, "width": 8, "kernels": (3, 3, 3), "group_size": 4},
             "instances": "digits_mix",
-            "horizon": 16,
-            "batches_per_step": 9,
-            "warmup_batches": 9,  # whose gradients are the first that a controller sees
+            "horizon": 10,
+            "batches_per_step": 14,
+            "warmup_batches": 14,  # whose gradients are the first that a controller sees
             "decay": "linear",
             "blueprints": ("pointwise", "depthwise", "conv_light"),
-            "operators": ("ADD", "GATE"),
-            "tempos": (2,),
+            "operators": ("ADD",),
+            "tempos": (1,),
             "prune_tempos": (0,),
             "targets": (),
             "min_training_steps": 1,

@@ -112,3 +112,14 @@ def test_a_rate_can_fall_to_nothing_over_the_run(tmp_path):
     falling = {**recipe.hyperparameters, "learning_rate": "lin_0.5"}
     model = train(dataclasses.replace(recipe, hyperparameters=falling), tmp_path / "run")
     assert [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
+
+
+def test_an_untrained_policy_takes_every_operation_as_readily(tmp_path):
+    falling = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_0.0"}
+    train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling), tmp_path / "run")
+    env = make_env(SPIRALS, 64, **SMALL)
+    observation, _ = env.reset(seed=0)
+    model = ALGORITHMS.get("maskable_ppo").model.load(tmp_path / "run" / "model.zip", device="cpu")
+    actions, _ = model.predict(observation, action_masks=env.action_masks(), deterministic=False)
+    num_waiting = sum(env.action_names[a] == "WAIT" for a in actions)
+    assert 16 < num_waiting < 48
