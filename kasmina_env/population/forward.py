@@ -6,8 +6,8 @@ ones. All of it works on the channels, as the last axis, in which every group of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -112,6 +112,16 @@ class Collect(torch.autograd.Function):
         return (None, None, *changes)
 
 
+def _put_terms(out: Tensor, x: Tensor, slot: PlannedSlot, channels: int, terms: Sequence[Tensor]) -> Tensor:
+    for kind, term in zip(slot.kinds, terms, strict=True):
+        if not kind.in_training:
+            place = kind.start, kind.size, channels
+            torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
+    rest = x.shape[-1] - len(slot.alpha)
+    out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
+    return out
+
+
 class AddTerms(torch.autograd.Function):
     """Put the terms of a slot's seeds, by kind, into the features ``[..., N*C]``.
 
@@ -123,16 +133,7 @@ class AddTerms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int, *terms: Tensor) -> Tensor:
         ctx.slot, ctx.channels = slot, channels
-        if not len(slot.alpha):
-            return x.view_as(x)
-        out = torch.empty_like(x)
-        for kind, term in zip(slot.kinds, terms, strict=True):
-            if not kind.in_training:
-                place = kind.start, kind.size, channels
-                torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
-        rest = x.shape[-1] - len(slot.alpha)
-        out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
-        return out
+        return _put_terms(torch.empty_like(x), x, slot, channels, terms) if len(slot.alpha) else x.view_as(x)
 
     @staticmethod
     @once_differentiable
@@ -160,33 +161,45 @@ class _Rows:
         return self.known[num_rows]
 
 
-def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor]) -> Tensor:
-    moved: Tensor = TakeRows.apply(x.reshape(-1, channels), *indices)  # type: ignore[no-untyped-call]
+class SlotFunction(Protocol):
+    """What happens to wide features at a slot."""
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Features behind the slot; in `out`, if it is given, which no gradient passes."""
+        ...
+
+
+def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    rows = x.reshape(-1, channels)
+    if out is not None:
+        torch.index_select(rows, 0, indices[0], out=out.view(-1, channels))
+        return out
+    moved: Tensor = TakeRows.apply(rows, *indices)  # type: ignore[no-untyped-call]
     return moved.view(x.shape)
 
 
-def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tensor], Tensor]:
+def slot_function(slot: PlannedSlot | None, num_networks: int) -> SlotFunction:
     """What happens to wide features at a slot: every seed proposes a change, each operator makes a term of it.
 
     A seed in TRAINING reads detached features: the host's gradient is exactly what it would be without the seed.
     """
     if slot is None:
-        return lambda x: x
+        return lambda x, out=None: x if out is None else out.copy_(x)
     rows = None if slot.order is None or slot.inverse is None else _Rows(slot.order, slot.inverse)
 
-    def run(x: Tensor) -> Tensor:
-        last = _channels_last(x)
+    def run(x: Tensor, out: Tensor | None = None) -> Tensor:
+        last, target = _channels_last(x), None if out is None else _channels_last(out)
         channels = last.shape[-1] // num_networks
         if rows is None:
-            return _channels_back(_grow(slot, last, channels))
+            return _channels_back(_grow(slot, last, channels, target))
         there, back = rows(last.numel() // channels)
         grown = _grow(slot, _take_networks(last, channels, (there, back)), channels)
-        return _channels_back(_take_networks(grown, channels, (back, there)))
+        return _channels_back(_take_networks(grown, channels, (back, there), target))
 
     return run
 
 
-def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
+def _grow(slot: PlannedSlot, last: Tensor, channels: int, target: Tensor | None = None) -> Tensor:
     """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
     x, *dealt = Deal.apply(last, slot, channels)  # type: ignore[no-untyped-call]
     readers = _kinds_that_read(slot)
@@ -202,6 +215,8 @@ def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
         term if kind.operator is Operator.ADD else _make_term(kind, features[kind], term, gates.get(kind))
         for kind, term in zip(slot.kinds, terms, strict=True)
     ]
+    if target is not None:
+        return _put_terms(target, x, slot, channels, terms)
     out: Tensor = AddTerms.apply(x, slot, channels, *terms)  # type: ignore[no-untyped-call]
     return out
 
