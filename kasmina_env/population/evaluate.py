@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kasmina_env.hosts import execution_order
 from kasmina_env.layers import merge_networks, split_networks, widen
-from kasmina_env.population.forward import SlotFunction, slot_function
+from kasmina_env.population.forward import slot_function
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
@@ -55,8 +55,7 @@ def plan_streams(
     for slot in order:
         level = levels[slot]
         seen: dict[tuple[int, bytes], int] = {}
-        # those that skip the slot come last: then what the slot computes lies side by side
-        for setting in sorted(range(num_settings), key=lambda s: _skips(off[s, :, slot], has_seed[:, slot])):
+        for setting in range(num_settings):
             off_here = off[setting, :, slot] & has_seed[:, slot]
             key = (stream_of[setting], off_here.tobytes())
             if key not in seen:
@@ -68,41 +67,30 @@ def plan_streams(
     return levels, stream_of
 
 
-def _skips(off: BoolArray, has_seed: BoolArray) -> bool:
-    """Whether every seed there is in a slot is off."""
-    return bool((off & has_seed).any() and (off | ~has_seed).all())
-
-
-def _branch(slot: SlotFunction, streams: Sequence[Stream], num_networks: int, batch: int) -> Callable[[Tensor], Tensor]:
+def _branch(
+    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], num_networks: int, batch: int
+) -> Callable[[Tensor], Tensor]:
     """A slot that takes the parents' features, stacked along the batch, to its streams'."""
     needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
-    on = [stream.parent for stream in streams if stream.is_on is True]
-    is_direct = on == needed and all(stream.is_on is True for stream in streams[: len(on)])
 
     def run(x: Tensor) -> Tensor:
         parents = x.split(batch)
-        if len(needed) == len(parents) == len(streams) and is_direct:
-            return slot(x)
-        joined = x if len(needed) == len(parents) else torch.cat([parents[p] for p in needed] or [x[:0]])
-        memory_format = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-        shape = (len(streams) * batch, *x.shape[1:])
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
-        parts = out.split(batch)
-        if is_direct:  # what the slot computes is the first of the streams
-            blended = dict(zip(needed, parts, strict=False))
-            if needed:
-                slot(joined, out[: len(joined)])
-        else:
+        if len(needed) == len(parents):
+            blended = dict(zip(needed, slot(x).split(batch), strict=True))
+        elif needed:
+            joined = torch.cat([parents[p] for p in needed])
             blended = dict(zip(needed, slot(joined).split(batch), strict=True))
-        for stream, part in zip(streams, parts, strict=True):
+        parts = []
+        for stream in streams:
             if stream.is_on is False:
-                part.copy_(parents[stream.parent])
-            elif stream.is_on is not True:
-                mask = stream.is_on.to(x.device, non_blocking=True).unsqueeze(1)  # [N, 1]
-                part.copy_(_select(mask, blended[stream.parent], parents[stream.parent], num_networks))
-            elif not is_direct:
-                part.copy_(blended[stream.parent])
-        return out
+                parts.append(parents[stream.parent])
+            elif stream.is_on is True:
+                parts.append(blended[stream.parent])
+            else:
+                on = stream.is_on.to(x.device, non_blocking=True).unsqueeze(1)  # [N, 1]
+                pair = (blended[stream.parent], parents[stream.parent])
+                parts.append(_select(on, *pair, num_networks))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     return run
 

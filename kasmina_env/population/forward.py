@@ -6,14 +6,14 @@ ones. All of it works on the channels, as the last axis, in which every group of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kasmina_env.blend import TERMS
+from kasmina_env.blend import TERMS, straight_through
 from kasmina_env.config import Operator
 from kasmina_env.population.plan import Kind, PlannedSlot
 
@@ -57,10 +57,10 @@ class Deal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.slot, ctx.channels = slot, channels
         kinds = [_slice(x, kind.start, kind.size, channels) for kind in _kinds_that_read(slot)]
-        cells = [x.new_empty(*x.shape[:-1], sum(cell.sizes) * channels) for cell in slot.cells]
+        parts: list[list[Tensor]] = [[] for _ in slot.cells]  # pieces of a cell stand in it as in the slot
         for piece in slot.pieces:
-            part = _slice(cells[piece.cell], piece.in_cell, piece.size, channels)
-            part.copy_(_slice(x, piece.in_slot, piece.size, channels))
+            parts[piece.cell].append(_slice(x, piece.in_slot, piece.size, channels))
+        cells = [torch.cat(part, dim=-1) for part in parts]
         ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
         return (x.view_as(x), *kinds, *cells)
 
@@ -93,33 +93,19 @@ class Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, slot: PlannedSlot, channels: int, *changes: Tensor) -> tuple[Tensor, ...]:
         ctx.slot, ctx.channels = slot, channels
-        shape = changes[0].shape[:-1]
-        kinds = tuple(changes[0].new_empty(*shape, kind.size * channels) for kind in slot.kinds)
+        parts: list[list[Tensor]] = [[] for _ in slot.kinds]
         for piece in slot.pieces:
-            part = _slice(kinds[piece.kind], piece.in_kind, piece.size, channels)
-            part.copy_(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
-        return kinds
+            parts[piece.kind].append(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
+        return tuple(torch.cat(part, dim=-1) for part in parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         slot, channels = ctx.slot, ctx.channels
-        shape = grads[0].shape[:-1]
-        changes = [grads[0].new_empty(*shape, sum(cell.sizes) * channels) for cell in slot.cells]
+        parts: list[list[Tensor]] = [[] for _ in slot.cells]
         for piece in slot.pieces:
-            part = _slice(changes[piece.cell], piece.in_cell, piece.size, channels)
-            part.copy_(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
-        return (None, None, *changes)
-
-
-def _put_terms(out: Tensor, x: Tensor, slot: PlannedSlot, channels: int, terms: Sequence[Tensor]) -> Tensor:
-    for kind, term in zip(slot.kinds, terms, strict=True):
-        if not kind.in_training:
-            place = kind.start, kind.size, channels
-            torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
-    rest = x.shape[-1] - len(slot.alpha)
-    out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
-    return out
+            parts[piece.cell].append(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
+        return (None, None, *(torch.cat(part, dim=-1) for part in parts))
 
 
 class AddTerms(torch.autograd.Function):
@@ -133,7 +119,16 @@ class AddTerms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int, *terms: Tensor) -> Tensor:
         ctx.slot, ctx.channels = slot, channels
-        return _put_terms(torch.empty_like(x), x, slot, channels, terms) if len(slot.alpha) else x.view_as(x)
+        if not len(slot.alpha):
+            return x.view_as(x)
+        out = torch.empty_like(x)
+        for kind, term in zip(slot.kinds, terms, strict=True):
+            if not kind.in_training:
+                place = kind.start, kind.size, channels
+                torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
+        rest = x.shape[-1] - len(slot.alpha)
+        out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
+        return out
 
     @staticmethod
     @once_differentiable
@@ -161,46 +156,36 @@ class _Rows:
         return self.known[num_rows]
 
 
-class SlotFunction(Protocol):
-    """What happens to wide features at a slot."""
-
-    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Features behind the slot; in `out`, if it is given, which no gradient passes."""
-        ...
-
-
-def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    rows = x.reshape(-1, channels)
-    if out is not None:
-        torch.index_select(rows, 0, indices[0], out=out.view(-1, channels))
-        return out
-    moved: Tensor = TakeRows.apply(rows, *indices)  # type: ignore[no-untyped-call]
+def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor]) -> Tensor:
+    moved: Tensor = TakeRows.apply(x.reshape(-1, channels), *indices)  # type: ignore[no-untyped-call]
     return moved.view(x.shape)
 
 
-def slot_function(slot: PlannedSlot | None, num_networks: int) -> SlotFunction:
+def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tensor], Tensor]:
     """What happens to wide features at a slot: every seed proposes a change, each operator makes a term of it.
 
     A seed in TRAINING reads detached features: the host's gradient is exactly what it would be without the seed.
     """
     if slot is None:
-        return lambda x, out=None: x if out is None else out.copy_(x)
+        return lambda x: x
     rows = None if slot.order is None or slot.inverse is None else _Rows(slot.order, slot.inverse)
 
-    def run(x: Tensor, out: Tensor | None = None) -> Tensor:
-        last, target = _channels_last(x), None if out is None else _channels_last(out)
+    def run(x: Tensor) -> Tensor:
+        last = _channels_last(x)
         channels = last.shape[-1] // num_networks
         if rows is None:
-            return _channels_back(_grow(slot, last, channels, target))
+            return _channels_back(_grow(slot, last, channels))
         there, back = rows(last.numel() // channels)
         grown = _grow(slot, _take_networks(last, channels, (there, back)), channels)
-        return _channels_back(_take_networks(grown, channels, (back, there), target))
+        return _channels_back(_take_networks(grown, channels, (back, there)))
 
     return run
 
 
-def _grow(slot: PlannedSlot, last: Tensor, channels: int, target: Tensor | None = None) -> Tensor:
+def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
     """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
+    if len(slot.pieces) == 1 and slot.kinds[0].size * channels == last.shape[-1]:
+        return _grow_alike(slot, last)
     x, *dealt = Deal.apply(last, slot, channels)  # type: ignore[no-untyped-call]
     readers = _kinds_that_read(slot)
     features = dict(zip(readers, dealt, strict=False))
@@ -215,10 +200,17 @@ def _grow(slot: PlannedSlot, last: Tensor, channels: int, target: Tensor | None 
         term if kind.operator is Operator.ADD else _make_term(kind, features[kind], term, gates.get(kind))
         for kind, term in zip(slot.kinds, terms, strict=True)
     ]
-    if target is not None:
-        return _put_terms(target, x, slot, channels, terms)
     out: Tensor = AddTerms.apply(x, slot, channels, *terms)  # type: ignore[no-untyped-call]
     return out
+
+
+def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
+    """The same where every network, often the only one, has the same kind of seed: there is nothing to deal."""
+    (kind,), (cell,) = slot.kinds, slot.cells
+    features = _channels_back(x.detach() if kind.in_training else x)
+    gate = slot.gates.call(features) if slot.gates is not None else None
+    term = _channels_last(TERMS[kind.operator](features, cell.call(features), gate))
+    return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
 def _make_term(kind: Kind, features: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
