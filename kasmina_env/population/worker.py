@@ -227,12 +227,11 @@ def _serve(pipe: Connection, make: Callable[[], Population]) -> None:
         held |= news
         for number in gone:
             held.pop(number, None)
-        answer: tuple[bool, object]
         try:
             args = _Unpickler(content, held.__getitem__).load()
             value = getattr(population, name)(*args)
             held |= zip(keep, value, strict=True) if keep else ()
-            answer = True, None if keep else value
+            answer = _dump((True, None if keep else value), _name_of_setting)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the call came from
-            answer = False, error
-        pipe.send_bytes(_dump(answer, _name_of_setting))
+            answer = _dump((False, error), _name_of_setting)
+        pipe.send_bytes(answer)
