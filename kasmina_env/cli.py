@@ -220,6 +220,7 @@ def bench(
     steps: int = 3,
     rivals: bool = True,
     memory: bool = True,
+    workers: int | None = None,
     growth: int = 0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
@@ -233,13 +234,15 @@ def bench(
         steps: Steps of each repeat.
         rivals: Also the single environment, alone and in stable-baselines3's vectors, and plain PyTorch.
         memory: Also peak memory, each size in a process of its own.
+        workers: Processes over which the largest population is spread as well; by default one for each core.
         growth: Also how cost grows with seeds, slots, blueprints and batch, at so many networks; 0 leaves it out.
         json_file: Write all repeats there.
         out: Write a picture, bench.png, into this directory.
     """
-    from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
+    from kasmina_env.bench import as_json, measure, measure_growth, num_cores, picture, tables
 
-    found = [measure(env_id, sizes, repeats, steps, rivals, memory) for env_id in env_ids]
+    crew = num_cores() if workers is None else workers
+    found = [measure(env_id, sizes, repeats, steps, rivals, memory, crew) for env_id in env_ids]
     costs = [measure_growth(env_id, growth, repeats) if growth else [] for env_id in env_ids]
     for measured, cost in zip(found, costs, strict=True):
         for table in tables(measured, cost):

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from kasmina_env.population import (
     ShardedPopulation,
     ShardedSnapshot,
     Snapshot,
+    place_population,
 )
 from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
 from kasmina_env.tasks import Split
@@ -70,6 +72,7 @@ class Core:
         num_networks: N.
         device: Where the networks train.
         devices: Several over which to spread them instead, each a thread of its own.
+        num_workers: Processes over which to spread them, if more than one; they need no device of their own.
         dtype: Floating-point type of the networks.
     """
 
@@ -80,9 +83,11 @@ class Core:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         devices: Sequence[torch.device | str] = (),
+        num_workers: int = 1,
     ) -> None:
         self.config = config
-        self.devices = tuple(map(torch.device, devices or (device,)))
+        self.has_workers = num_workers > 1
+        self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
         self.num_networks = num_networks
         self.device, self.dtype = self.devices[0], dtype
         self.host = make_host(config)
@@ -167,22 +172,17 @@ class Core:
         return Conditions(**settled, variant=self._variant_of[numbers])
 
     def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> AnyPopulation:
-        def make(rows: IntArray, device: torch.device) -> Population:
-            return Population(
-                self.host,
-                rng_seeds[rows].tolist(),
-                self._optimizer,
-                device,
-                self.dtype,
-                self._data.measure,
-                self.variants,
-                self._conditions(numbers[rows]),
-                self.config.birth_gain,
-            )
+        def recipe(rows: IntArray, device: torch.device) -> Callable[[], Population]:
+            who = (self.host, rng_seeds[rows].tolist(), self._optimizer, device, self.dtype, self._data.measure)
+            what = (*who, self.variants, self._conditions(numbers[rows]), self.config.birth_gain)
+            return partial(Population, *what)
 
-        if len(self.devices) > 1:
-            return ShardedPopulation(self.devices, self.num_networks, make)
-        return make(np.arange(self.num_networks), self.device)
+        return place_population(self.devices, self.num_networks, recipe, self.has_workers)
+
+    def close(self) -> None:
+        """End the processes of a sharded population."""
+        if isinstance(self._population, ShardedPopulation):
+            self._population.close()
 
     def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
         """After the warm-up, whose gradients a controller sees; without one none are known."""

@@ -29,11 +29,18 @@ def make_core(
     dtype: str,
     settings: Mapping[str, Any],
     devices: Sequence[str] = (),
+    num_workers: int = 1,
 ) -> Core:
     """The core of a preset with overridden settings; every argument is checked."""
     if dtype not in DTYPES:
         raise ValueError(unknown_name_message("dtype", dtype, tuple(DTYPES)))
-    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype], devices)
+    check_count("num_workers", num_workers)
+    if num_workers > 1 and (num_workers > num_networks or devices or device != "cpu"):
+        raise ValueError(
+            f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
+            f"{num_workers}. Use fewer."
+        )
+    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype], devices, num_workers)
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:

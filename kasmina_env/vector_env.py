@@ -37,7 +37,10 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         render_mode: "ansi", "rgb_array" or None.
         device: Where the networks train.
         devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
-            has a thread of its own. ``["cpu", "cpu"]`` uses two cores.
+            has a thread of its own.
+        num_workers: Processes over which to spread the rows on the CPU, each of one thread; 1 is this process. With as
+            many as there are cores a large population is fastest. A script that uses them keeps what it does under
+            ``if __name__ == "__main__":``, as with any processes of Python.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
     """
@@ -54,6 +57,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         device: str = "cpu",
         dtype: str = "float32",
         devices: Sequence[str] = (),
+        num_workers: int = 1,
         **settings: Any,
     ) -> None:
         shell.check_choice("action_space", action_space, ("flat", "factored"))
@@ -64,7 +68,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         self.metadata = {"render_modes": list(shell.RENDER_MODES), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.core = shell.make_core(preset, num_envs, device, dtype, settings, devices)
+        self.core = shell.make_core(preset, num_envs, device, dtype, settings, devices, num_workers)
         self._form: ActionForm = action_space
         self._max_episode_steps = max_episode_steps
         self.single_observation_space = shell.observation_space(self.core)
@@ -191,6 +195,10 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
         return self.core.network(row, committed)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the processes of `num_workers`."""
+        self.core.close()
 
     def render(self) -> tuple[Any, ...] | None:
         """One text panel ("ansi") or picture ("rgb_array") per row."""

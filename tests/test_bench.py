@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from functools import partial
 
 import numpy as np
@@ -97,6 +98,14 @@ def test_growth_changes_one_thing_at_a_time(measured):
     assert len({cost.what for cost in costs}) == 5
     assert all(cost.seconds > 0 for cost in costs)
     assert len(tables(measured, costs)) == 4
+
+
+def test_the_largest_population_is_timed_in_workers_too():
+    measured = measure(PRESET, [1, 3], 2, 1, has_rivals=False, has_memory=False, num_workers=2)
+    assert len(measured.in_workers) == 2
+    assert (measured.in_workers > 0).all()
+    assert [row[0] for row in tables(measured)[0].rows] == ["1", "3", "3 in 2 workers"]
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,8 @@ class Measured:
     work: dict[int, Work]
     machine: Machine
     memory: dict[int, float]  # peak bytes of a process that holds the population; empty if not asked for
+    num_workers: int  # over which the largest population was spread as well
+    in_workers: FloatArray  # of one step of it there; empty for one worker
 
     def per_network(self, size: int) -> float:
         """Median seconds of a step over the number of networks."""
@@ -42,7 +45,13 @@ class Measured:
 
 
 def measure(
-    preset: str, sizes: Sequence[int], repeats: int, num_steps: int, has_rivals: bool = True, has_memory: bool = True
+    preset: str,
+    sizes: Sequence[int],
+    repeats: int,
+    num_steps: int,
+    has_rivals: bool = True,
+    has_memory: bool = True,
+    num_workers: int = 1,
 ) -> Measured:
     """Time a preset.
 
@@ -53,22 +62,35 @@ def measure(
         num_steps: Steps of each repeat.
         has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
         has_memory: Measure the peak memory of each size in a process of its own.
+        num_workers: Processes over which to spread the largest population as well.
     """
     PRESETS.get(preset)
-    if has_rivals:
-        with rivals(preset) as others:
-            return _measure(preset, sizes, repeats, num_steps, others, has_memory)
-    return _measure(preset, sizes, repeats, num_steps, {}, has_memory)
+    with ExitStack() as stack:
+        others = stack.enter_context(rivals(preset)) if has_rivals else {}
+        crew = None
+        if 1 < num_workers <= max(sizes):
+            crew = _Timed(lively_population(preset, max(sizes), num_workers=num_workers), num_steps)
+            stack.callback(crew.env.close)
+        return _measure(preset, sizes, repeats, num_steps, others, has_memory, crew)
 
 
 def _measure(
-    preset: str, sizes: Sequence[int], repeats: int, num_steps: int, others: Mapping[str, Run], has_memory: bool
+    preset: str,
+    sizes: Sequence[int],
+    repeats: int,
+    num_steps: int,
+    others: Mapping[str, Run],
+    has_memory: bool,
+    crew: _Timed | None,
 ) -> Measured:
     timed = {size: _Timed(lively_population(preset, size), num_steps) for size in sizes}
     rows: list[dict[int, dict[str, float]]] = []
+    in_workers: list[float] = []
     seconds: dict[str, list[float]] = {name: [] for name in others}
     for repeat in range(repeats + 1):  # the first warms up
         found = {size: population.run() for size, population in timed.items()}
+        if crew and (taken := crew.run()["step"]) and repeat:
+            in_workers.append(taken)
         for name, run in others.items():
             taken = run(num_steps)
             if repeat:
@@ -85,6 +107,8 @@ def _measure(
         work={size: population.work() for size, population in timed.items()},
         machine=measure_machine(core.device),
         memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
+        num_workers=len(crew.env.core.devices) if crew else 1,
+        in_workers=np.array(in_workers),
     )
 
 

@@ -41,6 +41,11 @@ def _populations(measured: Measured) -> Table:
         memory = measured.memory.get(size)
         row = (f"{1 / each:.0f}", f"{measured.batches_per_step / each:.0f}", f"{1e3 * each:.2f}")
         rows.append((str(size), _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
+    if len(measured.in_workers):
+        each = float(np.median(measured.in_workers)) / max(measured.steps)
+        row = (f"{1 / each:.0f}", f"{measured.batches_per_step / each:.0f}", f"{1e3 * each:.2f}")
+        name = f"{max(measured.steps)} in {measured.num_workers} workers"
+        rows.append((name, _spread(measured.in_workers), *row, ""))
     return Table(
         f"{measured.preset}: a live seed in every slot, medians (fastest to slowest)",
         ("networks", "ms per step", "steps/s", "network-minibatches/s", "ms per network", "peak MB"),
@@ -50,12 +55,15 @@ def _populations(measured: Measured) -> Table:
 
 def _rivals(measured: Measured) -> Table:
     largest = max(measured.steps)
+    beside = {"ratio": measured.per_network(largest)}
+    if len(measured.in_workers):
+        beside[f"in {measured.num_workers} workers"] = float(np.median(measured.in_workers)) / largest
     rows = []
     for name, seconds in measured.rivals.items():
         each = float(np.median(seconds))
-        rows.append((name, _spread(seconds), f"{1 / each:.1f}", f"{each / measured.per_network(largest):.1f}x"))
+        rows.append((name, _spread(seconds), f"{1 / each:.1f}", *(f"{each / other:.1f}x" for other in beside.values())))
     title = f"Beside it, in the same run: time of one network's step, and how much faster {largest} side by side are"
-    return Table(title, ("what", "ms", "steps/s", "ratio"), rows)
+    return Table(title, ("what", "ms", "steps/s", *beside), rows)
 
 
 def _parts(measured: Measured) -> Table:
@@ -102,6 +110,7 @@ def as_json(measured: Measured, growth: Sequence[Cost] = ()) -> str:
         "work": {str(size): vars(work) for size, work in measured.work.items()},
         "machine": vars(measured.machine),
         "memory": {str(size): memory for size, memory in measured.memory.items()},
+        "workers": {"number": measured.num_workers, "steps": measured.in_workers.tolist()},
         "growth": [vars(cost) for cost in growth],
     }
     return json.dumps(document, indent=1) + "\n"

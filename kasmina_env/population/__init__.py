@@ -4,9 +4,10 @@ from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
 from kasmina_env.population.saved import load_network, save_network
-from kasmina_env.population.sharded import AnyPopulation, ShardedPopulation, ShardedSnapshot
+from kasmina_env.population.sharded import AnyPopulation, ShardedPopulation, ShardedSnapshot, place_population
 from kasmina_env.population.state import Conditions
 from kasmina_env.population.train import GradientHealth
+from kasmina_env.population.worker import WorkerPopulation
 
 __all__ = [
     "AnyPopulation",
@@ -18,6 +19,8 @@ __all__ = [
     "ShardedPopulation",
     "ShardedSnapshot",
     "Snapshot",
+    "WorkerPopulation",
     "load_network",
+    "place_population",
     "save_network",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kasmina_env.blend import TERMS
+from kasmina_env.blend import TERMS, straight_through
 from kasmina_env.config import Operator
 from kasmina_env.population.plan import Kind, PlannedSlot
 
@@ -57,10 +57,10 @@ class Deal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.slot, ctx.channels = slot, channels
         kinds = [_slice(x, kind.start, kind.size, channels) for kind in _kinds_that_read(slot)]
-        cells = [x.new_empty(*x.shape[:-1], sum(cell.sizes) * channels) for cell in slot.cells]
+        parts: list[list[Tensor]] = [[] for _ in slot.cells]  # pieces of a cell stand in it as in the slot
         for piece in slot.pieces:
-            part = _slice(cells[piece.cell], piece.in_cell, piece.size, channels)
-            part.copy_(_slice(x, piece.in_slot, piece.size, channels))
+            parts[piece.cell].append(_slice(x, piece.in_slot, piece.size, channels))
+        cells = [torch.cat(part, dim=-1) for part in parts]
         ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
         return (x.view_as(x), *kinds, *cells)
 
@@ -93,23 +93,19 @@ class Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, slot: PlannedSlot, channels: int, *changes: Tensor) -> tuple[Tensor, ...]:
         ctx.slot, ctx.channels = slot, channels
-        shape = changes[0].shape[:-1]
-        kinds = tuple(changes[0].new_empty(*shape, kind.size * channels) for kind in slot.kinds)
+        parts: list[list[Tensor]] = [[] for _ in slot.kinds]
         for piece in slot.pieces:
-            part = _slice(kinds[piece.kind], piece.in_kind, piece.size, channels)
-            part.copy_(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
-        return kinds
+            parts[piece.kind].append(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
+        return tuple(torch.cat(part, dim=-1) for part in parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         slot, channels = ctx.slot, ctx.channels
-        shape = grads[0].shape[:-1]
-        changes = [grads[0].new_empty(*shape, sum(cell.sizes) * channels) for cell in slot.cells]
+        parts: list[list[Tensor]] = [[] for _ in slot.cells]
         for piece in slot.pieces:
-            part = _slice(changes[piece.cell], piece.in_cell, piece.size, channels)
-            part.copy_(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
-        return (None, None, *changes)
+            parts[piece.cell].append(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
+        return (None, None, *(torch.cat(part, dim=-1) for part in parts))
 
 
 class AddTerms(torch.autograd.Function):
@@ -188,6 +184,8 @@ def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tens
 
 def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
     """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
+    if len(slot.pieces) == 1 and slot.kinds[0].size * channels == last.shape[-1]:
+        return _grow_alike(slot, last)
     x, *dealt = Deal.apply(last, slot, channels)  # type: ignore[no-untyped-call]
     readers = _kinds_that_read(slot)
     features = dict(zip(readers, dealt, strict=False))
@@ -204,6 +202,15 @@ def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
     ]
     out: Tensor = AddTerms.apply(x, slot, channels, *terms)  # type: ignore[no-untyped-call]
     return out
+
+
+def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
+    """The same where every network, often the only one, has the same kind of seed: there is nothing to deal."""
+    (kind,), (cell,) = slot.kinds, slot.cells
+    features = _channels_back(x.detach() if kind.in_training else x)
+    gate = slot.gates.call(features) if slot.gates is not None else None
+    term = _channels_last(TERMS[kind.operator](features, cell.call(features), gate))
+    return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
 def _make_term(kind: Kind, features: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:

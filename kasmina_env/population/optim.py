@@ -73,6 +73,9 @@ class Updates:
         stacks: Each of its own R networks and P parameters.
         learning_rates: For each stack ``[R, 1]``.
         num_updates: How many will follow.
+
+    Attributes:
+        gradient: Flat, of all stacks; to be filled before each update.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Updates:
             rates = rates / _bias_correction(optimizer.momentum, steps)
             self.root_scales = iter(_bias_correction(optimizer.beta2, steps).rsqrt())
         self.rates = iter(rates.expand_as(steps))
+        self.gradient, self._root = torch.zeros_like(self.moments[0]), torch.empty_like(self.moments[0])
+        self._of_gradient, self._of_root = self.by_stack(self.gradient), self.by_stack(self._root)
 
     def by_stack(self, flat: Tensor) -> list[Tensor]:
         """Views ``[R, P]`` of a flat tensor that holds a number for every parameter of all stacks."""
@@ -95,32 +100,34 @@ class Updates:
         parts = flat.split([rows * size for rows, size in shapes])
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def _scale_rows_(self, flat: Tensor, factors: Tensor) -> None:
-        parts = factors.split([len(stack) for stack in self.stacks])
-        for block, part in zip(self.by_stack(flat), parts, strict=True):
+    def _scale_rows_(self, blocks: Sequence[Tensor], factors: Tensor) -> None:
+        for block, part in zip(blocks, factors.split([len(stack) for stack in self.stacks]), strict=True):
             block.mul_(part)
 
-    def clip_(self, gradient: Tensor) -> None:
-        """Scale rows of a flat gradient down to `clip_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
+    def clip_(self) -> None:
+        """Scale rows of the gradient down to `clip_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
         if self.optimizer.clip_norm == 0:
             return
-        norms = [torch.linalg.vector_norm(block, dim=1, keepdim=True) for block in self.by_stack(gradient)]
-        self._scale_rows_(gradient, (self.optimizer.clip_norm / (torch.cat(norms) + 1e-6)).clamp_(max=1.0))
+        norms = [torch.linalg.vector_norm(block, dim=1, keepdim=True) for block in self._of_gradient]
+        factors = (self.optimizer.clip_norm / (torch.cat(norms) + 1e-6)).clamp_(max=1.0)
+        self._scale_rows_(self._of_gradient, factors)
 
-    def turn_(self, gradient: Tensor) -> None:
-        """Overwrite a flat clipped gradient by what is to be subtracted from the parameters."""
-        optimizer, mean = self.optimizer, self.moments[0]
+    def turn_(self) -> None:
+        """Overwrite the clipped gradient by what is to be subtracted from the parameters."""
+        optimizer, mean, gradient = self.optimizer, self.moments[0], self.gradient
         if optimizer.name == "sgd":
             mean.mul_(optimizer.momentum).add_(gradient)
-            self._scale_rows_(gradient.copy_(mean), next(self.rates))
+            gradient.copy_(mean)
+            self._scale_rows_(self._of_gradient, next(self.rates))
             return
         square = self.moments[1]
         mean.lerp_(gradient, 1 - optimizer.momentum)
         square.mul_(optimizer.beta2).addcmul_(gradient, gradient, value=1 - optimizer.beta2)
-        self._scale_rows_(gradient.copy_(mean), next(self.rates))
-        root = square.sqrt()
-        self._scale_rows_(root, next(self.root_scales))
-        gradient.div_(root.add_(optimizer.eps))
+        gradient.copy_(mean)
+        self._scale_rows_(self._of_gradient, next(self.rates))
+        torch.sqrt(square, out=self._root)
+        self._scale_rows_(self._of_root, next(self.root_scales))
+        gradient.div_(self._root.add_(optimizer.eps))
 
     def finish(self) -> None:
         """Give the stacks their optimiser states back."""

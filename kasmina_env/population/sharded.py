@@ -1,6 +1,7 @@
-"""A population cut by rows over several devices. Rows never talk to each other, so this is a list of populations.
+"""A population cut by rows over devices or processes. Rows never talk to each other, so this is a list of populations.
 
-Each shard runs in a thread of its own: PyTorch lets other threads go on while it computes or waits for its device.
+Each shard runs in a thread of its own: PyTorch lets other threads go on while it computes or waits for its device, or
+the thread waits for its process.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from kasmina_env.population.population import Population, Rows, Snapshot
 from kasmina_env.population.stack import Stack
 from kasmina_env.population.state import BoolArray, Cell, Conditions, FloatArray, IntArray, Networks, Setting
 from kasmina_env.population.train import GradientHealth
+from kasmina_env.population.worker import WorkerPopulation
 from kasmina_env.tasks import Noise, Split
 
 ResultT = TypeVar("ResultT")
-Batches = list[list[torch.Tensor]]  # of every shard
+Shard = Population | WorkerPopulation
+Batches = list[Any]  # of every shard
 
 
 class AnyPopulation(Protocol):
@@ -84,11 +87,11 @@ class ShardedPopulation:
     Args:
         devices: Of the shards; one may be named several times.
         num_networks: N, at least as many as devices.
-        make: ``(rows, device) -> Population`` of the given rows.
+        make: ``(rows, device) -> Population`` of the given rows, or one in a process of its own.
     """
 
     def __init__(
-        self, devices: Sequence[torch.device], num_networks: int, make: Callable[[IntArray, torch.device], Population]
+        self, devices: Sequence[torch.device], num_networks: int, make: Callable[[IntArray, torch.device], Shard]
     ) -> None:
         if not 1 <= len(devices) <= num_networks:
             raise ValueError(
@@ -101,6 +104,12 @@ class ShardedPopulation:
         self._starts = np.array([part[0] for part in rows])
         self._pool = ThreadPoolExecutor(len(devices), thread_name_prefix="shard")
         self._placed: dict[tuple[int, torch.device], tuple[Split, Split]] = {}
+
+    def close(self) -> None:
+        """End the processes that shards have; those of one that is forgotten end by themselves."""
+        for shard in self.shards:
+            if isinstance(shard, WorkerPopulation):
+                shard.close()
 
     @property
     def num_slots(self) -> int:
@@ -126,7 +135,7 @@ class ShardedPopulation:
         start = int(self._starts[shard])
         return slice(start, start + self.shards[shard].num_networks)
 
-    def _run(self, work: Callable[[_Share, Population], ResultT], rows: Rows | None = None) -> list[ResultT]:
+    def _run(self, work: Callable[[_Share, Shard], ResultT], rows: Rows | None = None) -> list[ResultT]:
         """Let every shard that holds some of the rows work on them, at the same time."""
         shares = self._shares(rows)
         return list(self._pool.map(lambda share: work(share, self.shards[share.shard]), shares))
@@ -159,7 +168,7 @@ class ShardedPopulation:
     ) -> tuple[Batches, Batches]:
         """See `Population.draw_minibatches`; for each shard."""
 
-        def work(share: _Share, shard: Population) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        def work(share: _Share, shard: Shard) -> tuple[Any, Any]:
             return shard.draw_minibatches(self._place(data, shard.setting.device), num_batches, batch_size, augment)
 
         drawn = self._run(work)
@@ -171,7 +180,7 @@ class ShardedPopulation:
         """See `Population.train`."""
         paces = np.broadcast_to(pace, len(alpha))
 
-        def work(share: _Share, shard: Population) -> tuple[torch.Tensor, GradientHealth]:
+        def work(share: _Share, shard: Shard) -> tuple[torch.Tensor, GradientHealth]:
             rows = self._of(share.shard)
             return shard.train(x[share.shard], y[share.shard], alpha[rows], paces[rows])
 
@@ -184,7 +193,7 @@ class ShardedPopulation:
     ) -> GradientHealth:
         """See `Population.warm_up`."""
 
-        def work(share: _Share, shard: Population) -> GradientHealth:
+        def work(share: _Share, shard: Shard) -> GradientHealth:
             placed = self._place(data, shard.setting.device)
             return shard.warm_up(placed, num_batches, batch_size, learning_rate, share.rows)
 
@@ -202,7 +211,7 @@ class ShardedPopulation:
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """See `Population.evaluate_together`."""
 
-        def work(share: _Share, shard: Population) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        def work(share: _Share, shard: Shard) -> list[tuple[torch.Tensor, torch.Tensor]]:
             mine = self._of(share.shard)
             splits = [self._place(split, shard.setting.device) for split in data]
             settings = [o if o is None else o[:, mine] for o in off]
@@ -274,6 +283,30 @@ class ShardedPopulation:
         (share,) = self._shares([row])
         shard = self.shards[share.shard]
         return shard.seen_by(int(share.rows[0]), self._place(data, shard.setting.device))
+
+
+def place_population(
+    devices: Sequence[torch.device],
+    num_networks: int,
+    recipe: Callable[[IntArray, torch.device], Callable[[], Population]],
+    has_workers: bool,
+) -> AnyPopulation:
+    """A population on a device, or its shards on several.
+
+    Args:
+        devices: One, or those of the shards.
+        num_networks: N.
+        recipe: ``(rows, device)`` to what builds their population; can be pickled if there are workers.
+        has_workers: Whether each shard has a process of its own, in place of a thread.
+    """
+    if len(devices) == 1:
+        return recipe(np.arange(num_networks), devices[0])()
+
+    def make(rows: IntArray, device: torch.device) -> Shard:
+        build = recipe(rows, device)
+        return WorkerPopulation(build) if has_workers else build()
+
+    return ShardedPopulation(devices, num_networks, make)
 
 
 def _moved(networks: Networks, device: torch.device) -> Networks:

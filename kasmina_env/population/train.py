@@ -35,23 +35,41 @@ class GradientHealth:
 
 @dataclass(frozen=True)
 class _Trainee:
-    """A stack in training: contiguous working copies of its parameters, and views of the flat gradient."""
+    """A stack in training: contiguous leaves, and its part of the flat gradient.
+
+    The parameters of one network lie together as they are, and its leaves are views. Those of several do not, and its
+    leaves are working copies.
+    """
 
     template: Template
     stack: Stack
     leaves: list[Tensor]  # each [R, *shape]
-    gradients: list[Tensor]  # of the leaves
+    gradient: Tensor  # [R, P]
     squares: Tensor  # [R, P] sum over minibatches
 
+    def collect(self, found: Sequence[Tensor]) -> None:
+        """Lay the gradients of the leaves side by side."""
+        torch.cat([part.flatten(1) for part in found], dim=1, out=self.gradient)
+
+    def update(self) -> None:
+        """Subtract what has become of the gradient."""
+        if len(self.stack) == 1:
+            self.stack.parameters.sub_(self.gradient)
+            return
+        for leaf, part in zip(self.leaves, self.template.unflatten(self.gradient), strict=True):
+            leaf.sub_(part)
+
     def put_back(self) -> None:
-        """Write the leaves into the stack."""
-        for p, leaf in zip(self.template.unflatten(self.stack.parameters), self.leaves, strict=True):
-            p.copy_(leaf)
+        """Write working copies into the stack."""
+        if len(self.stack) > 1:
+            torch.cat([leaf.flatten(1) for leaf in self.leaves], dim=1, out=self.stack.parameters)
 
 
 def _leaves(template: Template, stack: Stack) -> list[Tensor]:
-    parameters = template.unflatten(stack.parameters)
-    return [p.clone(memory_format=torch.contiguous_format).requires_grad_() for p in parameters]
+    parameters = [p.detach() for p in template.unflatten(stack.parameters)]
+    if len(stack) > 1:
+        parameters = [p.clone(memory_format=torch.contiguous_format) for p in parameters]
+    return [p.requires_grad_() for p in parameters]
 
 
 def train(
@@ -81,9 +99,10 @@ def train(
     templates = [setting.host_template, *map(setting.template, parts)]
     rates = [setting.column(host_rate), *(setting.column(seed_rate[c.rows]) for c in networks.cells.values())]
     updates = Updates(setting.optimizer, stacks, rates, len(x))
-    gradient, squares = stacks[0].moments.new_zeros(2, sum(stack.parameters.numel() for stack in stacks))
+    gradient = updates.gradient
+    squares = torch.zeros_like(gradient)
     host, *seeds = trainees = [
-        _Trainee(template, stack, _leaves(template, stack), template.unflatten(part), square)
+        _Trainee(template, stack, _leaves(template, stack), part, square)
         for template, stack, part, square in zip(
             templates, stacks, updates.by_stack(gradient), updates.by_stack(squares), strict=True
         )
@@ -92,25 +111,24 @@ def train(
     plan = make_plan(networks, alpha, lambda part, cell, count: seed_of[part].leaves, with_training=True)
     slots = [slot_function(slot, len(networks)) for slot in plan]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
-    views = [view for trainee in trainees for view in trainee.gradients]
-    of_hosts, absent = updates.by_stack(gradient)[0], setting.absent(networks.conditions.variant)
+    absent = setting.absent(networks.conditions.variant)
     losses = []
     for inputs, labels in zip(x, y, strict=True):
         logits = host.template.call(host.leaves, inputs, slots)
         per_sample, _ = setting.measured(logits, labels)
         loss = per_sample.mean(dim=0)  # [N]
-        found = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
+        found = iter(torch.autograd.grad(loss, leaves, torch.ones_like(loss), materialize_grads=True))
         losses.append(loss.detach())
         with torch.no_grad():
-            for view, part in zip(views, found, strict=True):
-                view.copy_(part)
+            for trainee in trainees:
+                trainee.collect([next(found) for _ in trainee.leaves])
             if absent is not None:
-                of_hosts.masked_fill_(absent, 0.0)
+                host.gradient.masked_fill_(absent, 0.0)
             squares.addcmul_(gradient, gradient)
-            updates.clip_(gradient)
-            updates.turn_(gradient)
-            for leaf, view in zip(leaves, views, strict=True):
-                leaf.sub_(view)
+            updates.clip_()
+            updates.turn_()
+            for trainee in trainees:
+                trainee.update()
     with torch.no_grad():
         updates.finish()
         for trainee in trainees:

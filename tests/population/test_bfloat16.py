@@ -102,7 +102,8 @@ def test_updates_are_counted_beyond_256_and_averages_forget():
     stack.moments.fill_(1e3)
     updates = Updates(population.setting.optimizer, [stack], [torch.full((1, 1), 0.01)], 300)
     for _ in range(300):
-        updates.turn_(stack.moments.new_zeros(stack.parameters.numel()))
+        updates.gradient.zero_()
+        updates.turn_()
     updates.finish()
     assert stack.steps.item() == 300
     assert (stack.moments <= 750).all()

@@ -179,8 +179,10 @@ def test_every_row_has_its_own_learning_rate_and_hosts_their_share_of_it(optimiz
 def test_the_first_step_of_adam_is_one_learning_rate_long_in_float32_too(betas):
     optimizer, gradient = Optimizer("adam", 0.01, *betas), normal(2, 5) + 3.0
     rates, stack = torch.tensor([[0.01], [0.1]]), new_stack(torch.zeros(2, 5), num_moments=2)
-    Updates(optimizer, [stack], [rates], num_updates=1).turn_(gradient.view(-1))
-    torch.testing.assert_close(gradient, rates.expand(2, 5), rtol=1e-6, atol=0)
+    updates = Updates(optimizer, [stack], [rates], num_updates=1)
+    updates.gradient.copy_(gradient.view(-1))
+    updates.turn_()
+    torch.testing.assert_close(updates.gradient.view(2, 5), rates.expand(2, 5), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
