@@ -105,8 +105,7 @@ def make_model(
     """A fresh model.
 
     An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
-    episodes end. With flat actions, of which GERMINATE has most, it begins with a preference among operations that is
-    as even as among the first head of factored ones: it waits, advances and fossilizes as readily as it germinates.
+    episodes end. With flat actions it begins with the preferences of `between_actions_and_operations`.
 
     Args:
         algorithm: Which.
@@ -129,15 +128,19 @@ def make_model(
     model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(even_over_operations(names))
+            model.policy.get_parameter("action_net.bias").copy_(between_actions_and_operations(names))
     return model
 
 
-def even_over_operations(names: Names) -> torch.Tensor:
-    """Logits of flat actions ``[A]`` with which every operation is equally likely."""
+def between_actions_and_operations(names: Names) -> torch.Tensor:
+    """Logits of flat actions ``[A]`` for a policy that knows nothing: an operation with n actions weighs sqrt(n).
+
+    Were all actions equally likely, a policy would hardly ever wait, or advance the seeds it has, because the menu of
+    GERMINATE is so long, and would never see what comes of not growing; were all operations, it would hardly grow.
+    """
     operations = [name.split()[0] for name in names.action]
     count = Counter(operations)
-    return -torch.tensor([count[op] for op in operations]).log()
+    return -0.5 * torch.tensor([count[op] for op in operations]).log()
 
 
 def _annealed(value: Any) -> Any:
