@@ -71,6 +71,7 @@ def train(
     recipe: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
+    workers: int | None = None,
     resume: bool = False,
 ) -> None:
     """Train a controller; writes model.zip, checkpoints and TensorBoard logs.
@@ -82,10 +83,12 @@ def train(
         recipe: JSON file with fields of `agents.train.Recipe`, in place of that.
         steps: Environment steps, in place of the recipe's.
         seed: Of controller and environments.
+        workers: Processes over which the networks are spread; by default one for each core that then has 16 of them.
         resume: Go on from the last checkpoint in the folder.
     """
     from agents.train import load_recipe, recipe_path
     from agents.train import train as learn
+    from kasmina_env.bench import num_cores
 
     PRESETS.get(env_id)
     if out.exists() and any(out.iterdir()) and not resume:
@@ -103,7 +106,8 @@ def train(
         def report(done: int, score: float) -> None:
             advance(done, f"mean committed score {score:.3f}")
 
-        learn(settings, out, report, resume)
+        crew = max(1, min(num_cores(), settings.num_envs // 16)) if workers is None else workers
+        learn(settings, out, report, resume, crew)
     console.print(f"Trained. Run `kasmina compare {env_id} --run {out}` to see it beside the controls.")
 
 

@@ -131,7 +131,11 @@ def save_model(model: Any, path: Path) -> None:
 
 
 def train(
-    recipe: Recipe, out: Path, report: Callable[[int, float], None] = lambda steps, score: None, resume: bool = False
+    recipe: Recipe,
+    out: Path,
+    report: Callable[[int, float], None] = lambda steps, score: None,
+    resume: bool = False,
+    num_workers: int = 1,
 ) -> BaseAlgorithm:
     """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
 
@@ -144,11 +148,13 @@ def train(
         out: Folder of the run, made here.
         report: Called now and then with steps done and mean committed score.
         resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
+        num_workers: Processes over which the networks are spread.
     """
     algorithm = ALGORITHMS.get(recipe.algorithm)
     if resume:
         _check_resumable(recipe, out)
-    env = make_env(recipe.preset, recipe.num_envs, action_space=algorithm.action_space, **recipe.settings)
+    settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
+    env = make_env(recipe.preset, recipe.num_envs, **settings)
     venv, horizon = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED), env.core.config.horizon
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
