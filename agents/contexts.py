@@ -19,8 +19,6 @@ from agents.schedule import Fixed, actions_from, steps_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 
-CUTS = {1: 8, 2: 3}  # number of facts to cells along each of them
-
 
 @dataclass(frozen=True)
 class Context:
@@ -40,7 +38,7 @@ def make_contexts(entries: Sequence[str], values: FloatArray) -> list[Context]:
         entries: V names of the observation's entries.
         values: Of the instances to train on ``[I, V]``, in units of the observation.
     """
-    num_cells = CUTS.get(len(entries), 2)
+    num_cells = 4 if len(entries) == 1 else 2
     edges = [np.quantile(column, np.linspace(0, 1, num_cells + 1)) for column in values.T]
     cells = [
         Context({name: (float(low), float(high)) for name, (low, high) in zip(entries, bounds, strict=True)})

@@ -44,7 +44,7 @@ class Effort:
 
 USUAL_EFFORT = Effort()
 # In each context, which holds a part of the instances: the menu at once, then changes of what is best there.
-CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (10, 5, 16), (6, 0, 48)))
+CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (8, 4, 12), (5, 0, 40)))
 
 
 def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str], limit: int) -> list[Plan]:
