@@ -28,7 +28,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.arm} ×{row.num_runs}" if row.num_runs > 1 else row.arm,
         f"{row.mean_return.value:.3f} [{row.mean_return.low:.3f}, {row.mean_return.high:.3f}]",
         f"{row.iqm_return:.3f}",
-        "" if best is None else f"{best.value:+.3f} [{best.low:+.3f}, {best.high:+.3f}]",
+        "" if best is None else f"{best.value:+.3f} ± {best.half_width:.3f}",
         "" if row.improves is None else f"{row.improves:.2f}",
         "" if row.share_of_fixed is None else f"{row.share_of_fixed:.1%}",
         "" if row.gap_closed is None else f"{row.gap_closed:.0%}",

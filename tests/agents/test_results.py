@@ -61,8 +61,8 @@ def test_arms_that_are_no_controls_are_learned():
     assert [arm.name for arm in learned(ARMS)] == ["mine"]
 
 
-def test_intervals_are_written_with_their_ends():
+def test_differences_are_written_with_their_intervals():
     (line,) = [line for line in written(ARMS, DIGITS).splitlines() if line.startswith("| mine ×2")]
-    low, high = line.split(" | ")[3].split("[")[1].rstrip("]").split(", ")
-    assert float(low) <= float(line.split(" | ")[3].split(" [")[0]) <= float(high)
-    assert pytest.approx(0.1, abs=1e-3) == float(line.split(" | ")[3].split(" [")[0])
+    difference, half_width = line.split(" | ")[3].split(" ± ")
+    assert float(difference) == pytest.approx(0.1, abs=1e-3)
+    assert float(half_width) > 0
