@@ -39,8 +39,8 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
             has a thread of its own.
         num_workers: Processes over which to spread the rows on the CPU, each of one thread; 1 is this process.
-            `kasmina bench` tells whether it pays: from 0.9 to 1.5 times on two cores. A script that uses them keeps what it does under
-            ``if __name__ == "__main__":``, as with any processes of Python.
+            `kasmina bench` tells whether it pays: from 0.9 to 1.5 times on two cores. A script that uses them keeps
+            what it does under ``if __name__ == "__main__":``, as with any processes of Python.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
     """
