@@ -122,7 +122,7 @@ def make_model(
             raise ValueError(unknown_name_message("hyperparameters", name, known))
     own_policy = settings.get("policy_kwargs", {})
     values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
-    values = {name: _annealed(value) for name, value in values.items()}
+    values = {name: _annealed(name, value) for name, value in values.items()}
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
     model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
@@ -143,10 +143,13 @@ def between_actions_and_operations(names: Names) -> torch.Tensor:
     return -0.5 * torch.tensor([count[op] for op in operations]).log()
 
 
-def _annealed(value: Any) -> Any:
+def _annealed(name: str, value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(LINEAR):
         return value
-    return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
+    try:
+        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
+    except ValueError:
+        raise ValueError(f"`{name}` must be a number behind {LINEAR!r}, got {value!r}. Write {LINEAR}0.001.") from None
 
 
 def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEnv) -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import multiprocessing
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
 from kasmina_env.bench.floor import Machine, Work, work_of
 from kasmina_env.bench.growth import cases
+from kasmina_env.bench.measure import peak_of_this_process
 from kasmina_env.bench.plain import PlainTraining
 from kasmina_env.bench.workload import Lively, LivelyEnv, is_lively, lively_population
 
@@ -118,3 +120,10 @@ def test_rivals_and_memory_are_measured_in_the_same_run():
         "SubprocVecEnv",
     ]
     assert measured.memory[2] > 1e7
+
+
+def test_a_process_has_a_peak_of_its_own():
+    filled = np.ones(2**27)  # a gigabyte, touched
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        of_child = pool.submit(peak_of_this_process).result()
+    assert 2**24 < of_child < peak_of_this_process() - filled.nbytes / 2

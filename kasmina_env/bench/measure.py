@@ -186,10 +186,10 @@ def _live_and_measure(preset: str, num_networks: int) -> float:
     env = lively_population(preset, num_networks)
     for _ in range(2):
         env.step(np.zeros(num_networks, dtype=np.int64))
-    return _peak_of_this_process()
+    return peak_of_this_process()
 
 
-def _peak_of_this_process() -> float:
+def peak_of_this_process() -> float:
     """Bytes. Linux lets a child's `ru_maxrss` begin at that of its parent, so its status file is asked first."""
     status = Path("/proc/self/status")
     if status.exists():

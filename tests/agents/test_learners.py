@@ -124,3 +124,9 @@ def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     num_germinations = sum(name.startswith("GERMINATE") for name in env.action_names)
     share = np.mean([env.action_names[a] == "WAIT" for a in actions])
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
+
+
+def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
+    wrong = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_fast"}
+    with pytest.raises(ValueError, match=r"^`learning_rate` must be a number behind 'lin_', got 'lin_fast'\. "):
+        train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=wrong), tmp_path / "run")
