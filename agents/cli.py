@@ -10,7 +10,7 @@ def main() -> None:
     # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s, not
     # 0.2); threads that never spin made it 1.6 times slower on idle cores. This costs a tenth, or 3 times if contended.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from kasmina_env.memory import keep_freed_memory
+    from kasmina_env.machine import keep_freed_memory
 
     keep_freed_memory()
     from agents.commands import run

@@ -88,7 +88,7 @@ def train(
     """
     from agents.train import load_recipe, recipe_path
     from agents.train import train as learn
-    from kasmina_env.bench import num_cores
+    from kasmina_env.machine import num_cores
 
     PRESETS.get(env_id)
     if out.exists() and any(out.iterdir()) and not resume:

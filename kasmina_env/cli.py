@@ -239,7 +239,8 @@ def bench(
         json_file: Write all repeats there.
         out: Write a picture, bench.png, into this directory.
     """
-    from kasmina_env.bench import as_json, measure, measure_growth, num_cores, picture, tables
+    from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
+    from kasmina_env.machine import num_cores
 
     crew = num_cores() if workers is None else workers
     found = [measure(env_id, sizes, repeats, steps, rivals, memory, crew) for env_id in env_ids]

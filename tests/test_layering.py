@@ -18,7 +18,7 @@ import pytest
 PACKAGE = "kasmina_env"
 # Each entry, a module or a package, imports from entries before it only.
 LAYERS = (
-    *("registry", "memory", "alpha", "lifecycle", "config"),
+    *("registry", "machine", "alpha", "lifecycle", "config"),
     *(
         "files",
         "shipped",
@@ -35,7 +35,7 @@ LAYERS = (
     *("view", "actions", "reward", "features", "observation", "governor", "core"),
     *("render", "shell", "vector_env", "env", "sb3", "replay", "bench", "cli"),
 )
-WITHOUT_TORCH = ("registry", "memory", "alpha", "lifecycle", "config", "files", "shipped")
+WITHOUT_TORCH = ("registry", "machine", "alpha", "lifecycle", "config", "files", "shipped")
 WITHOUT_GYMNASIUM = LAYERS[: LAYERS.index("shell")]
 HEAVY = ("torch", "sklearn", "matplotlib", "stable_baselines3")
 

@@ -3,6 +3,5 @@
 from kasmina_env.bench.growth import Cost, measure_growth
 from kasmina_env.bench.measure import Measured, measure
 from kasmina_env.bench.report import Table, as_json, picture, tables
-from kasmina_env.bench.rivals import num_cores
 
-__all__ = ["Cost", "Measured", "Table", "as_json", "measure", "measure_growth", "num_cores", "picture", "tables"]
+__all__ = ["Cost", "Measured", "Table", "as_json", "measure", "measure_growth", "picture", "tables"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +13,13 @@ import torch
 
 from kasmina_env.bench.plain import PlainTraining
 from kasmina_env.bench.workload import LivelyEnv
+from kasmina_env.machine import num_cores
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 NUM_DUMMY = 8
 Run = Callable[[int], float]  # so many steps to seconds per step of one network
-
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make(preset: str, rng_seed: int) -> LivelyEnv:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from kasmina_env.config import Operator
-from kasmina_env.memory import keep_freed_memory
+from kasmina_env.machine import keep_freed_memory
 from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.population import Population, Rows, Snapshot
 from kasmina_env.population.state import BoolArray, Conditions, FloatArray, Setting

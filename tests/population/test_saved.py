@@ -317,7 +317,7 @@ network, (x, wanted) = load_network(sys.argv[1]), torch.load(sys.argv[2], weight
 assert torch.equal(network.to("cpu")(x), wanted)
 print(*sorted(name for name in sys.modules if name.startswith("kasmina_env.") and name.count(".") == 1))
 """
-ENGINE = {"alpha", "lifecycle", "registry", "config", "memory", "presets"} | {
+ENGINE = {"alpha", "lifecycle", "registry", "config", "machine", "presets"} | {
     *("files", "layers", "blend", "blueprints", "hosts", "tasks", "population"),
 }
 

@@ -1,8 +1,9 @@
-"""How the process keeps memory; only for entry points, and processes of our own: never a side effect of an import."""
+"""What entry points ask of the machine: cores, and how a process keeps memory. Never a side effect of an import."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 GIBIBYTE = 2**30
 
@@ -16,3 +17,8 @@ def keep_freed_memory() -> None:
         return  # another C library
     for option, size in ((mmap_threshold, GIBIBYTE), (trim_threshold, GIBIBYTE), (top_pad, GIBIBYTE // 16)):
         mallopt(option, size)
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
