@@ -68,9 +68,7 @@ def test_no_entry_of_a_preset_is_constant(env_id):
     seen += [vec.step(mixed_actions(rng, vec))[0] for _ in range(vec.core.config.horizon)]
     obs = np.concatenate(seen)
     constant = np.array(vec.observation_names)[np.ptp(obs, axis=0) == 0]
-    has_ramps = max(*kept["tempos"], *kept["prune_tempos"]) > 1  # a ramp of one step is over when it is seen
-    known = CAN_BE_CONSTANT if has_ramps else (*CAN_BE_CONSTANT, ".ramp_remaining")
-    assert [name for name in constant if not name.endswith(known)] == []
+    assert [name for name in constant if not name.endswith(CAN_BE_CONSTANT)] == []
 
 
 @pytest.mark.parametrize("value, entry", [(0.0, "vanishing"), (np.nan, "exploding")], ids=str)
