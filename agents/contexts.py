@@ -92,13 +92,13 @@ class PerContext:
     """
 
     def __init__(self, names: Names, contexts: Sequence[Context], actions: IntArray) -> None:
-        self._contexts, self._entries = contexts, tuple(contexts[0].bounds)
+        self.contexts, self._entries = contexts, tuple(contexts[0].bounds)
         self._columns = [names.column(entry) for entry in self._entries]
         self.schedules, self._fixed = actions, Fixed(names, actions)
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         values = observation[:, self._columns].astype(np.float64)
-        return self._fixed.act(observation, mask, nearest(self._contexts, self._entries, values))
+        return self._fixed.act(observation, mask, nearest(self.contexts, self._entries, values))
 
 
 def save_contexts(

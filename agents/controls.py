@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agents.contexts import PerContext, load_contexts
 from agents.futures import Lookahead, Oracle
-from agents.policy import IntArray, Policy, instances_of, make_env, names_of, preset_of
+from agents.policy import IntArray, Names, Policy, instances_of, make_env, names_of, preset_of
 from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from agents.scripted import Given, Plateau, Random, Wait
 from kasmina_env import KasminaVectorEnv
@@ -69,9 +71,21 @@ def _per_context(env: KasminaVectorEnv) -> Policy:
     return _fixed(env) if instances_of(env, "train") is None else _contexts(env)  # without a family, one context
 
 
+def _at_once(actions: IntArray, names: Names) -> IntArray:
+    """A schedule inserted at alpha 1, flat actions ``[T]``."""
+    return actions_of(plan_of(actions, names), names, min_training_steps=0, instant=True)
+
+
 def _instant(env: KasminaVectorEnv) -> Policy:
     names = names_of(env)
-    return Fixed(names, actions_of(_best_plan(env), names, min_training_steps=0, instant=True))
+    return Fixed(names, _at_once(shipped_schedule(env), names))
+
+
+def _instant_per_context(env: KasminaVectorEnv) -> Policy:
+    if instances_of(env, "train") is None:
+        return _instant(env)
+    names, staged = names_of(env), _contexts(env)
+    return PerContext(names, staged.contexts, np.stack([_at_once(actions, names) for actions in staged.schedules]))
 
 
 CONTROLS: Registry[Control] = Registry("policy")
@@ -81,6 +95,10 @@ CONTROLS.register("plateau", Control(lambda env: Plateau(names_of(env)), "grows 
 CONTROLS.register("fixed", Control(_fixed, "the best schedule that `kasmina search` found"))
 CONTROLS.register("per_context", Control(_per_context, "the best schedule for each visible context"))
 CONTROLS.register("instant", Control(_instant, "the best schedule, inserted at alpha 1", INSTANT))
+CONTROLS.register(
+    "instant_per_context",
+    Control(_instant_per_context, "the best schedule for each visible context, inserted at alpha 1", INSTANT),
+)
 CONTROLS.register(
     "static_final",
     Control(lambda env: Given(env, _best_plan(env)), "the best schedule's architecture from the start", INSTANT),

@@ -158,11 +158,12 @@ def train(
     venv, horizon = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED), env.core.config.horizon
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
-        venv.seed(fresh_seed(recipe, model.num_timesteps))  # not the episodes of the start again
         if isinstance(model, OffPolicyAlgorithm):
             model.learning_starts += model.num_timesteps
     else:
         model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
+    # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
+    venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     # a resumed run logs beside what it goes on from
@@ -179,7 +180,7 @@ def train(
 
 
 def fresh_seed(recipe: Recipe, num_steps: int) -> int:
-    """A seed for the environments of a run that goes on after so many steps; below those of evaluation."""
+    """A seed for the environments of a run that begins or goes on after so many steps; below those of evaluation."""
     return int(np.random.default_rng([recipe.seed, num_steps]).integers(MAX_SEED - recipe.num_envs))
 
 

@@ -73,6 +73,8 @@ _ALL = (
             "learning_rate": 0.02,
             "blueprints": ("norm", "attention", "pointwise", "depthwise", "conv_light"),
             "tempos": (3, 8),
+            "watch_samples": 64,
+            "score_samples": 64,
             "success_score": 0.7,
         },
     ),

@@ -6,7 +6,7 @@ ones. All of it works on the channels, as the last axis, in which every group of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,18 +26,18 @@ def _channels_back(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
-class TakeRows(torch.autograd.Function):
-    """Rows of a matrix in another order; both indices are permutations, each the inverse of the other."""
+class TakeNetworks(torch.autograd.Function):
+    """Networks of features ``[places, N, C]`` in another order: `take`, a permutation; `give` undoes it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, take: Tensor, give: Tensor) -> Tensor:
         ctx.give = give
-        return x.index_select(0, take)
+        return x.index_select(1, take)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad.index_select(0, ctx.give), None, None
+        return grad.index_select(1, ctx.give), None, None
 
 
 def _slice(x: Tensor, start: int, size: int, channels: int) -> Tensor:
@@ -141,23 +141,9 @@ class AddTerms(torch.autograd.Function):
         return (grad, None, None, *terms)
 
 
-class _Rows:
-    """Index of all rows of wide features ``[places * N, C]``, made once: the batches of a step are alike."""
-
-    def __init__(self, order: Tensor, inverse: Tensor) -> None:
-        self.orders = order, inverse
-        self.known: dict[int, list[Tensor]] = {}
-
-    def __call__(self, num_rows: int) -> list[Tensor]:
-        if num_rows not in self.known:
-            order, inverse = self.orders
-            first = torch.arange(0, num_rows, len(order), device=order.device).unsqueeze(1)
-            self.known[num_rows] = [(first + order).flatten(), (first + inverse).flatten()]
-        return self.known[num_rows]
-
-
-def _take_networks(x: Tensor, channels: int, indices: Sequence[Tensor]) -> Tensor:
-    moved: Tensor = TakeRows.apply(x.reshape(-1, channels), *indices)  # type: ignore[no-untyped-call]
+def _take_networks(x: Tensor, take: Tensor, give: Tensor) -> Tensor:
+    places = x.reshape(-1, len(take), x.shape[-1] // len(take))
+    moved: Tensor = TakeNetworks.apply(places, take, give)  # type: ignore[no-untyped-call]
     return moved.view(x.shape)
 
 
@@ -168,16 +154,14 @@ def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tens
     """
     if slot is None:
         return lambda x: x
-    rows = None if slot.order is None or slot.inverse is None else _Rows(slot.order, slot.inverse)
 
     def run(x: Tensor) -> Tensor:
         last = _channels_last(x)
         channels = last.shape[-1] // num_networks
-        if rows is None:
+        if slot.order is None or slot.inverse is None:
             return _channels_back(_grow(slot, last, channels))
-        there, back = rows(last.numel() // channels)
-        grown = _grow(slot, _take_networks(last, channels, (there, back)), channels)
-        return _channels_back(_take_networks(grown, channels, (back, there)))
+        grown = _grow(slot, _take_networks(last, slot.order, slot.inverse), channels)
+        return _channels_back(_take_networks(grown, slot.inverse, slot.order))
 
     return run
 
