@@ -12,6 +12,7 @@ from agents.calibrate import USUAL_SIZES, Sizes
 from agents.commands_compare import compare
 from agents.contexts import save_contexts
 from agents.controls import make_player
+from agents.outputs import check_new_file, check_new_folder
 from agents.policy import make_env, names_of
 from agents.progress import progress_bar, step_counter
 from agents.schedule import describe as describe_schedule
@@ -19,7 +20,7 @@ from agents.schedule import save_schedule
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console
 from kasmina_env.presets import PRESETS
-from kasmina_env.shipped import slug
+from kasmina_env.shipped import FOUND, slug
 
 app = tyro.extras.SubcommandApp()
 app.command(name="list")(env_cli.list_ids)
@@ -29,6 +30,7 @@ app.command(env_cli.bench)
 app.command(env_cli.data)
 app.command(compare)
 Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+DEFAULT_ID = "Kasmina/Digits-v0"
 
 
 @app.command
@@ -42,6 +44,8 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
         every: Steps between two panels.
     """
     PRESETS.get(env_id)
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1, got {every}. Show some panels.")
     env, player = make_player(policy, env_id, 1, render_mode="ansi")
     observation, _ = env.reset(seed=seed)
     total = 0.0
@@ -65,24 +69,24 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
 
 @app.command
 def train(
-    env_id: Id = "Kasmina/Digits-v0",
+    env_id: Annotated[str | None, tyro.conf.Positional] = None,
     out: Out = Path("runs/train"),
-    algorithm: str = "maskable_ppo",
+    algorithm: str | None = None,
     recipe: Path | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     workers: int | None = None,
     resume: bool = False,
 ) -> None:
     """Train a controller; writes model.zip, checkpoints and TensorBoard logs.
 
     Args:
-        env_id: Registered id.
+        env_id: Registered id; default: that of the recipe given, else Kasmina/Digits-v0.
         out: New folder for the run.
-        algorithm: Whose recipe in configs/ is taken: maskable_ppo, ppo, a2c, recurrent_ppo, dqn or qr_dqn.
+        algorithm: Whose recipe in configs/ is taken: maskable_ppo (default), ppo, a2c, recurrent_ppo, dqn or qr_dqn.
         recipe: JSON file with fields of `agents.train.Recipe`, in place of that.
         steps: Environment steps, in place of the recipe's.
-        seed: Of controller and environments.
+        seed: Of controller and environments, in place of the recipe's.
         workers: Processes over which the networks are spread; by default one for each core that then has 16 of them.
         resume: Go on from the last checkpoint in the folder.
     """
@@ -90,16 +94,18 @@ def train(
     from agents.train import train as learn
     from kasmina_env.machine import num_cores
 
-    PRESETS.get(env_id)
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise FileExistsError(f"`out` must be a new or empty folder, got {out}. Name another one, or pass --resume.")
-    overrides: dict[str, object] = {"preset": env_id, "seed": seed}
-    if steps is not None:
-        overrides["total_steps"] = steps
-    settings = load_recipe(recipe or recipe_path(env_id, algorithm), **overrides)
+    if not resume:
+        check_new_folder(out, ", or pass --resume")
+    if recipe and algorithm:
+        raise ValueError(f"`algorithm` must be left to the recipe given, got {algorithm!r}. Leave one of them out.")
+    given = {"preset": env_id, "total_steps": steps, "seed": seed}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    path = recipe or recipe_path(env_id or DEFAULT_ID, algorithm or "maskable_ppo")
+    settings = load_recipe(path, **overrides)
+    PRESETS.get(settings.preset)
     console.print(
-        f"Training {settings.algorithm} on {env_id}: {settings.total_steps} steps, {settings.num_envs} networks at a "
-        "time."
+        f"Training {settings.algorithm} on {settings.preset}: {settings.total_steps} steps, {settings.num_envs} "
+        "networks at a time."
     )
     with progress_bar("training", settings.total_steps) as advance:
 
@@ -108,16 +114,17 @@ def train(
 
         crew = max(1, min(num_cores(), settings.num_envs // 16)) if workers is None else workers
         learn(settings, out, report, resume, crew)
-    console.print(f"Trained. Run `kasmina compare {env_id} --run {out}` to see it beside the controls.")
+    console.print(f"Trained. Run `kasmina compare {settings.preset} --run {out}` to see it beside the controls.")
 
 
 @app.command
 def search(
-    env_id: Id = "Kasmina/Digits-v0",
+    env_id: Id = DEFAULT_ID,
     out: Path | None = None,
     seed: int = 0,
     per_context: bool = False,
     facts: tuple[str, ...] = (),
+    overwrite: bool = False,
 ) -> None:
     """Search for the best fixed schedule, the control a learner must beat.
 
@@ -127,14 +134,18 @@ def search(
         seed: Of the search.
         per_context: Search for a schedule for each context, a cell of a grid over what is visible of an instance.
         facts: Visible facts that span the grid; default: all.
+        overwrite: Replace the file if it exists.
     """
     from agents import search as searching
 
     PRESETS.get(env_id)
+    if facts and not per_context:
+        raise ValueError(f"`facts` must be left out without --per-context, got {', '.join(facts)}. Pass both or none.")
+    path = out or FOUND / f"{slug(env_id)}.{'per_context' if per_context else 'schedule'}.json"
+    check_new_file(path, overwrite)
     names = names_of(make_env(env_id, 1))
     command = f"kasmina search {env_id} --seed {seed}"
     total = searching.num_search_steps(env_id, per_context, facts)
-    path = out or Path("configs") / f"{slug(env_id)}.{'per_context' if per_context else 'schedule'}.json"
     with step_counter("searching", total) as on_step:
         if per_context:
             cells = searching.search_contexts(env_id, seed, facts, on_step)
@@ -157,10 +168,11 @@ def search(
 
 @app.command
 def calibrate(
-    env_id: Id = "Kasmina/Digits-v0",
+    env_id: Id = DEFAULT_ID,
     out: Path | None = None,
     seed: int = 0,
     sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
+    overwrite: bool = False,
 ) -> None:
     """Measure how much decisions matter: five gaps in units of their noise, shown by `describe` from then on.
 
@@ -169,14 +181,16 @@ def calibrate(
         out: JSON file to write; default: configs/<id>.calibration.json here.
         seed: Of schedules and episodes.
         sizes: How much to measure.
+        overwrite: Replace the file if it exists.
     """
     from agents.calibrate import calibrate as find
     from agents.calibrate import command_of, num_calibration_steps, save_calibration
 
     PRESETS.get(env_id)
+    path = out or FOUND / f"{slug(env_id)}.calibration.json"
+    check_new_file(path, overwrite)
     with step_counter("measuring", num_calibration_steps(env_id, sizes)) as on_step:
         found = find(env_id, sizes, seed, on_step=on_step)
-    path = out or Path("configs") / f"{slug(env_id)}.calibration.json"
     save_calibration(path, found, command_of(env_id, sizes, seed))
     env_cli.print_calibration(path)
     console.print(f"Written to {path}.")
@@ -226,16 +240,11 @@ def run(arguments: list[str] | None = None) -> None:
     """Run a command. What a user got wrong is said in one sentence, with exit status 2."""
     try:
         app.cli(args=arguments, prog="kasmina", description="Grow neural networks while they train.")
-    except (
-        ValueError,
-        FileExistsError,
-        FileNotFoundError,
-        ConnectionError,
-        KeyError,
-        ModuleNotFoundError,
-    ) as error:
+    except (ValueError, OSError, KeyError, ModuleNotFoundError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Interrupted. What was written is kept; `kasmina train ... --resume` goes on.")
+        is_training = (arguments or sys.argv[1:])[:1] == ["train"]
+        kept = " What was written is kept; the same command with --resume goes on." if is_training else ""
+        console.print(f"Interrupted.{kept}")
         sys.exit(130)

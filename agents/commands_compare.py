@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from agents.controls import CONTROLS
-from agents.evaluate import compare_arms, favourites, table, write
+from agents.evaluate import compare_arms, favourites, kind_of, table, write
+from agents.outputs import check_new_folder
 from agents.policy import instances_of, make_env
 from agents.progress import step_counter
-from agents.results import COLUMNS, cells, legend, page
+from agents.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page
 from kasmina_env.cli import Id, console, print_table
 from kasmina_env.presets import PRESETS
 
@@ -24,6 +25,7 @@ def compare(
     run: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     policies: tuple[str, ...] = (),
     episodes: int = 64,
+    split: Literal["test", "train"] = "test",
     out: Out = Path("runs/compare"),
 ) -> None:
     """Play the same held-out episodes with controls and trained runs; writes a page, JSON, CSV and pictures.
@@ -32,33 +34,40 @@ def compare(
         env_id: Registered id.
         run: Folder of a training run, or NAME=FOLDER; may be given several times. Runs of one name, or else of one
             algorithm, are one arm.
-        policies: Controls to play; default: all but those that foresee the episode (lookahead, oracle), which take
-            minutes.
-        episodes: Held-out episodes for each.
-        out: Folder for the results.
+        policies: Controls to play; default: all that have a schedule, but those that foresee the episode (lookahead,
+            oracle), which take minutes.
+        episodes: Episodes of each.
+        split: "test" plays held-out seeds and test instances; "train" others, to choose recipes by.
+        out: New folder for the results.
     """
     from agents.plots import plot_comparison
 
     PRESETS.get(env_id)
     if episodes < 1:
         raise ValueError(f"`episodes` must be at least 1, got {episodes}. Play some.")
+    check_new_folder(out)
     controls = policies or default_controls(env_id)
     for name in controls:
         CONTROLS.get(name)
-    players = {**{name: [name] for name in controls}, **arms_of(run, controls)}
-    count = episodes * sum(len(runs) for runs in players.values()) * PRESETS.get(env_id).config().horizon
-    with step_counter("playing", count) as on_step:
-        arms, names = compare_arms(env_id, players, episodes, on_step=on_step)
+    learned_arms, settings = arms_of(run, controls, env_id)
+    players = {**{name: [name] for name in controls}, **learned_arms}
+    horizon = PRESETS.get(env_id).config(**settings).horizon
+    with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
+        arms, names = compare_arms(env_id, players, episodes, on_step=on_step, split=split, **settings)
     rows, best = table(arms, names)
     write(out, env_id, rows, arms, names, best)
     folders = [Path(folder) for name, runs in players.items() if name not in CONTROLS for folder in runs]
     plot_comparison(out, env_id, arms, rows, names, folders)
-    instances = make_env(env_id, 1).core.instances
-    (out / "comparison.md").write_text(
-        page(_command(env_id, run, policies, episodes), env_id, rows, arms, names, best, instances)
+    instances = make_env(env_id, 1, **settings).core.instances
+    command = _command(env_id, run, policies, episodes, split)
+    (out / "comparison.md").write_text(page(command, env_id, rows, arms, names, best, instances))
+    shown = slice(NUM_FOR_TERMINALS)
+    print_table(
+        f"{env_id}: {episodes} {kind_of(arms)} episodes, the same for all",
+        COLUMNS[shown],
+        [cells(r)[shown] for r in rows],
     )
-    print_table(f"{env_id}: {episodes} held-out episodes, the same for all", COLUMNS, map(cells, rows))
-    console.print("\n".join(legend(best)), highlight=False)
+    console.print("\n".join(legend(best, arms)), highlight=False)
     for arm in arms:
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, names, 1)[0]
@@ -68,29 +77,61 @@ def compare(
 
 
 def default_controls(env_id: str) -> tuple[str, ...]:
-    """Controls that need no foresight; where there is one context only, one schedule for it."""
-    is_family = instances_of(make_env(env_id, 1), "test") is not None
-    return tuple(name for name in CONTROLS if not CONTROLS.get(name).is_bound and (is_family or name != "per_context"))
+    """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
+    env = make_env(env_id, 1)
+    is_family = instances_of(env, "test") is not None
+    chosen, missing = [], {}
+    for name in CONTROLS:
+        control = CONTROLS.get(name)
+        if control.is_bound or ("per_context" in name and not is_family):
+            continue
+        try:
+            control.make(env)
+        except FileNotFoundError as error:
+            missing[name] = error
+        else:
+            chosen.append(name)
+    if missing:
+        console.print(f"Left out: {', '.join(missing)}. {next(iter(missing.values()))}", highlight=False)
+    return tuple(chosen)
 
 
-def arms_of(runs: Sequence[str], taken: Sequence[str]) -> Mapping[str, list[str]]:
-    """Folders of training runs by arm: by the name given as NAME=FOLDER, or else by the algorithm of its recipe."""
+def arms_of(runs: Sequence[str], taken: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Folders of training runs by arm, and the settings of the problem they were trained on.
+
+    Args:
+        runs: NAME=FOLDER, or a folder, whose arm is the algorithm of its recipe.
+        taken: Names of other arms.
+        env_id: Registered id that they must have been trained on, all with the same settings.
+    """
     from agents.train import load_recipe
 
     arms: dict[str, list[str]] = {}
+    problems: dict[str, dict[str, Any]] = {}
     for run in runs:
         name, has_name, folder = run.rpartition("=")
         if not (Path(folder) / "recipe.json").is_file():
             raise FileNotFoundError(f"`run` must be the folder of a training run, got {folder!r}. Train one first.")
-        name = name if has_name else load_recipe(Path(folder) / "recipe.json").algorithm
+        recipe = load_recipe(Path(folder) / "recipe.json")
+        if recipe.preset != env_id:
+            raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {recipe.preset}. Compare it there.")
+        problems[folder] = dict(recipe.settings)
+        name = name if has_name else recipe.algorithm
         if name in (*taken, *CONTROLS):
             raise ValueError(f"`run` must have a name that no control has, got {name!r}. Choose another one.")
         arms.setdefault(name, []).append(folder)
-    return arms
+    settings = next(iter(problems.values()), {})
+    for folder, other in problems.items():
+        if other != settings:
+            raise ValueError(
+                f"`run` must be trained with settings {settings}, got {folder} with {other}. Compare it alone."
+            )
+    return arms, settings
 
 
-def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes: int) -> str:
+def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes: int, split: str) -> str:
     """What to type for the same comparison."""
     words = [f"--run {run}" for run in runs]
     words += [f"--policies {' '.join(policies)}"] if policies else []
+    words += [f"--split {split}"] if split != "test" else []
     return " ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents.policy import BoolArray, Float32Array, FloatArray, IntArray, Names, instances_of, preset_of
-from agents.schedule import Fixed, actions_from, steps_of
+from agents.schedule import Fixed, actions_from, read_document, steps_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 
@@ -119,7 +119,7 @@ def save_contexts(
 
 def load_contexts(path: Path, names: Names) -> PerContext:
     """Read what `save_contexts` wrote."""
-    found = json.loads(path.read_text())["contexts"]
+    found = read_document(path, "contexts")["contexts"]
     contexts = [Context({key: (low, high) for key, (low, high) in entry["bounds"].items()}) for entry in found]
     actions = np.stack([actions_from(entry["steps"], names, path.name) for entry in found])
     return PerContext(names, contexts, actions)

@@ -12,7 +12,7 @@ import numpy as np
 from agents.contexts import PerContext, load_contexts
 from agents.futures import Lookahead, Oracle
 from agents.policy import IntArray, Names, Policy, instances_of, make_env, names_of, preset_of
-from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
+from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of, read_document
 from agents.scripted import Given, Plateau, Random, Wait
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import Registry
@@ -41,7 +41,7 @@ class Control:
 def shipped_schedule(env: KasminaVectorEnv) -> IntArray:
     """The best fixed schedule of an environment's id, flat actions ``[T]``."""
     preset = preset_of(env)
-    path = config_path(f"{slug(preset)}.schedule.json", f"Make it with `kasmina search {preset}`.")
+    path = config_path(f"{slug(preset)}.schedule.json", f"Make it with `kasmina search {preset}`.", True)
     return load_schedule(path, names_of(env))
 
 
@@ -59,7 +59,9 @@ def _known_plans(env: KasminaVectorEnv) -> list[Plan]:
 
 def _contexts(env: KasminaVectorEnv) -> PerContext:
     preset = preset_of(env)
-    path = config_path(f"{slug(preset)}.per_context.json", f"Make it with `kasmina search {preset} --per-context`.")
+    path = config_path(
+        f"{slug(preset)}.per_context.json", f"Make it with `kasmina search {preset} --per-context`.", True
+    )
     return load_contexts(path, names_of(env))
 
 
@@ -122,14 +124,17 @@ def find_policy(name: str, env: KasminaVectorEnv) -> Policy:
     """A control by name, a schedule by its file, or a learned policy by the folder of its training run.
 
     Args:
-        name: One of these.
+        name: One of these; the file may hold a schedule for each context.
         env: Where it is going to play, made with the settings of `settings_of`.
     """
-    path = Path(name)
+    path, names = Path(name), names_of(env)
+    if name not in CONTROLS and not path.exists() and len(path.parts) > 1:
+        raise FileNotFoundError(f"`{name}` must be a control, or a file or folder that exists, got none. Correct it.")
     if name in CONTROLS or not path.exists():
         return CONTROLS.get(name).make(env)
     if path.is_file():
-        return Fixed(names_of(env), load_schedule(path, names_of(env)))
+        is_family = "contexts" in read_document(path)
+        return load_contexts(path, names) if is_family else Fixed(names, load_schedule(path, names))
     from agents.train import load_learned  # brings stable-baselines3, which a control does without
 
     return load_learned(path, env)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agents.controls import CONTROLS, make_player
-from agents.policy import HELD_OUT, Episodes, Names, Progress, instances_of, make_env, names_of, play
+from agents.policy import FIRST_SEEDS, HELD_OUT, Episodes, Names, Progress, instances_of, make_env, names_of, play
 from agents.schedule import describe
 from agents.statistics import (
     Estimate,
@@ -64,9 +64,10 @@ def compare_arms(
     num_episodes: int,
     num_envs: int = 64,
     on_step: Progress | None = None,
+    split: str = "test",
     **settings: Any,
 ) -> tuple[list[Arm], Names]:
-    """Play the same held-out episodes with every policy; in families, test instances in turn.
+    """Play the same episodes with every policy, of seeds that no training uses; in families, instances in turn.
 
     Args:
         preset: Registered id.
@@ -74,16 +75,22 @@ def compare_arms(
         num_episodes: Episodes of each run.
         num_envs: Rows played side by side.
         on_step: For progress bars.
+        split: "test": held-out seeds and test instances; "train": what recipes are chosen by.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     num_envs, arms = min(num_envs, num_episodes), []
-    seeds = HELD_OUT + np.arange(num_episodes)
-    test = instances_of(make_env(preset, 1, **settings), "test")
-    instances = None if test is None else np.resize(test, num_episodes)
+    seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
+    numbers = instances_of(make_env(preset, 1, **settings), split)
+    instances = None if numbers is None else np.resize(numbers, num_episodes)
     made = {name: [make_player(run, preset, num_envs, **settings) for run in runs] for name, runs in players.items()}
     for name, runs in made.items():
         arms.append(Arm(name, [play(env, policy, seeds, on_step, instances) for env, policy in runs]))
     return arms, names_of(next(iter(made.values()))[0][0])
+
+
+def kind_of(arms: Sequence[Arm]) -> str:
+    """Whether the episodes played are held out from all training and choosing, in a word."""
+    return "held-out" if arms[0].runs[0].seeds[0] >= HELD_OUT else "training"
 
 
 def best_control(arms: Sequence[Arm]) -> Arm | None:
@@ -141,7 +148,7 @@ def write(out: Path, preset: str, rows: Sequence[Row], arms: Sequence[Arm], name
     out.mkdir(parents=True, exist_ok=True)
     summary = {
         "id": preset,
-        "held_out_seeds": [HELD_OUT, HELD_OUT + len(arms[0].runs[0]) - 1],
+        "seeds": [int(arms[0].runs[0].seeds[0]), int(arms[0].runs[0].seeds[-1])],
         "best_control": best,
         "rows": [asdict(row) for row in rows],
         "favourites": {arm.name: favourites(arm, names) for arm in arms},

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 import kasmina_env
 from agents.controls import CONTROLS, make_player, settings_of
 from agents.policy import HELD_OUT, Progress, names_of, play
-from agents.schedule import describe
+from agents.schedule import describe, read_document
 from kasmina_env.population import GrownNetwork
 from kasmina_env.tasks import Measure, Split
 
@@ -51,7 +51,7 @@ def find_source(name: str, preset: str | None) -> Source:
         recipe = json.loads((path / "recipe.json").read_text())
         own, settings = recipe["preset"], recipe["settings"]
     elif name not in CONTROLS and path.is_file():
-        own = json.loads(path.read_text())["id"]
+        own = read_document(path, "id")["id"]
     if preset not in (None, own):
         raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
     return Source(name, own or "Kasmina/Digits-v0", settings)

@@ -14,14 +14,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from agents.evaluate import Arm, Row
+from agents.controls import CONTROLS
+from agents.evaluate import Arm, Row, kind_of
 from agents.policy import Names
+from agents.results import learned
 
 # Colour-blind safe (Okabe & Ito); the learned controller is the one that stands out.
 COLOURS = {
     "fixed": "#0072B2",
     "per_context": "#56B4E9",
     "instant": "#117733",
+    "instant_per_context": "#44AA99",
     "static_final": "#882255",
     "plateau": "#009E73",
     "random": "#CC79A7",
@@ -29,7 +32,7 @@ COLOURS = {
     "lookahead": "#999933",
     "oracle": "#000000",
 }
-LEARNED = "#D55E00"
+OTHER, LEARNED = "#AA9988", "#D55E00"
 STEPS_SHOWN = {"GERMINATE": "#0072B2", "ADVANCE": "#56B4E9", "FOSSILIZE": "#D55E00", "PRUNE": "#CC79A7"}
 
 
@@ -46,7 +49,7 @@ def plot_comparison(
     _plot_differences(axes[1, 0], rows)
     _plot_operations(axes[1, 1], _shown(arms), names)
     episodes = len(arms[0].runs[0])
-    figure.suptitle(f"{preset}: {episodes} held-out episodes, the same for every controller", fontsize=13)
+    figure.suptitle(f"{preset}: {episodes} {kind_of(arms)} episodes, the same for every controller", fontsize=13)
     figure.savefig(out / "comparison.png", dpi=110)
     plt.close(figure)
     plot_pareto(out / "pareto.png", preset, rows)
@@ -56,12 +59,11 @@ def plot_comparison(
 
 def _shown(arms: Sequence[Arm]) -> Arm:
     """The arm whose decisions are looked at: the best learned one, or the last."""
-    learned = [arm for arm in arms if arm.name not in COLOURS]
-    return max(learned, key=lambda arm: arm.column("returns").mean(), default=arms[-1])
+    return max(learned(arms), key=lambda arm: arm.column("returns").mean(), default=arms[-1])
 
 
 def _colour(name: str) -> str:
-    return COLOURS.get(name, LEARNED)
+    return COLOURS.get(name, OTHER if name in CONTROLS else LEARNED)
 
 
 def _plot_returns(ax: Axes, rows: Sequence[Row]) -> None:
@@ -80,7 +82,7 @@ def _plot_scores(ax: Axes, arms: Sequence[Arm], names: Names) -> None:
         curves = arm.column("curves").reshape(-1, names.horizon + 1)
         low, middle, high = np.nanpercentile(curves, [25, 50, 75], axis=0)
         steps = np.arange(names.horizon + 1)
-        ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=1.3 if arm.name in COLOURS else 2)
+        ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=1.3 if arm.name in CONTROLS else 2)
         ax.fill_between(steps, low, high, color=_colour(arm.name), alpha=0.15, linewidth=0)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(title="Score while the network trains and grows", xlabel="step", ylabel="score, median and quartiles")
@@ -140,7 +142,7 @@ def plot_pareto(path: Path, preset: str, rows: Sequence[Row]) -> None:
 def _markers(rows: Sequence[Row]) -> list[str]:
     """Circles for controls; learned arms have one colour and differ in shape."""
     shapes = cycle("D^vPX*")
-    return ["o" if row.arm in COLOURS else next(shapes) for row in rows]
+    return ["o" if row.arm in CONTROLS else next(shapes) for row in rows]
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -155,18 +157,19 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[Row]) -> None:
     """Score of the training episodes over environment steps, one line per run, with the controls' level."""
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for run in runs:
+    for run, line_style in zip(runs, cycle(("-", "--", ":", "-.")), strict=False):
         lines: list[dict[str, str]] = []
         for log in sorted(run.glob("logs/*/progress.csv")):
             with log.open(newline="") as file:
                 lines += [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
-        ax.plot(steps, scores, color=LEARNED, label=run.name)
+        ax.plot(steps, scores, color=LEARNED, linestyle=line_style, label=run.name)
     for row in rows:
-        if row.arm in COLOURS:
+        if row.arm in CONTROLS:
             ax.axhline(row.score, color=_colour(row.arm), linestyle="--", linewidth=1)
             ax.text(0, row.score, f" {row.arm}", color=_colour(row.arm), va="bottom", fontsize=9)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
     ax.set(
         title=f"{preset}: learning to grow", xlabel="environment steps", ylabel="committed score of training episodes"
     )

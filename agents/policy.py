@@ -19,6 +19,7 @@ Float32Array = NDArray[np.float32]
 
 HELD_OUT = 1_000_000  # evaluation seeds start here
 MAX_SEED = 500_000  # training and search use seeds below this one
+FIRST_SEEDS = {"test": HELD_OUT, "train": MAX_SEED}  # of a comparison on the instances of a split
 
 
 class Policy(Protocol):
@@ -90,7 +91,7 @@ class Episodes:
     param_growths: FloatArray  # [E] fossilized parameters over the host's
     computes: FloatArray  # [E] mean compute of seeds over the host's
     illegal: IntArray  # [E] actions that were not legal
-    actions: IntArray  # [E, T] flat, -1 beyond the end
+    actions: IntArray  # [E, T] flat, as carried out: WAIT where one was not legal; -1 beyond the end
     curves: FloatArray  # [E, T + 1] score after every step, NaN beyond the end
 
     def __len__(self) -> int:
@@ -142,10 +143,12 @@ def _play_batch(
         observation, reward, terminated, truncated, infos = env.step(chosen)
         is_done = (terminated | truncated) & is_open
         last = infos.get("final_info", infos)
-        legal, score = (np.where(is_done, last[key], infos[key]) for key in ("action_legal", "score"))
+        legal = np.where(is_done, last["action_legal"], infos["action_legal"]).astype(bool)
+        score = np.where(is_done, last["score"], infos["score"])
         returns += np.where(is_open, reward, 0.0)
-        illegal += is_open & ~legal.astype(bool)
-        actions[is_open, step], curves[is_open, step + 1] = chosen[is_open], score[is_open]
+        illegal += is_open & ~legal
+        actions[is_open, step] = np.where(legal, chosen, 0)[is_open]
+        curves[is_open, step + 1] = score[is_open]
         for name, values in final.items():
             values[is_done] = last[name][is_done] if is_done.any() else 0.0
         is_open &= ~is_done

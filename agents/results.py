@@ -7,27 +7,28 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from agents.controls import CONTROLS
-from agents.evaluate import Arm, Row, favourites
-from agents.policy import BoolArray, FloatArray, Names
+from agents.evaluate import Arm, Row, favourites, kind_of
+from agents.policy import BoolArray, FloatArray, IntArray, Names
 from agents.schedule import plan_of
+from agents.statistics import has_strata
 from kasmina_env.instances import Instances
 
 COLUMNS = (
-    *("arm", "return", "IQM", "− best", "P>", "to fixed", "to oracle"),
-    *("test", "params", "compute", "PRUNE", "illegal"),
+    *("arm", "return", "− best", "P>", "to fixed", "to oracle", "test", "params"),
+    *("compute", "IQM", "PRUNE", "illegal"),
 )
+NUM_FOR_TERMINALS = 8
 NUM_BANDS = 3  # a number is cut into as many equally large bands
 
 Groups = Mapping[str, Mapping[str, BoolArray]]  # name of a fact to its values in words to which instances [I]
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row of the table in words, in the order of `COLUMNS`."""
+    """A row of the table in words, in the order of `COLUMNS`; the first `NUM_FOR_TERMINALS` fit a terminal."""
     best = row.minus_best
     return (
         f"{row.arm} ×{row.num_runs}" if row.num_runs > 1 else row.arm,
         f"{row.mean_return.value:.3f} [{row.mean_return.low:.3f}, {row.mean_return.high:.3f}]",
-        f"{row.iqm_return:.3f}",
         "" if best is None else f"{best.value:+.3f} ± {best.half_width:.3f}",
         "" if row.improves is None else f"{row.improves:.2f}",
         "" if row.share_of_fixed is None else f"{row.share_of_fixed:.1%}",
@@ -35,15 +36,23 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.test_accuracy:.3f}",
         f"+{row.param_growth:.0%}",
         f"+{row.compute:.0%}",
+        f"{row.iqm_return:.3f}",
         f"{row.prune_share:.1%}",
         str(row.illegal),
     )
 
 
-def legend(best: str | None) -> list[str]:
+def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
     """What the columns mean, given the name of the best control."""
+    instances = arms[0].runs[0].instances
+    of = "episodes"
+    if np.ptp(instances) > 0:
+        of += " within these instances" if has_strata(instances) else ", and with them over instances"
+    over = f"over runs and {of}" if any(len(arm.runs) > 1 for arm in arms) else f"over {of}"
+    controls = [f"{arm.name}: {CONTROLS.get(arm.name).meaning}" for arm in arms if arm.name in CONTROLS]
     return [
-        "return: committed score − first score − costs; intervals 95 %, over runs and episodes.",
+        f"{'; '.join(controls)}.",
+        f"return: committed score − first score − costs; intervals 95 %, {over}.",
         f"− best, P>: difference to the best control that foresees nothing ({best}), on the same episodes; how often "
         "above it.",
         "to fixed: share of the way from wait to fixed; to oracle: from fixed to oracle.",
@@ -57,11 +66,12 @@ def learned(arms: Sequence[Arm]) -> list[Arm]:
     return [arm for arm in arms if arm.name not in CONTROLS]
 
 
-def groups_of(instances: Instances) -> Groups:
+def groups_of(instances: Instances, played: IntArray) -> Groups:
     """Everything in which the instances of a family differ, cut into a few groups of them.
 
     Args:
         instances: All I of them.
+        played: Numbers of those that were played, which bands of numbers cut into equal parts.
     """
     groups: dict[str, Mapping[str, BoolArray]] = {}
     for name in instances.host_settings[0]:
@@ -69,13 +79,13 @@ def groups_of(instances: Instances) -> Groups:
         groups[name] = {word: words == word for word in sorted(set(words))}
     for name, values in instances.numbers.items():
         if np.ptp(values) > 0:
-            groups[name] = _bands(values)
+            groups[name] = _bands(values, values[np.unique(played)])
     return groups
 
 
-def _bands(values: FloatArray) -> dict[str, BoolArray]:
-    """Numbers ``[I]`` in equally large bands."""
-    edges = np.quantile(values, np.linspace(0, 1, NUM_BANDS + 1))
+def _bands(values: FloatArray, played: FloatArray) -> dict[str, BoolArray]:
+    """Numbers ``[I]`` in bands that cut those played into equal parts."""
+    edges = np.quantile(played, np.linspace(0, 1, NUM_BANDS + 1))
     band = np.searchsorted(edges[1:-1], values, side="right")
     return {f"{edges[i]:.3g} to {edges[i + 1]:.3g}": band == i for i in range(NUM_BANDS)}
 
@@ -127,15 +137,20 @@ def page(
         instances: Of the problem; where there are several, what arms do is broken down by what they settle.
     """
     shown = [*(arm for arm in arms if arm.name in (best, "fixed")), *learned(arms)]
-    lines = [f"## {preset}", "", f"{len(arms[0].runs[0])} held-out episodes, the same for every arm: `{command}`", ""]
+    lines = [
+        f"## {preset}",
+        "",
+        f"{len(arms[0].runs[0])} {kind_of(arms)} episodes, the same for every arm: `{command}`",
+        "",
+    ]
     lines += _markdown(COLUMNS, map(cells, rows))
-    lines += ["", *(f"* {line}" for line in legend(best)), "", "What they do most often:", ""]
+    lines += ["", *(f"* {line}" for line in legend(best, arms)), "", "What they do most often:", ""]
     lines += [line for arm in shown for line in _habits(arm, names)]
     if len(instances) > 1:
         lines += [
             "",
-            "Where: mean return and number of seeds kept, by what the instances of the test split settle.",
+            "Where: mean return and number of seeds kept, by what the instances played settle.",
             "",
         ]
-        lines += _by_group(shown, names, groups_of(instances))
+        lines += _by_group(shown, names, groups_of(instances, arms[0].runs[0].instances))
     return "\n".join(lines) + "\n"

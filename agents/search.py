@@ -120,7 +120,7 @@ def search(
     effort: Effort = USUAL_EFFORT,
     **settings: Any,
 ) -> Found:
-    """Find a good schedule for all instances to train on.
+    """Find a good schedule for all instances to train on; doing nothing is one.
 
     Args:
         preset: Registered id.
@@ -132,7 +132,7 @@ def search(
     env = make_env(preset, NUM_ENVS, **settings)
     train = instances_of(env, "train")
     effort = effort if train is None else effort.times(FAMILY)
-    return find_plan(env, np.random.default_rng(seed), train, effort, on_step=on_step)
+    return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
 
 
 def search_contexts(

@@ -43,6 +43,11 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float((ordered * weight).sum() / weight.sum())
 
 
+def has_strata(strata: IntArray) -> bool:
+    """Whether each stratum ``[episodes]`` has two episodes or more, without which none could be resampled within."""
+    return bool(np.unique(strata, return_counts=True)[1].min() > 1)
+
+
 def bootstrap(
     scores: FloatArray,
     statistic: Callable[[FloatArray], float],
@@ -52,8 +57,8 @@ def bootstrap(
     """Stratified percentile interval of a statistic of a matrix ``[runs, episodes]``.
 
     Runs are drawn with replacement, and so are the episodes of each stratum, the same for every run: episodes share
-    seeds across runs, so they are one sample. Of m episodes of a stratum m - 1 are drawn, without which the intervals
-    of small strata would be too narrow (Rao & Wu 1988).
+    seeds across runs, so they are one sample. Of n runs n - 1 are drawn, and of m episodes of a stratum m - 1, without
+    which the intervals of few runs and of small strata would be too narrow (Rao & Wu 1988).
 
     Args:
         scores: ``[runs, episodes]``.
@@ -64,10 +69,10 @@ def bootstrap(
     """
     runs, episodes = scores.shape
     groups = [np.arange(episodes)]
-    if strata is not None and np.unique(strata, return_counts=True)[1].min() > 1:
+    if strata is not None and has_strata(strata):
         groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
 
-    of_runs = rng.integers(runs, size=(NUM_RESAMPLES, runs))
+    of_runs = rng.integers(runs, size=(NUM_RESAMPLES, max(runs - 1, 1)))
     of_episodes = np.concatenate(
         [rng.choice(group, size=(NUM_RESAMPLES, max(len(group) - 1, 1))) for group in groups], axis=1
     )

@@ -53,6 +53,9 @@ class Recipe:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("total_steps", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Train for some steps.")
         if not 0 <= self.seed <= MAX_SEED - self.num_envs:
             raise ValueError(
                 f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
@@ -66,8 +69,10 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
     for key in values:
         if key not in known:
             raise ValueError(unknown_name_message("recipe", key, known))
-    values["net"] = tuple(values.get("net", (64, 64)))
-    return Recipe(**values)
+    net = values.get("net", [64, 64])
+    if not isinstance(net, list | tuple):
+        raise ValueError(f"`net` must be a list of hidden layers, got {net!r}. Write [{net}].")
+    return Recipe(**{**values, "net": tuple(net)})
 
 
 def recipe_path(preset: str, algorithm: str) -> Path:

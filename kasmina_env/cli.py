@@ -36,7 +36,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Show rows under a title; columns wrap to the width of the terminal."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=len(columns) > 7 or (number < 2 and len(columns) > 4))
+        table.add_column(column, overflow="fold", no_wrap=number < 2 and len(columns) > 4)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
@@ -75,7 +75,7 @@ def describe(env_id: Id) -> None:
     )
     print_table("What an instance settles", ("name", "value", "seen"), _instance_rows(core))
     try:
-        print_calibration(config_path(f"{slug(env_id)}.calibration.json", f"Run `kasmina calibrate {env_id}`."))
+        print_calibration(config_path(f"{slug(env_id)}.calibration.json", f"Run `kasmina calibrate {env_id}`.", True))
     except FileNotFoundError as error:
         console.print(f"Not calibrated: {error}\n", highlight=False)
     entries = zip(

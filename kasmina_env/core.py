@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from kasmina_env.features import Scene
 from kasmina_env.ingredients import make_data, make_host, make_variants
 from kasmina_env.instances import SPLIT_NAMES, make_instances
 from kasmina_env.lifecycle import LifecycleState, Stage, apply, tick
+from kasmina_env.modes import own_modes, to_numpy
 from kasmina_env.observation import Float32Array, make_observation_table, observe
 from kasmina_env.population import (
     AnyPopulation,
@@ -38,7 +37,6 @@ from kasmina_env.reward import REWARDS, Step, compute_growth, fossil_growth, pai
 from kasmina_env.tasks import Split
 from kasmina_env.view import Measurement, View, first_view, measure_costs, next_view, with_score
 
-BuiltT = TypeVar("BuiltT")
 MAX_SEED = 2**31
 CONDITIONS = ("learning_rate", "label_noise", "pixel_noise")  # numbers of an instance that networks train under
 _NO_RESET = "`reset` must be called before anything else, got no reset yet. Call it."
@@ -62,6 +60,17 @@ class CoreSnapshot:
     test_accuracy: FloatArray
     is_test: BoolArray
     seeders: tuple[np.random.Generator, ...]
+    config: EnvConfig
+
+    def check(self, core: Core, rows: Sequence[int] | IntArray) -> None:
+        """Raise one clear sentence where these episodes cannot be those of some rows."""
+        if self.config != core.config:
+            differs = [name for name, value in vars(core.config).items() if value != getattr(self.config, name)]
+            raise ValueError(f"`saved` must be of an equal problem, got one with another {', '.join(differs)}.")
+        if len(self.seeders) != len(rows):
+            raise ValueError(f"`saved` must hold {len(rows)} episodes, got {len(self.seeders)}. Name as many rows.")
+        if isinstance(self.networks, ShardedSnapshot) != isinstance(core.population, ShardedPopulation):
+            raise ValueError("`saved` must be of a population that is spread in the same way, got another kind.")
 
 
 class Core:
@@ -148,7 +157,7 @@ class Core:
         rng_seeds = np.array([self.seeders[row].integers(MAX_SEED) for row in rows])
         drawn = self._draw_instances(rows)
         numbers = drawn if instances is None else np.where(instances < 0, drawn, instances)
-        with _own_modes(self.device):
+        with own_modes(self.device):
             if self._population is None:
                 spread = np.zeros((2, self.num_networks), dtype=np.int64)
                 spread[:, rows] = rng_seeds, numbers
@@ -156,7 +165,7 @@ class Core:
                 self._population = self._first_population(rng_seeds, numbers)
             else:
                 self.population.reset_rows(rows, rng_seeds.tolist(), self._conditions(numbers))
-            fresh = self._first_view(rows, rng_seeds, numbers)
+            fresh = self._first_view(rows, numbers)
         self._view = fresh if self._view is None else put_rows(self.view, rows, fresh)
         self.test_accuracy[rows] = 0.0
 
@@ -184,7 +193,7 @@ class Core:
         if isinstance(self._population, ShardedPopulation):
             self._population.close()
 
-    def _first_view(self, rows: IntArray, rng_seeds: IntArray, numbers: IntArray) -> View:
+    def _first_view(self, rows: IntArray, numbers: IntArray) -> View:
         """After the warm-up, whose gradients a controller sees; without one none are known."""
         alpha, config = np.zeros((self.num_networks, self.num_slots)), self.config
         gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, self.num_slots)]
@@ -194,8 +203,8 @@ class Core:
             gradients = [health.host_norm.unsqueeze(1), health.segment_norm]
         inner = self.population.evaluate(self._data.watched, alpha, rows=rows)
         outer = self.population.evaluate(self.data["outer_valid"], alpha, rows=rows)
-        inner_loss, accuracy, _, quality, *norms = _to_numpy([*(t[0] for t in (*inner, *outer)), *gradients])
-        return first_view(rng_seeds, numbers, config.horizon, inner_loss, accuracy, quality, *norms)
+        inner_loss, accuracy, _, quality, *norms = to_numpy([*(t[0] for t in (*inner, *outer)), *gradients])
+        return first_view(numbers, config.horizon, inner_loss, accuracy, quality, *norms)
 
     def step(self, actions: IntArray) -> StepResult:
         """One decision for every network: carry it out, train, measure, pay.
@@ -207,7 +216,7 @@ class Core:
         commands = take_rows(self.actions.commands, np.maximum(actions, 0))
         lifecycle, is_legal = apply(before.lifecycle, commands, before.facts, config.rules)
         lifecycle = tick(lifecycle, config.rules)
-        with _own_modes(self.device):
+        with own_modes(self.device):
             self._grow(before.lifecycle, lifecycle)
             measured = self._train_and_measure(lifecycle)
             after = next_view(
@@ -238,9 +247,9 @@ class Core:
             actions: Flat actions ``[N]``.
         """
         before = self.view
-        commands = take_rows(self.actions.commands, actions)
+        commands = take_rows(self.actions.commands, np.maximum(actions, 0))
         lifecycle, _ = apply(before.lifecycle, commands, before.facts, self.config.rules)
-        with _own_modes(self.device):
+        with own_modes(self.device):
             self._grow(before.lifecycle, lifecycle)
         self._view = replace(before, lifecycle=lifecycle)
 
@@ -293,7 +302,7 @@ class Core:
             "outer_loss": outer_loss[0],
             "quality": quality[0],
         }
-        measured = dict(zip(figures, _to_numpy(list(figures.values())), strict=True))
+        measured = dict(zip(figures, to_numpy(list(figures.values())), strict=True))
         accuracy = measured.pop("inner_accuracy")  # [1 + slots, N]
         contribution = np.zeros(alpha.shape)
         contribution[:, slots] = (accuracy[0] - accuracy[1:]).T
@@ -314,7 +323,7 @@ class Core:
             scored, tested = (
                 self.population.evaluate(self.data[name], alpha, off, rows)[1][0] for name in ("outer_valid", "test")
             )
-            quality[rows], self.test_accuracy[rows] = _to_numpy([scored, tested])
+            quality[rows], self.test_accuracy[rows] = to_numpy([scored, tested])
         return quality
 
     @staticmethod
@@ -348,7 +357,7 @@ class Core:
 
     def snapshot(self, rows: Sequence[int] | IntArray) -> CoreSnapshot:
         """Copy episodes with everything their future depends on."""
-        with _own_modes(self.device):
+        with own_modes(self.device):
             networks = self.population.snapshot(rows)
         return CoreSnapshot(
             networks,
@@ -356,13 +365,16 @@ class Core:
             self.test_accuracy[np.asarray(rows)],
             self.is_test[np.asarray(rows)],
             tuple(deepcopy(self.seeders[row]) for row in rows),
+            self.config,
         )
 
     def restore(self, saved: CoreSnapshot, rows: Sequence[int] | IntArray) -> None:
-        """Overwrite episodes by those of a snapshot, in order."""
-        with _own_modes(self.device):
+        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit."""
+        saved.check(self, rows)
+        view = put_rows(self.view, rows, saved.view)
+        with own_modes(self.device):
             self.population.restore(saved.networks, rows)
-        self._view = put_rows(self.view, rows, saved.view)
+        self._view = view
         self.test_accuracy[np.asarray(rows)] = saved.test_accuracy
         self.is_test[np.asarray(rows)] = saved.is_test
         for row, seeder in zip(rows, saved.seeders, strict=True):
@@ -379,19 +391,5 @@ class Core:
         """One network as an ordinary module, with all its seeds or only those it keeps."""
         lifecycle = self.view.lifecycle
         keep = ~self._uncommitted(self.view)[row] if committed else None
-        with _own_modes(self.device):
+        with own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
-
-
-def _to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:
-    """Bring figures from the device in one transfer."""
-    flat = torch.cat([t.detach().reshape(-1) for t in tensors]).double().cpu().numpy()
-    parts = np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1])
-    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
-
-
-@contextmanager
-def _own_modes(device: torch.device) -> Iterator[None]:
-    """Whatever modes the caller is in, networks train with gradients and in their own precision."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        yield

@@ -97,7 +97,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
             options: ``{"instance": number}`` of a family, or ``{"split": "test"}`` to draw one of those to test on
                 (default: one of those to train on); unknown keys raise.
         """
-        instances = shell.read_options(self.core, options)
+        instances, self.core.is_test[0] = shell.read_options(self.core, options)
         super().reset(seed=seed)
         self.core.seeders[0] = self.np_random
         self.core.reset(np.zeros(1, dtype=np.int64), instances)

@@ -51,7 +51,7 @@ def render_text(core: Core, row: int) -> str:
         f"accuracy {_bar(view.accuracy[row])} {view.accuracy[row]:.3f}   best {view.best_accuracy[row]:.3f}",
         f"growth   parameters +{param_growth(view, core.costs)[row]:.0%}, "
         f"compute +{compute_growth(view, core.costs)[row]:.0%}, "
-        f"rent paid {config.rent_price * view.compute_spent[row]:.4f}",
+        f"rent paid {core.instances.numbers['rent_price'][view.instance[row]] * view.compute_spent[row]:.4f}",
         f"action   {taken}{remark}",
     ]
     for slot, name in enumerate(core.slot_names):

@@ -39,11 +39,20 @@ class KasminaVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
-        observations, infos = self.env.reset(seed=seeds)
+        observations, infos = self.env.reset(seed=seeds, options=self._joined_options())
         self.reset_infos = [shell.plain_info(infos, row) for row in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         return observations
+
+    def _joined_options(self) -> dict[str, Any] | None:
+        """What `set_options` was given for each row as options of the whole vector; None if nothing was."""
+        keys = {key for options in self._options for key in options}
+        columns = {key: [options.get(key) for options in self._options] for key in keys}
+        for key, values in columns.items():
+            if key != "instance" and any(value != values[0] for value in values):
+                raise ValueError(f"`options` must have one {key!r} for all rows, got {values}. Set it for all alike.")
+        return {key: values if key == "instance" else values[0] for key, values in columns.items()} or None
 
     def step_async(self, actions: NDArray[Any]) -> None:
         self._actions = actions
@@ -54,6 +63,7 @@ class KasminaVecEnv(VecEnv):
         rows = [shell.plain_info(infos, row) for row in range(self.num_envs)]
         done = terminated | truncated
         for row in np.flatnonzero(done).tolist():
+            self.reset_infos[row] = rows[row]
             rows[row] = shell.plain_info(final_info, row)
             rows[row]["terminal_observation"] = final_obs[row]
             rows[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
@@ -78,7 +88,8 @@ class KasminaVecEnv(VecEnv):
         if method_name in PER_ROW:
             return [method(row, *args, **kwargs) for row in rows]
         results = method(*args, **kwargs)
-        return [results[row] for row in rows]
+        has_rows = isinstance(results, np.ndarray | tuple) and len(results) == self.num_envs
+        return [results[row] if has_rows else results for row in rows]
 
     def env_is_wrapped(
         self, wrapper_class: type[Wrapper[Any, Any, Any, Any]], indices: int | Iterable[int] | None = None
@@ -86,7 +97,8 @@ class KasminaVecEnv(VecEnv):
         return [False] * len(self._rows(indices))
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        return [None] * self.num_envs
+        pictures = self.env.render() if self.env.render_mode == "rgb_array" else None
+        return [None] * self.num_envs if pictures is None else list(pictures)
 
     def _rows(self, indices: int | Iterable[int] | None) -> list[int]:
         return list(self._get_indices(indices))

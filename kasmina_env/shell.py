@@ -57,8 +57,10 @@ def check_count(name: str, value: object, can_be_none: bool = False) -> None:
         raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
 
 
-def read_options(core: Core, options: Mapping[str, Any] | None, others: tuple[str, ...] = ()) -> IntArray | None:
-    """What `reset` shall be about: sets the rows' split, returns the instances asked for ``[N]``, -1 where none is.
+def read_options(
+    core: Core, options: Mapping[str, Any] | None, others: tuple[str, ...] = ()
+) -> tuple[IntArray | None, bool]:
+    """What `reset` shall be about: the instances asked for ``[N]``, -1 where none is, and whether it is a test.
 
     Args:
         core: The episodes.
@@ -71,10 +73,9 @@ def read_options(core: Core, options: Mapping[str, Any] | None, others: tuple[st
         known = ", ".join(("instance", "split", *others))
         raise ValueError(f"`options` must have only the keys {known}, got {', '.join(map(str, unknown))}. Remove them.")
     allowed = core.instances.split(given["split"]) if "split" in given else np.arange(len(core.instances))
-    core.is_test[:] = given.get("split") == "test"
-    wanted = given.get("instance")
+    is_test, wanted = given.get("split") == "test", given.get("instance")
     if wanted is None:
-        return None
+        return None, is_test
     entries = [wanted] * core.num_networks if np.ndim(wanted) == 0 else list(wanted)
     is_known = all(entry is None or (_is_integer(entry) and entry in allowed) for entry in entries)
     if len(entries) != core.num_networks or not is_known:
@@ -82,7 +83,7 @@ def read_options(core: Core, options: Mapping[str, Any] | None, others: tuple[st
             f"`instance` must be a number from {allowed[0]} to {allowed[-1]}, or one for each of {core.num_networks} "
             f"networks, got {wanted!r}. Name instances that exist{' in that split' * ('split' in given)}."
         )
-    return np.array([-1 if entry is None else entry for entry in entries])
+    return np.array([-1 if entry is None else entry for entry in entries]), is_test
 
 
 def _is_integer(value: object) -> bool:
@@ -102,11 +103,20 @@ def action_space(core: Core, form: ActionForm) -> spaces.Space[Any]:
 
 
 def flat_actions(core: Core, form: ActionForm, actions: ArrayLike) -> IntArray:
-    """Decode the actions of N networks to flat ones ``[N]``, -1 for a factored combination that means nothing."""
-    array = np.asarray(actions, dtype=np.int64)
-    if form == "flat":
-        return array.reshape(core.num_networks)
-    return core.actions.flatten(array.reshape(core.num_networks, -1))
+    """Decode the actions of N networks to flat ones ``[N]``, -1 for a factored combination that means nothing.
+
+    A flat -1 is such a combination that a caller decoded before; all else outside the space raises.
+    """
+    array, n = np.asarray(actions), core.num_networks
+    sizes = np.array([core.actions.num_actions] if form == "flat" else core.actions.num_choices)
+    is_whole = array.dtype.kind in "iu" and array.size == n * len(sizes)
+    table = array.reshape(n, len(sizes)).astype(np.int64) if is_whole else np.full((1, 1), sizes.max())
+    if ((table < (-1 if form == "flat" else 0)) | (table >= sizes)).any():
+        raise ValueError(
+            f"`action` must be {n} times {len(sizes)} integers below {sizes.tolist()}, got {array.tolist()}. "
+            "Take one from the action space."
+        )
+    return table[:, 0] if form == "flat" else core.actions.flatten(table)
 
 
 def masks(core: Core, form: ActionForm) -> BoolArray:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
+FOUND = Path("configs")  # where `kasmina search` and `kasmina calibrate` write: in the folder a user works in
 
 
-def config_path(name: str, remedy: str) -> Path:
+def config_path(name: str, remedy: str, with_found: bool = False) -> Path:
     """A file of the configs folder.
 
     Args:
         name: Of the file.
         remedy: What to do if there is none, as a sentence.
+        with_found: Look at what was found by commands in this folder first. What defines a problem never comes from
+            there: a registered id is the same everywhere.
     """
-    for folder in CONFIGS:
+    for folder in (FOUND, *CONFIGS) if with_found else CONFIGS:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"`name` must be a file in configs/, got {name!r}. {remedy}")
+    raise FileNotFoundError(f"There is no configs/{name}. {remedy}")
 
 
 def slug(preset: str) -> str:

@@ -64,7 +64,9 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         shell.check_choice("render_mode", render_mode, (None, *shell.RENDER_MODES))
         shell.check_count("num_envs", num_envs)
         shell.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        known = {**{mode.value: mode for mode in AutoresetMode}, **AutoresetMode.__members__}
+        shell.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *known))
+        self.autoreset_mode = known.get(str(autoreset_mode), autoreset_mode)
         self.metadata = {"render_modes": list(shell.RENDER_MODES), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.num_envs = num_envs
@@ -105,7 +107,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
                 per row; "split", whether instances that are not named are drawn from those to "train" (default) or
                 "test" on, now and in the episodes that follow.
         """
-        instances = shell.read_options(self.core, options, others=("reset_mask",))
+        instances, is_test = shell.read_options(self.core, options, others=("reset_mask",))
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
@@ -115,6 +117,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
             mask = np.ones(self.num_envs, dtype=bool)
             self.core.seeders = list(self.np_random.spawn(self.num_envs))
         self._seed_rows(seed, mask)
+        self.core.is_test[mask] = is_test
         self.core.reset(np.flatnonzero(mask), None if instances is None else instances[mask])
         return self.core.observe(), shell.with_masks(shell.step_infos(self.core), mask)
 
@@ -188,6 +191,10 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
             rng_seeds: New random streams for the targets, to part them; otherwise equal actions give equal futures,
                 floats up to rounding.
         """
+        if rng_seeds is not None and len(rng_seeds) != len(target):
+            raise ValueError(
+                f"`rng_seeds` must be {len(target)} seeds, got {len(rng_seeds)}. Name one for each target."
+            )
         self.core.restore(self.core.snapshot(np.asarray(source)), np.asarray(target))
         if rng_seeds is not None:
             self.core.reseed(np.asarray(target), rng_seeds)

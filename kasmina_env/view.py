@@ -30,7 +30,7 @@ class Costs:
     """Parameters and compute of a host and of every seed of the menu. S slots, K blueprints, P operators.
 
     Compute counts, per sample, how often each parameter is applied: multiply-accumulates for convolutions and linear
-    maps, one per element for norms; looking up an embedding is free.
+    maps, two per element for norms with weight and bias; looking up an embedding is free.
     """
 
     host_parameters: float
@@ -142,7 +142,6 @@ class View:
 
     lifecycle: LifecycleState
     facts: Facts
-    rng_seed: IntArray  # [N] of the episode
     instance: IntArray  # [N] number of the instance the episode is about
     step: IntArray  # [N] steps taken
     train_loss: FloatArray  # [N] finite
@@ -176,8 +175,11 @@ class View:
 
     @property
     def is_over(self) -> BoolArray:
-        """Episodes that have ended: the horizon is reached, or the network died, ``[N]``."""
-        return np.asarray((self.step >= self.actions.shape[1]) | self.is_dead)
+        """Episodes that have ended: the horizon is reached, or the network died, ``[N]``.
+
+        One that died in its warm-up is over after its first step, which tells of it.
+        """
+        return np.asarray((self.step >= self.actions.shape[1]) | (self.is_dead & (self.step > 0)))
 
     @property
     def num_fossilized(self) -> IntArray:
@@ -190,7 +192,6 @@ class View:
 
 
 def first_view(
-    rng_seed: IntArray,
     instance: IntArray,
     horizon: int,
     inner_loss: FloatArray,
@@ -202,7 +203,7 @@ def first_view(
     """The view before the first step. The training loss is unknown; the loss on inner_valid stands in for it.
 
     Args:
-        rng_seed, instance: ``[N]``.
+        instance: ``[N]``.
         horizon: Steps of an episode.
         inner_loss, inner_accuracy, quality: ``[N]``, see `Measurement`.
         host_gradient_norm: Of the warm-up ``[N, 1]``; 0 if there was none.
@@ -214,7 +215,6 @@ def first_view(
     return View(
         lifecycle=LifecycleState.dormant(n, num_slots),
         facts=Facts.unmeasured(n, num_slots),
-        rng_seed=rng_seed,
         instance=instance,
         step=np.zeros(n, dtype=np.int64),
         train_loss=loss,
@@ -339,15 +339,18 @@ def _finite_norm(norm: FloatArray) -> FloatArray:
 
 def _gradient_share(segment_norm: FloatArray, host_norm: FloatArray) -> FloatArray:
     """Of segments ``[N, S]`` in whole hosts ``[N, 1]``."""
-    return np.nan_to_num(segment_norm / (host_norm + 1e-12))
+    with np.errstate(invalid="ignore"):  # infinity over infinity
+        return np.nan_to_num(segment_norm / (host_norm + 1e-12))
 
 
 def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:
     """Gradient per parameter of every seed over that of its host, clamped, and where it was measured: ``[N, S]``."""
-    parameters = np.maximum(costs.of_seeds(costs.seed_parameters, lifecycle), 1.0)
+    bare = np.broadcast_to(costs.seed_parameters[..., [Operator.ADD]], costs.seed_parameters.shape)  # without gates
+    parameters = np.maximum(costs.of_seeds(bare, lifecycle), 1.0)
     host = measured.host_gradient_norm[:, None] / np.sqrt(costs.host_parameters)
     seed = measured.seed_gradient_norm / np.sqrt(parameters)
-    ratio = np.nan_to_num(seed / (host + 1e-12), nan=0.0, posinf=RATIO_CEILING)
+    with np.errstate(invalid="ignore"):  # infinity over infinity
+        ratio = np.nan_to_num(seed / (host + 1e-12), nan=0.0, posinf=RATIO_CEILING)
     return np.clip(ratio, 0.0, RATIO_CEILING), ~np.isnan(measured.vanishing)
 
 

@@ -32,7 +32,7 @@ LAYERS = (
         "instances",
         "ingredients",
     ),
-    *("view", "actions", "reward", "features", "observation", "governor", "core"),
+    *("modes", "view", "actions", "reward", "features", "observation", "governor", "core"),
     *("render", "shell", "vector_env", "env", "sb3", "replay", "bench", "cli"),
 )
 WITHOUT_TORCH = ("registry", "machine", "alpha", "lifecycle", "config", "files", "shipped")

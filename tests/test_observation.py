@@ -84,6 +84,16 @@ def test_sick_gradients_are_told_of_their_slot(env_id, value, entry):
         assert np.array_equal(column(vec, obs, f"{name}.{entry}") > 0, np.arange(4) == slot)
 
 
+def test_the_gradient_of_a_seed_is_per_parameter_of_what_was_measured_whatever_its_operator():
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, min_training_steps=3)
+    vec.reset(seed=[0, 0])
+    names = [f"GERMINATE layer0 layer_norm {operator} tempo1" for operator in ("ADD", "GATE")]
+    obs = vec.step([vec.action_names.index(name) for name in names])[0]
+    plain, gated = column(vec, obs, "layer0.gradient_ratio")
+    assert plain > 0
+    assert gated == pytest.approx(plain, rel=0.2)  # a fresh gate lets 0.95 through; with its parameters: 0.4
+
+
 @pytest.mark.parametrize("env_id", IDS)
 def test_slots_are_described_by_their_own_entries(env_id):
     vec, rng = small_vec(env_id, num_envs=16), np.random.default_rng(1)

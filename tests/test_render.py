@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium as gym
 import pytest
 
@@ -100,3 +102,14 @@ def test_wrappers_of_gymnasium_collect_panels(env_id):
     env.reset(seed=0)
     env.step(WAIT)
     assert len(env.render()) == 2
+
+
+def test_rent_is_that_of_the_instance(tmp_path):
+    family = tmp_path / "family.json"
+    entries = [{"rent_price": price} for price in (0.5, 0.25)]
+    family.write_text(json.dumps({"draw": {}, "visible": [], "train": entries[:1], "test": entries[1:]}))
+    env = small_env("Kasmina/Spirals-v0", render_mode="ansi", instances=str(family))
+    play_lively(env)
+    spent = env.core.view.compute_spent[0]
+    assert spent > 0
+    assert f"rent paid {0.5 * spent:.4f}" in env.render()

@@ -251,3 +251,46 @@ def test_masked_evaluation_runs_on_the_population(env_id):
     rewards, lengths = evaluate_policy(model, venv, n_eval_episodes=8, return_episode_rewards=True)
     assert lengths == [10] * 8
     assert len(set(rewards)) > 1
+
+
+# ── options, pictures, methods ──────────────────────────────────────────────────────────────────
+
+
+def test_options_set_before_a_reset_are_those_of_the_next_episodes():
+    venv = sb3_env("Kasmina/DigitsMix-v0", num_envs=3)
+    venv.set_options({"split": "test", "instance": 200})
+    venv.reset()
+    assert venv.env.core.view.instance.tolist() == [200] * 3
+    venv.set_options([{"instance": 1}, {"instance": 2}, {}])
+    venv.reset()
+    assert venv.env.core.view.instance.tolist()[:2] == [1, 2]
+    venv.set_options([{"split": "test"}, {"split": "train"}, {}])
+    with pytest.raises(ValueError, match=r"`options` must have one 'split' for all rows"):
+        venv.reset()
+
+
+def test_pictures_of_all_rows_are_rendered_as_one():
+    venv = sb3_env("Kasmina/Spirals-v0", num_envs=2, render_mode="rgb_array")
+    venv.reset()
+    height, width, _ = venv.get_images()[0].shape
+    assert venv.render().size == 2 * 3 * height * width
+    assert sb3_env("Kasmina/Spirals-v0").get_images() == [None] * 4
+
+
+def test_methods_of_the_whole_vector_give_every_row_what_they_return():
+    venv = sb3_env("Kasmina/Spirals-v0")
+    venv.reset()
+    assert venv.env_method("copy_rows", [0, 1], [2, 3]) == [None] * 4
+    assert len(venv.env_method("snapshot", indices=[1])) == 1
+    assert np.array_equal(venv.env_method("action_masks", indices=[2])[0], venv.env.action_masks()[2])
+
+
+def test_infos_of_resets_are_those_of_the_latest_ones():
+    venv = sb3_env("Kasmina/Spirals-v0")
+    venv.reset()
+    first = [info["score"] for info in venv.reset_infos]
+    for _ in range(SMALL["horizon"]):
+        *_, infos = venv.step(np.zeros(4, dtype=np.int64))
+    assert "terminal_observation" in infos[0]
+    assert [info["step"] for info in venv.reset_infos] == [0] * 4
+    assert [info["score"] for info in venv.reset_infos] != first

@@ -308,3 +308,73 @@ def test_number_of_environments_must_be_positive(num_envs):
 def test_time_limit_must_be_positive(limit):
     with pytest.raises(ValueError, match=r"^`max_episode_steps` must be an integer of at least 1, or None, got"):
         small_vec(IDS[0], max_episode_steps=limit)
+
+
+# ── what must not happen ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_reset_of_some_rows_leaves_the_split_of_others_alone_and_one_that_fails_that_of_all():
+    vec = small_vec("Kasmina/DigitsMix-v0", num_envs=3, autoreset_mode=DISABLED)
+    vec.reset(seed=0, options={"split": "test"})
+    vec.reset(options={"reset_mask": [True, False, False]})
+    assert vec.core.is_test.tolist() == [False, True, True]
+    with pytest.raises(ValueError, match="`instance` must be"):
+        vec.reset(options={"instance": 9999})
+    assert vec.core.is_test.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP, DISABLED], ids=str)
+def test_a_host_that_dies_in_its_warm_up_ends_its_episode_with_the_first_step(mode):
+    deadly = {"warmup_batches": 3, "warmup_learning_rate": 1e30, "optimizer": "sgd", "clip_norm": 0}
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, autoreset_mode=mode, **deadly)
+    vec.reset(seed=0)
+    _, _, terminated, _, infos = vec.step([WAIT, WAIT])
+    last = infos["final_info"] if mode is SAME_STEP else infos
+    assert terminated.all()
+    assert (last["failure"] == "non_finite").all()
+
+
+@pytest.mark.parametrize(
+    "form, actions",
+    [
+        ("flat", [0, 100000, 0]),
+        ("flat", [0, -7, 0]),
+        ("flat", [0, 0]),
+        ("flat", [0.0, 1.9, 0.0]),
+        ("factored", [[0] * 3] * 3),
+        ("factored", [[0] * 6 + [99]] * 3),
+    ],
+    ids=str,
+)
+def test_actions_outside_the_space_are_refused_in_one_sentence(form, actions):
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=3, action_space=form)
+    vec.reset(seed=0)
+    before = digest(vec.snapshot())
+    with pytest.raises(ValueError, match=r"^`action` must be 3 times [17] integers below .* Take one from"):
+        vec.step(actions)
+    assert digest(vec.snapshot()) == before
+
+
+def test_episodes_of_another_problem_or_number_are_refused_and_change_nothing():
+    vec, other = small_vec("Kasmina/Spirals-v0", num_envs=3), small_vec("Kasmina/Spirals-v0", num_envs=2, horizon=12)
+    for env in (vec, other):
+        env.reset(seed=0)
+    before = digest(vec.snapshot())
+    with pytest.raises(ValueError, match="`saved` must be of an equal problem, got one with another horizon"):
+        vec.core.restore(other.snapshot(), np.arange(2))
+    with pytest.raises(ValueError, match="`saved` must hold 1 episodes, got 2"):
+        vec.copy_rows([0, 1], [2])
+    with pytest.raises(ValueError, match="`rng_seeds` must be 1 seeds, got 2"):
+        vec.copy_rows([0], [2], rng_seeds=[1, 2])
+    spread = small_vec("Kasmina/Spirals-v0", num_envs=3, devices=["cpu", "cpu"])
+    spread.reset(seed=0)
+    with pytest.raises(ValueError, match="spread in the same way"):
+        vec.restore(spread.snapshot())
+    assert digest(vec.snapshot()) == before
+
+
+@pytest.mark.parametrize("name", ["SAME_STEP", "SameStep", SAME_STEP], ids=str)
+def test_modes_go_by_either_of_their_names(name):
+    assert small_vec("Kasmina/Spirals-v0", autoreset_mode=name).autoreset_mode is SAME_STEP
+    with pytest.raises(ValueError, match="`autoreset_mode` must be one of"):
+        small_vec("Kasmina/Spirals-v0", autoreset_mode="Never")

@@ -7,7 +7,7 @@ the thread waits for its process.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -110,6 +110,7 @@ class ShardedPopulation:
         for shard in self.shards:
             if isinstance(shard, WorkerPopulation):
                 shard.close()
+        self._pool.shutdown(wait=False)
 
     @property
     def num_slots(self) -> int:
@@ -137,8 +138,11 @@ class ShardedPopulation:
 
     def _run(self, work: Callable[[_Share, Shard], ResultT], rows: Rows | None = None) -> list[ResultT]:
         """Let every shard that holds some of the rows work on them, at the same time."""
-        shares = self._shares(rows)
-        return list(self._pool.map(lambda share: work(share, self.shards[share.shard]), shares))
+        futures = [self._pool.submit(work, share, self.shards[share.shard]) for share in self._shares(rows)]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            wait(futures)  # after an error or Ctrl-C too: none goes on with networks that the caller then restores
 
     def _join(self, parts: Sequence[torch.Tensor], rows: Rows | None, dim: int) -> torch.Tensor:
         """Results of the shards in the order of the rows asked for."""

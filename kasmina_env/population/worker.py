@@ -126,6 +126,9 @@ class WorkerPopulation:
                 f"`num_workers` must be processes that stay alive, got one that ended with exit code "
                 f"{self._process.exitcode}. Make the environment anew, with fewer networks if memory ran out."
             ) from error
+        except BaseException:
+            self.close()  # an answer that nobody waits for any more would be taken for that to the next call
+            raise
         is_good, value = _Unpickler(answer, lambda _: self.setting).load()
         if not is_good:
             raise value
@@ -224,7 +227,7 @@ def _serve(pipe: Connection, make: Callable[[], Population]) -> None:
     while True:
         try:
             message = pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):
             return
         name, content, news, gone, keep = pickle.loads(message)  # noqa: S301 - from the process that started this one
         held |= news

@@ -9,6 +9,7 @@ import pytest
 from agents.commands import run
 from agents.train import Recipe, load_recipe
 from kasmina_env.presets import PRESETS
+from kasmina_env.shipped import config_path
 
 SPIRALS = "Kasmina/Spirals-v0"
 TINY = {
@@ -98,7 +99,12 @@ def test_resuming_with_another_recipe_is_refused_and_keeps_the_old_one(tmp_path,
     [
         (["describe", "Kasmina/Digit-v0"], "Did you mean 'Kasmina/Digits-v0'?"),
         (["rollout", SPIRALS, "--policy", "plateu"], "Did you mean 'plateau'?"),
+        (["rollout", SPIRALS, "--every", "0"], "`every` must be at least 1, got 0"),
+        (["rollout", SPIRALS, "--policy", "runs/typo"], "`runs/typo` must be a control, or a file or folder"),
         (["compare", SPIRALS, "--run", "nowhere"], "got 'nowhere'"),
+        (["search", SPIRALS, "--facts", "param_price"], "`facts` must be left out without --per-context"),
+        (["train", SPIRALS, "--steps", "0", "-o", "runs/never"], "`total_steps` must be at least 1, got 0"),
+        (["train", SPIRALS, "--recipe", "a.json", "--algorithm", "ppo"], "`algorithm` must be left to the recipe"),
     ],
 )
 def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys):
@@ -112,6 +118,77 @@ def test_a_run_is_never_overwritten(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(["train", SPIRALS, "-o", str(tmp_path)])
     assert (tmp_path / "model.zip").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["search", "calibrate"])
+def test_a_file_of_results_is_not_overwritten_unasked(command, tmp_path, capsys):
+    path = tmp_path / "found.json"
+    path.write_text("precious")
+    with pytest.raises(SystemExit, match="2"):
+        run([command, SPIRALS, "--out", str(path)])
+    assert "pass --overwrite" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit, match="2"):
+        run([command, SPIRALS, "--out", str(tmp_path), "--overwrite"])
+    assert "`out` must be a file" in " ".join(capsys.readouterr().out.split())
+    assert path.read_text() == "precious"
+
+
+def test_a_comparison_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "comparison.md").write_text("precious")
+    with pytest.raises(SystemExit, match="2"):
+        run(["compare", SPIRALS, "--policies", "wait", "--episodes", "2", "-o", str(tmp_path)])
+    assert "`out` must be a new or empty folder" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "comparison.md").read_text() == "precious"
+
+
+def test_what_a_recipe_says_of_problem_and_seed_counts(tmp_path, capsys):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**TINY, "preset": SPIRALS, "seed": 5}))
+    assert SPIRALS in said(capsys, "train", "-o", str(tmp_path / "run"), "--recipe", str(path))
+    again = load_recipe(tmp_path / "run" / "recipe.json")
+    assert (again.preset, again.seed) == (SPIRALS, 5)
+
+
+def test_runs_are_compared_on_the_problem_they_were_trained_on(tmp_path, recipe, capsys, monkeypatch):
+    folder, seen = tmp_path / "run", {}
+    said(capsys, "train", SPIRALS, "-o", str(folder), "--recipe", str(recipe))
+    with pytest.raises(SystemExit, match="2"):
+        run(["compare", "--run", str(folder), "-o", str(tmp_path / "other")])
+    assert f"which is of {SPIRALS}" in " ".join(capsys.readouterr().out.split())
+
+    def see(preset, players, episodes, on_step, split, **settings):
+        seen.update(settings, split=split)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("agents.commands_compare.compare_arms", see)
+    with pytest.raises(SystemExit, match="2"):
+        run(["compare", SPIRALS, "--run", str(folder), "--split", "train", "-o", str(tmp_path / "other")])
+    assert seen == {**TINY["settings"], "split": "train"}
+
+
+def test_controls_without_a_schedule_are_left_out_aloud(capsys):
+    from agents.commands_compare import default_controls
+
+    assert default_controls("Kasmina/Text-v0") == ("wait", "random", "plateau")
+    assert "Left out: fixed, instant, static_final." in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_commands_write_into_configs_is_read_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "spirals-v0.schedule.json").write_text("{}")
+    assert config_path("spirals-v0.schedule.json", "", with_found=True).resolve().parent == tmp_path / "configs"
+    assert config_path("spirals-v0.schedule.json", "").resolve().parent != tmp_path / "configs"
+    assert config_path("spirals-v0.calibration.json", "", with_found=True).is_file()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json"])
+def test_a_file_that_is_no_schedule_is_named(text, tmp_path, capsys):
+    path = tmp_path / "schedule.json"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        run(["rollout", SPIRALS, "--policy", str(path)])
+    assert "schedule.json` must" in "".join(capsys.readouterr().out.split("\n"))
 
 
 def test_unknown_key_of_a_recipe_names_the_nearest(tmp_path):

@@ -62,6 +62,23 @@ def test_training_plays_training_seeds_and_training_instances(monkeypatch, tmp_p
     assert instances <= split("train")
 
 
+def test_runs_with_neighbouring_seeds_share_no_episode(monkeypatch, tmp_path):
+    played: list[int] = []
+    for seed in range(3):
+        recipe = Recipe(MIX, total_steps=16, num_envs=4, seed=seed, settings=SMALL, hyperparameters={"batch_size": 16})
+        with watched(monkeypatch) as (seeds, _):
+            train(recipe, tmp_path / str(seed))
+        played += seeds if len(seeds) == 4 else [first + row for first in seeds for row in range(4)]
+    assert len(played) == len(set(played)) == 12
+
+
+def test_choosing_recipes_plays_neither_training_seeds_nor_held_out_ones(monkeypatch):
+    with watched(monkeypatch) as (seeds, instances):
+        compare_arms(MIX, {"wait": ["wait"]}, 8, split="train", **SMALL)
+    assert MAX_SEED <= min(seeds) <= max(seeds) < HELD_OUT
+    assert instances <= split("train")
+
+
 def test_comparing_plays_held_out_seeds_and_test_instances(monkeypatch):
     with watched(monkeypatch) as (seeds, instances):
         compare_arms(MIX, {"wait": ["wait"]}, 8, **SMALL)

@@ -43,7 +43,7 @@ def test_a_page_says_what_learned_arms_and_the_best_control_do():
 
 
 def test_instances_are_grouped_by_everything_in_which_they_differ():
-    groups = groups_of(FAMILY)
+    groups = groups_of(FAMILY, np.arange(3))
     assert list(groups) == ["kernels", "param_price"]
     assert groups["kernels"]["(3, 1)"].tolist() == [False, True, True]
     bands = np.stack(list(groups["param_price"].values()))

@@ -92,7 +92,7 @@ class TiedHost:
     topology = "vector"
     num_classes = 4
     input_shape = (4,)
-    slots = (Slot("only", 4, 1),)
+    slots = (Slot("only", 4),)
 
     def build(self, nn) -> list[nn.Module]:
         first, second = nn.Linear(4, 4), nn.Linear(4, 4)

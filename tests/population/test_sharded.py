@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,18 @@ def test_rows_that_do_not_exist_are_named():
     _, sharded = both(HOSTS_UNDER_TEST["mlp"])
     with pytest.raises(ValueError, match=r"^`rows` must lie between 0 and 6, got \[7\]\. Name rows that exist\.$"):
         sharded.connect([7], 0)
+
+
+def test_no_shard_goes_on_after_another_has_failed():
+    _, population = both(HOSTS_UNDER_TEST["cnn"])
+    finished = []
+
+    def work(share, shard):
+        if share.shard == 0:
+            raise ValueError("wrong")
+        time.sleep(0.2)
+        finished.append(share.shard)
+
+    with pytest.raises(ValueError, match="wrong"):
+        population._run(work)
+    assert sorted(finished) == [1, 2]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kasmina_env.config import Operator
-from kasmina_env.hosts import CNNHost, Slot, execution_order
+from kasmina_env.hosts import CNNHost, Slot, execution_order, make_network
 from kasmina_env.layers import widen
 from kasmina_env.population import Population
 from kasmina_env.tasks import Split
@@ -26,6 +26,18 @@ def grown() -> Population:
         population.germinate([0], slot, blueprint, Operator.ADD, in_training=False)
     shake(population)
     return population
+
+
+def places(host: CNNHost) -> list[int]:
+    """Pixels of a sample at each slot, as the slots are listed."""
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[2:].numel())
+        return x
+
+    make_network(host, torch.nn)(minibatch(host, 1)[0][:, 0], [look] * len(host.slots))
+    return [seen[execution_order(host.slots).index(i)] for i in range(len(host.slots))]
 
 
 def by_hand(population: Population, x: torch.Tensor, off: tuple[str, ...] = ()) -> torch.Tensor:
@@ -53,12 +65,13 @@ def test_slots_are_called_by_what_they_stand_behind(slots_at, names, order):
     assert tuple(slot.name for slot in host.slots) == names
     assert execution_order(host.slots) == order
     sizes = {"block0": (8, 64), "pool0": (8, 16), "block1": (16, 16), "block2": (16, 16), "pool2": (16, 4)}
-    assert {slot.name: (slot.channels, slot.positions) for slot in host.slots} == {name: sizes[name] for name in names}
+    found = [(slot.channels, place) for slot, place in zip(host.slots, places(host), strict=True)]
+    assert found == [sizes[name] for name in names]
 
 
 def test_slots_of_equal_turn_are_passed_as_listed():
-    assert execution_order([Slot("a", 1, 1), Slot("b", 1, 1), Slot("c", 1, 1)]) == (0, 1, 2)
-    assert execution_order([Slot("a", 1, 1, turn=1), Slot("b", 1, 1), Slot("c", 1, 1)]) == (1, 2, 0)
+    assert execution_order([Slot("a", 1), Slot("b", 1), Slot("c", 1)]) == (0, 1, 2)
+    assert execution_order([Slot("a", 1, turn=1), Slot("b", 1), Slot("c", 1)]) == (1, 2, 0)
 
 
 def test_training_follows_the_order_of_the_network():
@@ -99,5 +112,4 @@ def test_the_exported_network_follows_it_too():
 @pytest.mark.parametrize("host", IMAGE_HOSTS.values(), ids=IMAGE_HOSTS)
 def test_compute_of_a_seed_is_counted_where_it_acts(host):
     costs = measure_costs(host, ("pointwise",), tuple(Operator))
-    positions = [slot.positions for slot in host.slots]
-    assert costs.seed_compute[:, 0, 0].tolist() == (costs.seed_parameters[:, 0, 0] * positions).tolist()
+    assert costs.seed_compute[:, 0, 0].tolist() == (costs.seed_parameters[:, 0, 0] * places(host)).tolist()

@@ -93,3 +93,22 @@ def test_processes_end_with_their_environment():
 def test_workers_that_have_nothing_to_do_are_refused(settings):
     with pytest.raises(ValueError, match=r"^`num_workers` must be 1 on devices other than one CPU, and at most the 3 "):
         KasminaVectorEnv(3, "Kasmina/Spirals-v0", **settings)
+
+
+def test_a_call_that_was_interrupted_leaves_no_answer_to_the_next_one(workers, monkeypatch):
+    shard = workers.shards[0]
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(pipe, name)
+
+        def recv_bytes(self):
+            raise KeyboardInterrupt
+
+    pipe = shard._pipe
+    monkeypatch.setattr(shard, "_pipe", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        shard.snapshot()
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="`num_workers` must be processes that stay alive"):
+        shard.snapshot()
