@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,8 +53,8 @@ class EnvConfig:
             problem. What an instance settles takes the place of these settings.
         label_noise: Share of the labels to learn from that are wrong.
         pixel_noise: Standard deviation of the noise on inputs.
-        warmup_batches: Minibatches a fresh host is trained on before its episode, which makes it a mature one; on the
-            task's own data for that, where it has some.
+        warmup_batches: Minibatches a fresh host is trained on before its episode, which makes it a mature one; without
+            the label and pixel noise of its episode, and on the task's own data for that, where it has some.
         warmup_learning_rate: In these.
         objective: What the score is of: "final", the network kept, or "mean", the mean over the episode of the network
             in service.
@@ -106,10 +107,8 @@ class EnvConfig:
     success_score: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, rule in RULES.items():
-            value = getattr(self, name)
-            if not rule.holds(value):
-                raise ValueError(f"`{name}` must {rule.words}, got {value!r}. Change it.")
+        for name in RULES:
+            check_setting(name, getattr(self, name), "Change it.")
 
     @property
     def rules(self) -> LifecycleRules:
@@ -126,20 +125,22 @@ class Rule:
     words: str
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Whether it is an integer, which True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _at_least(minimum: int) -> Rule:
-    return Rule(lambda value: _is_int(value) and value >= minimum, f"be an integer of at least {minimum}")
+    return Rule(lambda value: is_int(value) and value >= minimum, f"be an integer of at least {minimum}")
 
 
 def _number(is_inside: Callable[[float], bool], words: str) -> Rule:
-    return Rule(lambda value: _is_number(value) and is_inside(value), f"be a number {words}")
+    return Rule(lambda value: is_number(value) and is_inside(value), f"be a number {words}")
 
 
 def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = False) -> Rule:
@@ -149,6 +150,10 @@ def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = Fals
         return (can_be_empty or len(value) > 0) and len(set(value)) == len(value)
 
     return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
+
+
+def _tuple_of(is_entry: Callable[[Any], bool], words: str) -> Rule:
+    return Rule(lambda value: isinstance(value, tuple) and all(map(is_entry, value)), f"be a tuple of {words}")
 
 
 DECAYS = ("none", "linear")
@@ -178,14 +183,14 @@ RULES: dict[str, Rule] = {
     "clip_norm": _PRICE,
     "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),
     "operators": _menu(lambda value: value in OPERATOR_NAMES, f"names in {OPERATOR_NAMES}"),
-    "tempos": _menu(lambda value: _is_int(value) and value >= 1, "integers of at least 1"),
-    "prune_tempos": _menu(lambda value: _is_int(value) and value >= 0, "integers of at least 0"),
-    "targets": _menu(lambda v: _is_number(v) and 0 < v <= 1, "numbers in (0, 1]", True),
+    "tempos": _menu(lambda value: is_int(value) and value >= 1, "integers of at least 1"),
+    "prune_tempos": _menu(lambda value: is_int(value) and value >= 0, "integers of at least 0"),
+    "targets": _menu(lambda v: is_number(v) and 0 < v <= 1, "numbers in (0, 1]", True),
     "curves": _menu(lambda value: value in CURVE_NAMES, f"names in {CURVE_NAMES}"),
     "min_training_steps": _at_least(0),
     "min_prune_age": _at_least(0),
     "embargo_steps": _at_least(0),
-    "min_contribution": Rule(lambda value: value is None or _is_number(value), "be a number, or None for no minimum"),
+    "min_contribution": Rule(lambda value: value is None or is_number(value), "be a number, or None for no minimum"),
     "instant": _FLAG,
     "instances": Rule(lambda value: isinstance(value, str), "be the name of a family or a file, or ''"),
     "label_noise": _number(lambda value: 0 <= value <= 1, "in [0, 1]"),
@@ -199,8 +204,59 @@ RULES: dict[str, Rule] = {
     "reward": _NAME,
     "watch_samples": _at_least(1),
     "score_samples": _at_least(1),
-    "success_score": Rule(_is_number, "be a finite number"),
+    "success_score": Rule(is_number, "be a finite number"),
 }
+
+# What the settings of hosts and tasks must be, by their annotations; one that is not here is left to who registered it.
+KINDS: dict[str, Rule] = {
+    "None": Rule(lambda value: value is None, "be None"),
+    "bool": _FLAG,
+    "int": Rule(is_int, "be an integer"),
+    "float": Rule(is_number, "be a finite number"),
+    "str": Rule(lambda value: isinstance(value, str), "be a string"),
+    "tuple[int, ...]": _tuple_of(is_int, "integers"),
+    "tuple[float, ...]": _tuple_of(is_number, "finite numbers"),
+    "tuple[str, ...]": _tuple_of(lambda value: isinstance(value, str), "strings"),
+}
+
+
+def check_setting(name: str, value: object, remedy: str) -> None:
+    """Raise a ``ValueError`` that ends in the remedy if the value of a setting breaks its rule."""
+    rule = RULES[name]
+    if not rule.holds(value):
+        raise ValueError(f"`{name}` must {rule.words}, got {value!r}. {remedy}")
+
+
+def check_nested(setting: str, make: Callable[..., object], values: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` if keyword settings have other names than the parameters of `make`, or are of other kinds.
+
+    Args:
+        setting: Where they stand, for the message: "host_settings", "task_settings" or "instances".
+        make: What is registered. The annotations of its parameters say what they must be (see `KINDS`).
+        values: The settings.
+    """
+    parameters = inspect.signature(make).parameters
+    for name, value in values.items():
+        if name not in parameters:
+            raise ValueError(unknown_name_message(setting, name, tuple(parameters) or ("(no settings)",)))
+        kinds = _annotation(parameters[name]).split(" | ")
+        rules = [KINDS[kind] for kind in kinds if kind in KINDS]
+        if len(rules) == len(kinds) and not any(rule.holds(value) for rule in rules):
+            words = " or ".join(rule.words for rule in rules)
+            raise ValueError(f"`{name}` must {words}, got {value!r}. Change it in `{setting}`.")
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    """As it is written in the source."""
+    written = parameter.annotation
+    return written if isinstance(written, str) else inspect.formatannotation(written)
+
+
+def check_at_least_one(values: Mapping[str, float]) -> None:
+    """Raise a ``ValueError`` if one of these settings of a host or task is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}. Use a positive integer.")
 
 
 def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,11 +11,10 @@ import torch
 
 from kasmina_env.alpha import IntArray
 from kasmina_env.blueprints import BLUEPRINTS
-from kasmina_env.config import EnvConfig
+from kasmina_env.config import EnvConfig, check_nested
 from kasmina_env.hosts import HOSTS, Host
 from kasmina_env.instances import Instances
 from kasmina_env.population.augment import check_pictures
-from kasmina_env.registry import unknown_name_message
 from kasmina_env.tasks import TASKS, Measure, Split, with_noise
 
 BuiltT = TypeVar("BuiltT")
@@ -29,7 +27,7 @@ class Data:
     splits: Mapping[str, Split]
     watched: Split  # the slice of inner_valid the controller sees every step
     scored: Split  # the slice of outer_valid that is scored every step
-    warmup: Split  # what hosts are trained on before their episode
+    warmup: Split  # what hosts are trained on before their episode, without noise
     measure: Measure
 
 
@@ -47,10 +45,12 @@ def make_host(config: EnvConfig) -> Host:
 
 def make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, ...], IntArray]:
     """The different hosts of all instances, and for each instance which is its own ``[I]``; none if all are whole."""
-    make, known = HOSTS.get(config.host), dict[Host, int]()
     settings = [{**config.host_settings, **own} for own in instances.host_settings]
-    variant_of = [known.setdefault(_build(make, "host_settings", values), len(known)) for values in settings]
-    return tuple(known) if any(instances.host_settings) else (), np.array(variant_of)
+    written = [repr(sorted(values.items())) for values in settings]  # hosts themselves need not be hashable
+    different, make = dict(zip(written, settings, strict=True)), HOSTS.get(config.host)
+    # What the problem itself settles has been checked.
+    hosts = tuple(_build(make, "instances", values) for values in different.values())
+    return hosts if any(instances.host_settings) else (), np.array([list(different).index(key) for key in written])
 
 
 def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch.device, dtype: torch.dtype) -> Data:
@@ -68,7 +68,7 @@ def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch
         )
     check_pictures(task.input_shape, config.augment)
     splits = {name: split.to(device, dtype) for name, split in task.splits.items()}
-    warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]
+    warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]  # before, and so without, the noise
     if any(instances.numbers[name].any() for name in ("label_noise", "pixel_noise")):
         named = enumerate(splits.items())
         splits = {name: with_noise(split, task.num_classes, seed=number) for number, (name, split) in named}
@@ -82,11 +82,8 @@ def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch
 
 
 def _build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
-    """Call what is registered with its keyword settings, whose names are checked first."""
-    known = tuple(inspect.signature(make).parameters)
-    for key in values:
-        if key not in known:
-            raise ValueError(unknown_name_message(setting, key, known or ("(no settings)",)))
+    """Call what is registered with its keyword settings, whose names and kinds are checked first."""
+    check_nested(setting, make, values)
     return make(**values)
 
 

@@ -7,6 +7,7 @@ trains and tests on the same ones. A problem without a family has one instance, 
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,27 @@ from typing import Any
 import numpy as np
 
 from kasmina_env.alpha import FloatArray, IntArray
-from kasmina_env.config import EnvConfig, freeze
+from kasmina_env.config import EnvConfig, Rule, check_setting, freeze, is_number
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.shipped import config_path
 
 SPLIT_NAMES = ("train", "test")
 # Settings of which an instance may have its own value; what else it names is a setting of its host.
 NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
+_REMEDY = "Name a family that comes with the package, or a file."
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(entry, kind) for entry in value)
+
+
+_SOME = Rule(lambda value: _is_list_of(Mapping, value) and len(value) > 0, "be a non-empty list of instances")
+# What a family's document has besides "draw".
+PARTS: dict[str, Rule] = {
+    "train": _SOME,
+    "test": _SOME,
+    "visible": Rule(lambda value: _is_list_of(str, value), "be a list of names"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +88,18 @@ def make_instances(config: EnvConfig) -> Instances:
         return Instances(1, {name: np.array([float(getattr(config, name))]) for name in NUMBERS}, ({},), {}, {})
     path = Path(config.instances)
     if path.suffix != ".json":
-        path = config_path(
-            f"{config.instances}.instances.json", "Name a family that comes with the package, or a file."
-        )
-    return read_family(json.loads(path.read_text()), config)
+        path = config_path(f"{config.instances}.instances.json", _REMEDY)
+    return read_family(_load(path), config)
+
+
+def _load(path: Path) -> Any:
+    """What a JSON file holds."""
+    if not path.is_file():
+        raise FileNotFoundError(f"`instances` must name a file that exists, got '{path}'. {_REMEDY}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON, or of the encoding
+        raise ValueError(f"`instances` must name a JSON file, got '{path}' ({error}). Correct it.") from error
 
 
 def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
@@ -85,16 +108,43 @@ def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
     Args:
         document: "draw" (see `draw_family`), "visible" (names), and "train" and "test", lists of instances.
         config: Of the problem.
+
+    Raises:
+        ValueError: If a part is missing or is something else, instances settle different things, or a value breaks the
+            rule of its setting.
     """
+    _check_parts(document, config.instances)
     entries: list[dict[str, Any]] = [*document["train"], *document["test"]]
-    names = set().union(*entries)
-    if not document["train"] or not document["test"] or any(set(entry) != names for entry in entries):
+    if any(set(entry) != set(entries[0]) for entry in entries):
         raise ValueError(f"`instances` must all settle the same things, got {config.instances!r}. Draw them again.")
+    for i, entry in enumerate(entries):
+        for name in (name for name in NUMBERS if name in entry):
+            check_setting(name, entry[name], f"Correct instance {i} of {config.instances!r}.")
     numbers = {name: np.array([float(entry.get(name, getattr(config, name))) for entry in entries]) for name in NUMBERS}
     settings = tuple({key: freeze(value) for key, value in entry.items() if key not in NUMBERS} for entry in entries)
-    visible = {name: np.array([float(entry[name]) for entry in entries]) for name in document["visible"]}
+    visible = {name: _facts(name, entries) for name in document["visible"]}
     ranges = {name: (float(values.min()), float(values.max())) for name, values in visible.items()}
     return Instances(len(document["train"]), numbers, settings, visible, ranges)
+
+
+def _check_parts(document: Any, family: str) -> None:
+    """Raise a ``ValueError`` if a document lacks a part, or has something else in its place."""
+    if not isinstance(document, Mapping):
+        raise ValueError(f"`instances` must be a JSON object, got {reprlib.repr(document)}. Correct {family!r}.")
+    for name, rule in PARTS.items():
+        if not rule.holds(document.get(name)):
+            got = reprlib.repr(document.get(name))  # which may be long
+            raise ValueError(f"`{name}` must {rule.words}, got {got}. Correct it in {family!r}.")
+
+
+def _facts(name: str, entries: Sequence[Mapping[str, Any]]) -> FloatArray:
+    """A visible fact of all instances, ``[I]``."""
+    if name not in entries[0]:
+        raise ValueError(unknown_name_message("visible", name, tuple(entries[0]) or ("(nothing)",)))
+    for entry in entries:
+        if not isinstance(entry[name], bool) and not is_number(entry[name]):
+            raise ValueError(f"`visible` must name finite numbers, got {name!r}, once {entry[name]!r}. Leave it out.")
+    return np.array([float(entry[name]) for entry in entries])
 
 
 def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """One generic registry, for blueprints, hosts, tasks, rewards and whatever a user adds.
 
-A registry maps a name to a frozen dataclass that says everything there is to know about the thing
-registered. A family of things wraps `Registry.decorator` in a decorator of its own, so that adding
-a member takes one file and one line.
+A registry maps a name to what makes the thing registered, or to a frozen dataclass that says everything
+there is to know about it. A family of things has a decorator of its own, such as `register_host`, so that
+adding a member takes one file and one line.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 InfoT = TypeVar("InfoT")
-ObjectT = TypeVar("ObjectT")
 
 
 def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
@@ -75,20 +74,6 @@ class Registry(Generic[InfoT]):
             raise ValueError(f"`{self.kind}` must have a new name, got {name!r} a second time. Choose another name.")
         self._infos[name] = info
 
-    def decorator(self, name: str, info_fn: Callable[[ObjectT], InfoT]) -> Callable[[ObjectT], ObjectT]:
-        """A decorator that registers what it decorates and leaves it as it is.
-
-        Args:
-            name: the name to register.
-            info_fn: makes the info from the decorated function or class.
-        """
-
-        def decorate(decorated: ObjectT) -> ObjectT:
-            self.register(name, info_fn(decorated))
-            return decorated
-
-        return decorate
-
     def get(self, name: str) -> InfoT:
         """The info registered under `name`.
 
@@ -98,10 +83,6 @@ class Registry(Generic[InfoT]):
         if name not in self._infos:
             raise UnknownNameError(self.kind, name, self._infos)
         return self._infos[name]
-
-    def names(self) -> tuple[str, ...]:
-        """All names, in the order of registration."""
-        return tuple(self._infos)
 
     def __contains__(self, name: object) -> bool:
         return name in self._infos

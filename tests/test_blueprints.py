@@ -42,7 +42,7 @@ class OneSlot:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return (Slot("only", self.channels, 1),)
+        return (Slot("only", self.channels),)
 
     def build(self, nn) -> list[nn.Module]:
         return [nn.Sequential(), nn.Sequential()]

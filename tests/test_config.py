@@ -10,7 +10,7 @@ import gymnasium as gym
 import pytest
 
 from kasmina_env import PRESETS
-from kasmina_env.config import RULES, EnvConfig, make_config
+from kasmina_env.config import RULES, EnvConfig, check_nested, make_config
 from tests.episodes import IDS, SMALL, small_env
 
 MENU = {"blueprints": ("norm",)}
@@ -83,6 +83,53 @@ def test_unknown_setting_is_refused_and_the_nearest_is_named(key, nearest):
 def test_unknown_nested_setting_is_refused_and_the_known_are_listed(env_id, key):
     with pytest.raises(ValueError, match=f"^`{key}` must be one of .*, got 'no_such_thing'"):
         small_env(env_id, **{key: {"no_such_thing": 1}})
+
+
+@pytest.mark.parametrize(
+    "problem, key, name, value, rule",
+    [
+        ("Spirals", "host_settings", "width", 8.0, "be an integer"),
+        ("Spirals", "host_settings", "width", True, "be an integer"),
+        ("Spirals", "host_settings", "depth", "2", "be an integer"),
+        ("Spirals", "host_settings", "is_linear", 1, "be True or False"),
+        ("Spirals", "task_settings", "turns", float("nan"), "be a finite number"),
+        ("Spirals", "task_settings", "num_classes", None, "be an integer"),
+        ("Digits", "host_settings", "kernels", 3, "be a tuple of integers"),
+        ("Digits", "host_settings", "kernels", (3, 3.0, 3), "be a tuple of integers"),
+        ("Digits", "host_settings", "pools", "0", "be a tuple of integers or be None"),
+        ("Digits", "host_settings", "pooling", ("max",), "be a string"),
+        ("Text", "task_settings", "context", "16", "be an integer"),
+    ],
+)
+def test_nested_setting_of_another_kind_is_refused_in_one_line(problem, key, name, value, rule):
+    with pytest.raises(ValueError, match=rf"^`{name}` must {rule}, got ") as caught:
+        small_env(f"Kasmina/{problem}-v0", **{key: {name: value}})
+    assert str(caught.value).endswith(f", got {value!r}. Change it in `{key}`.")
+
+
+@pytest.mark.parametrize(
+    "problem, key, name, value",
+    [("Spirals", "task_settings", "num_classes", 0), ("Text", "task_settings", "context", -1)],
+)
+def test_nested_count_below_one_is_refused(problem, key, name, value):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be at least 1, got {value}\. Use a positive integer\.$"):
+        small_env(f"Kasmina/{problem}-v0", **{key: {name: value}})
+
+
+@pytest.mark.parametrize("width", [8.0, "8", None, [8]])
+def test_annotations_are_read_whether_or_not_they_are_evaluated_and_unknown_ones_allow_anything(width):
+    def make(width, depth=2):
+        """Stand for a host."""
+
+    for annotation in ("int", int, "int | tuple[int, ...]", int | tuple[int, ...]):
+        make.__annotations__ = {"width": annotation}
+        with pytest.raises(
+            ValueError, match=r"^`width` must be an integer.*, got .*\. Change it in `host_settings`\.$"
+        ):
+            check_nested("host_settings", make, {"width": width})
+    for annotation in ("Size", "int | Size", "list[int]", complex):
+        make.__annotations__ = {"width": annotation}
+        check_nested("host_settings", make, {"width": width, "depth": width})
 
 
 @pytest.mark.parametrize("key", ["task", "host", "reward", "blueprints"])

@@ -34,6 +34,7 @@ from tests.contract import (
     samples,
     state_of,
 )
+from tests.episodes import WAIT, small_vec
 
 
 @every_host
@@ -62,7 +63,7 @@ def test_features_at_every_slot_have_the_shape_that_the_host_states(host):
         slot = host.slots[index]
         channel_axis = 1 if host.topology == "image" else -1
         assert shape[channel_axis] == slot.channels
-        assert shape[1:].numel() == slot.channels * slot.positions
+        assert len(shape) == {"image": 4, "vector": 2, "tokens": 3}[host.topology]
 
 
 @every_host
@@ -161,7 +162,7 @@ class AwkwardHost:
     topology: str = "vector"
     num_classes: int = 3
     input_shape: tuple[int, ...] = (4,)
-    slots: tuple[Slot, ...] = (Slot("only", 8, 1),)
+    slots: tuple[Slot, ...] = (Slot("only", 8),)
 
     def build(self, nn) -> list[nn.Module]:
         return [Awkward(nn.Linear(4, 8)), nn.Linear(8, 3)]
@@ -178,6 +179,34 @@ def test_a_host_with_slots_in_its_parameter_names_works():
     assert ((population.snapshot().networks.hosts.parameters != before).sum(dim=1) > 40).all()
     expected = plain_network(population, np.ones((3, 1)), 1)(x[:, 1])
     torch.testing.assert_close(population.network(1, np.ones(1))(x[:, 1]), expected)
+
+
+@dataclass
+class ThawedHost:
+    """A host that can be changed, and so has no hash."""
+
+    width: int = 4
+
+    topology, num_classes, input_shape = "vector", 3, (2,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("only", self.width),)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [nn.Linear(2, self.width), nn.Linear(self.width, 3)]
+
+
+def test_a_host_needs_no_hash(monkeypatch):
+    monkeypatch.setitem(HOSTS._infos, "thawed", ThawedHost)
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, host="thawed", host_settings={"width": 6})
+    vec.reset(seed=0)
+    assert np.isfinite(vec.step(np.full(2, WAIT))[1]).all()
+
+
+def test_the_turn_of_a_slot_is_named():
+    with pytest.raises(TypeError, match="positional"):
+        Slot("only", 8, 1)
 
 
 def test_a_host_is_not_replaced():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -143,6 +144,87 @@ def test_instances_must_settle_the_same_things():
     config = PRESETS.get(MIX).config()
     with pytest.raises(ValueError, match="`instances` must all settle the same things, got 'digits_mix'"):
         read_family({"visible": [], "train": [entry()], "test": [entry(learning_rate=0.1)]}, config)
+
+
+@pytest.mark.parametrize(
+    "settled, sentence",
+    [
+        ({"learning_rate": -5}, "`learning_rate` must be a number above 0, got -5. Correct instance 1 of "),
+        ({"learning_rate": "0.1"}, "`learning_rate` must be a number above 0, got '0.1'. Correct instance 1 of "),
+        ({"label_noise": 7}, "`label_noise` must be a number in [0, 1], got 7. Correct instance 1 of "),
+        ({"pixel_noise": True}, "`pixel_noise` must be a number of at least 0, got True. Correct instance 1 of "),
+        ({"rent_price": float("nan")}, "`rent_price` must be a number of at least 0, got nan. Correct instance 1 of "),
+        (
+            {"param_price": float("inf")},
+            "`param_price` must be a number of at least 0, got inf. Correct instance 1 of ",
+        ),
+        ({"width": 8.0}, "`width` must be an integer, got 8.0. Change it in `instances`."),
+        ({"widht": 8}, "`instances` must be one of in_channels, "),
+    ],
+)
+def test_what_an_instance_settles_keeps_the_rule_of_its_setting(tmp_path, settled, sentence):
+    (name,) = settled
+    fine = entry(**{name: 0.5 if name in NUMBERS else 8})
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        small_env(MIX, instances=family(tmp_path, fine, {**fine, **settled}))
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"train": None}, "`train` must be a non-empty list of instances, got None. Correct it in 'digits_mix'."),
+        ({"train": []}, "`train` must be a non-empty list of instances, got []. Correct it in 'digits_mix'."),
+        ({"test": [3]}, "`test` must be a non-empty list of instances, got [3]. Correct it in 'digits_mix'."),
+        ({"visible": "width"}, "`visible` must be a list of names, got 'width'. Correct it in 'digits_mix'."),
+        ({"visible": [1]}, "`visible` must be a list of names, got [1]. Correct it in 'digits_mix'."),
+        ({"visible": ["kernels"]}, "`visible` must name finite numbers, got 'kernels', once [1, 1, 1]. Leave it out."),
+        (
+            {"visible": ["widht"]},
+            "`visible` must be one of kernels, width, param_price, got 'widht'. Did you mean 'width'?",
+        ),
+        ({"train": [{}], "test": [{}], "visible": ["x"]}, "`visible` must be one of (nothing), got 'x'."),
+    ],
+    ids=str,
+)
+def test_a_wrong_part_of_a_family_is_named_in_one_sentence(changes, sentence):
+    whole = {"visible": ["param_price"], "train": [entry()], "test": [entry()], **changes}
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        read_family(whole, PRESETS.get(MIX).config())
+
+
+@pytest.mark.parametrize("part", ["train", "test", "visible"])
+def test_a_missing_part_of_a_family_is_named(part):
+    whole = {"visible": [], "train": [entry()], "test": [entry()]}
+    del whole[part]
+    with pytest.raises(
+        ValueError, match=rf"^`{part}` must be a .*list of .*, got None\. Correct it in 'digits_mix'\.$"
+    ):
+        read_family(whole, PRESETS.get(MIX).config())
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (b"{", r"`instances` must name a JSON file, got '.*family.json' \(Expecting .*\)\. Correct it\."),
+        (b"\xff", r"`instances` must name a JSON file, got '.*family.json' \(.*decode .*\)\. Correct it\."),
+        (b"[1, 2]", r"`instances` must be a JSON object, got \[1, 2\]\. Correct '.*family.json'\."),
+    ],
+    ids=["cut", "bytes", "list"],
+)
+def test_a_file_that_is_no_family_is_refused(tmp_path, content, sentence):
+    (tmp_path / "family.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        small_env(MIX, instances=str(tmp_path / "family.json"))
+
+
+@pytest.mark.parametrize(
+    "name, message", [("no.json", "`instances` must name a file that exists, got 'no.json'"), ("no", "no.inst")]
+)
+def test_a_family_that_is_nowhere_is_a_file_not_found(name, message):
+    with pytest.raises(
+        FileNotFoundError, match=rf"^.*{message}.*\. Name a family that comes with the package, or a file\.$"
+    ):
+        small_env(MIX, instances=name)
 
 
 def test_numbers_are_drawn_from_their_ranges_and_choices_equally_often():

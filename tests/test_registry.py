@@ -18,7 +18,6 @@ class Info:
     """What a test registers."""
 
     name: str
-    build_fn: object = None
 
 
 @pytest.fixture
@@ -35,7 +34,6 @@ def test_registered_info_is_found_by_its_name(blueprints):
 
 
 def test_names_keep_the_order_of_registration(blueprints):
-    assert blueprints.names() == ("depthwise", "conv_light")
     assert list(blueprints) == ["depthwise", "conv_light"]
 
 
@@ -43,15 +41,6 @@ def test_a_registry_has_a_size_and_knows_its_members(blueprints):
     assert len(blueprints) == 2
     assert "conv_light" in blueprints
     assert "conv_heavy" not in blueprints
-
-
-def test_decorator_registers_and_returns_what_it_decorates(blueprints):
-    def build():
-        """Stand for a blueprint."""
-
-    decorate = blueprints.decorator("norm", lambda build_fn: Info("norm", build_fn))
-    assert decorate(build) is build
-    assert blueprints.get("norm").build_fn is build
 
 
 def test_duplicate_name_raises_and_the_first_stays(blueprints):

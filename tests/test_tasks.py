@@ -16,6 +16,7 @@ from kasmina_env.tasks import SPLITS, TASKS, Split, Task, classify, register_tas
 from kasmina_env.tasks.base import Samples, different_samples, scale, split_samples
 from kasmina_env.tasks.cifar10 import parse_batch, read_archive
 from kasmina_env.tasks.fashion_mnist import parse_idx
+from kasmina_env.tasks.images import turn
 from kasmina_env.tasks.text import ALPHABET, UNKNOWN
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -100,6 +101,14 @@ def test_digits_are_all_1797_images():
     assert sizes == {"train": 900, "inner_valid": 256, "outer_valid": 320, "test": 321}
     assert sum(sizes.values()) == 1797
     assert task("digits").input_shape == (1, 8, 8)
+
+
+def test_pictures_are_turned_where_they_are():
+    pictures = torch.rand(2, 1, 8, 8)
+    turned = turn(pictures, 90.0)
+    with torch.device("meta"):  # stands for an accelerator that is the default
+        assert torch.equal(turn(pictures, 90.0), turned)
+    torch.testing.assert_close(turned, torch.rot90(pictures, 1, (2, 3)))
 
 
 # ── spirals ─────────────────────────────────────────────────────────────────────────────────────
@@ -233,9 +242,19 @@ def test_another_seed_makes_other_synthetic_pictures():
     assert not torch.equal(first, other)
 
 
-def test_a_synthetic_picture_without_pixels_is_refused():
-    with pytest.raises(ValueError, match=r"^`image_size` must be at least 1, got 0\. Use a positive integer\.$"):
-        TASKS.get("synthetic")(image_size=0)
+@pytest.mark.parametrize(
+    "name, setting, value",
+    [
+        ("synthetic", "image_size", 0),
+        ("synthetic", "train", -5000),
+        ("spirals", "num_classes", 0),
+        ("text", "context", 0),
+        ("text", "context", -1),
+    ],
+)
+def test_a_count_below_one_is_refused(name, setting, value):
+    with pytest.raises(ValueError, match=rf"^`{setting}` must be at least 1, got {value}\. Use a positive integer\.$"):
+        TASKS.get(name)(**{setting: value})
 
 
 # ── text ────────────────────────────────────────────────────────────────────────────────────────
@@ -316,7 +335,8 @@ def test_a_picture_that_occurs_twice_is_kept_once_and_rather_in_the_test_set():
 
 def test_bytes_are_scaled_by_channel():
     split = Split(torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1), torch.zeros(1))
-    scaled = scale(split, (0.0, 0.5, 0.2), (1.0, 0.5, 0.1)).x
+    with torch.device("meta"):  # stands for an accelerator that is the default
+        scaled = scale(split, (0.0, 0.5, 0.2), (1.0, 0.5, 0.1)).x
     assert scaled.dtype == torch.float32
     torch.testing.assert_close(scaled.flatten(), torch.tensor([0.0, 1.0, 0.0]))
 

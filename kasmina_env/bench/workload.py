@@ -60,7 +60,9 @@ def lively_population(preset: str, num_networks: int, **settings: Any) -> Kasmin
 
 
 class LivelyEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """A single environment that goes back to where all its slots are filled when its episode would end.
+    """A single environment that `fill` brings to where all its slots are filled, and `rewind` back to there.
+
+    Nothing else goes back: whoever times it rewinds it before its episode ends.
 
     Args:
         preset: Registered id.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -21,14 +21,12 @@ class Slot:
     Attributes:
         name: Readable name, unique in its host.
         channels: C of the features there.
-        positions: Places per sample at which a seed's weights act (H*W for images, T for tokens, 1 for vectors).
         turn: Features pass the slots in ascending order of this, and those of equal turn as the host lists them.
     """
 
     name: str
     channels: int
-    positions: int
-    turn: int = 0
+    turn: int = field(default=0, kw_only=True)
 
 
 def execution_order(slots: Sequence[Slot]) -> tuple[int, ...]:
@@ -64,20 +62,16 @@ HostT = TypeVar("HostT", bound=Callable[..., Any])
 
 
 def register_host(name: str) -> Callable[[HostT], HostT]:
-    """Register a class (or function) that makes a `Host` from keyword settings; a duplicate name raises."""
+    """Register a frozen dataclass (or a function) that makes a `Host` from keyword settings; a duplicate name raises.
+
+    Settings annotated with one of `kasmina_env.config.KINDS` are checked before it is called.
+    """
 
     def decorate(make: HostT) -> HostT:
         HOSTS.register(name, make)
         return make
 
     return decorate
-
-
-def check_at_least_one(settings: object, names: Sequence[str]) -> None:
-    """Raise a ``ValueError`` if one of the named settings of a host is below 1."""
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {getattr(settings, name)}. Use a positive integer.")
 
 
 class SegmentedNetwork(Module):

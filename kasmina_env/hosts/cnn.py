@@ -9,7 +9,8 @@ from torch.nn import Module
 
 from kasmina_env.blueprints.base import Topology
 from kasmina_env.blueprints.convolution import num_norm_groups
-from kasmina_env.hosts.base import Slot, check_at_least_one, register_host
+from kasmina_env.config import check_at_least_one
+from kasmina_env.hosts.base import Slot, register_host
 from kasmina_env.layers import Layers
 from kasmina_env.registry import unknown_name_message
 
@@ -52,7 +53,8 @@ class CNNHost:
     slot_blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, ("in_channels", "image_size", "num_classes", "width", "stem", "group_size"))
+        counts = ("in_channels", "image_size", "num_classes", "width", "stem", "group_size")
+        check_at_least_one({name: getattr(self, name) for name in counts})
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name_message(name, getattr(self, name), known))
@@ -108,11 +110,11 @@ class CNNHost:
     def slots(self) -> tuple[Slot, ...]:
         before, after = [], []
         for i in range(len(self.kernels)):
-            (channels, size), (has_before, has_after) = self.features(i), self.has_slots(i)
+            (channels, _), (has_before, has_after) = self.features(i), self.has_slots(i)
             if has_before:
-                before.append(Slot(f"block{i}", channels, size**2, turn=2 * i))
+                before.append(Slot(f"block{i}", channels, turn=2 * i))
             if has_after:
-                after.append(Slot(f"pool{i}", channels, math.ceil(size / 2) ** 2, turn=2 * i + 1))
+                after.append(Slot(f"pool{i}", channels, turn=2 * i + 1))
         return (*before, *after)
 
     def build(self, nn: Layers) -> list[Module]:

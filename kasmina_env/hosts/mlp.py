@@ -8,7 +8,8 @@ from itertools import pairwise
 from torch.nn import Module
 
 from kasmina_env.blueprints.base import Topology
-from kasmina_env.hosts.base import Slot, check_at_least_one, register_host
+from kasmina_env.config import check_at_least_one
+from kasmina_env.hosts.base import Slot, register_host
 from kasmina_env.layers import Layers
 
 
@@ -31,7 +32,8 @@ class MLPHost:
     is_linear: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, ("in_features", "num_classes", "width", "depth"))
+        counts = ("in_features", "num_classes", "width", "depth")
+        check_at_least_one({name: getattr(self, name) for name in counts})
 
     @property
     def topology(self) -> Topology:
@@ -43,7 +45,7 @@ class MLPHost:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return tuple(Slot(f"layer{i}", self.width, 1) for i in range(self.depth))
+        return tuple(Slot(f"layer{i}", self.width) for i in range(self.depth))
 
     def build(self, nn: Layers) -> list[Module]:
         sizes = [self.in_features] + [self.width] * self.depth

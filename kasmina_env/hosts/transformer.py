@@ -12,7 +12,8 @@ from torch.nn import Module
 from kasmina_env import layers
 from kasmina_env.blueprints.attention import CausalAttention
 from kasmina_env.blueprints.base import Topology
-from kasmina_env.hosts.base import Slot, check_at_least_one, register_host
+from kasmina_env.config import check_at_least_one
+from kasmina_env.hosts.base import Slot, register_host
 from kasmina_env.layers import Layers
 
 
@@ -95,7 +96,8 @@ class TransformerHost:
     num_heads: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, ("num_classes", "context", "width", "num_layers", "num_segments"))
+        counts = ("num_classes", "context", "width", "num_layers", "num_segments")
+        check_at_least_one({name: getattr(self, name) for name in counts})
         if self.num_heads < 0:
             raise ValueError(f"`num_heads` must be at least 0, got {self.num_heads}. Use 0 for no attention.")
         for name, divisor in (("num_layers", "num_segments"), ("width", "num_heads")):
@@ -116,7 +118,7 @@ class TransformerHost:
     @property
     def slots(self) -> tuple[Slot, ...]:
         length = self.num_layers // self.num_segments
-        return tuple(Slot(f"layer{i}", self.width, self.context) for i in range(length - 1, self.num_layers, length))
+        return tuple(Slot(f"layer{i}", self.width) for i in range(length - 1, self.num_layers, length))
 
     def build(self, nn: Layers) -> list[Module]:
         length = self.num_layers // self.num_segments

@@ -162,8 +162,9 @@ def scale(split: Split, mean: float | Sequence[float], deviation: float | Sequen
         split: Pictures ``[n, C, H, W]`` of bytes.
         mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
     """
-    shift, width = (torch.tensor(value, dtype=torch.float32).view(-1, 1, 1) for value in (mean, deviation))
-    return Split((split.x.to(torch.float32) / 255 - shift) / width, split.y)
+    x = split.x.to(torch.float32) / 255
+    shift, width = (torch.tensor(value, dtype=x.dtype, device=x.device).view(-1, 1, 1) for value in (mean, deviation))
+    return Split((x - shift) / width, split.y)
 
 
 def split_samples(x: NDArray[Any], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
@@ -193,7 +194,10 @@ MakeT = TypeVar("MakeT", bound=Callable[..., Task])
 
 
 def register_task(name: str) -> Callable[[MakeT], MakeT]:
-    """Register a function that makes a `Task` from keyword settings; a duplicate name raises."""
+    """Register a function that makes a `Task` from keyword settings; a duplicate name raises.
+
+    Settings annotated with one of `kasmina_env.config.KINDS` are checked before it is called.
+    """
 
     def decorate(make: MakeT) -> MakeT:
         TASKS.register(name, make)

@@ -38,7 +38,8 @@ def digits_shifted(degrees: float = 30.0) -> Task:
 def turn(pictures: Tensor, degrees: float) -> Tensor:
     """Turn pictures ``[n, C, H, H]`` about their middle, with bilinear interpolation; borders are repeated."""
     size = pictures.shape[-1]
-    place = torch.arange(1 - size, size, 2, dtype=pictures.dtype) / size  # of pixels, from -1 to 1
+    steps = torch.arange(1 - size, size, 2, dtype=pictures.dtype, device=pictures.device)
+    place = steps / size  # of pixels, from -1 to 1
     down, right = torch.meshgrid(place, place, indexing="ij")
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     source = torch.stack([cos * right - sin * down, sin * right + cos * down], dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kasmina_env.config import check_at_least_one
 from kasmina_env.tasks.base import Task, register_task, split_samples
 
 
@@ -16,6 +17,7 @@ def spirals(num_classes: int = 3, turns: float = 1.0, noise: float = 0.05) -> Ta
         turns: Turns of each arm; more are harder.
         noise: Standard deviation added to each coordinate (the arms end at radius 1).
     """
+    check_at_least_one({"num_classes": num_classes})
     rng = np.random.default_rng(0)
     sizes = {"train": 1024, "inner_valid": 256, "outer_valid": 512, "test": 512}
     n = sum(sizes.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kasmina_env.config import check_at_least_one
 from kasmina_env.tasks.base import Task, register_task, split_samples
 
 
@@ -29,11 +30,9 @@ def synthetic(
         seed: Of the patterns and the samples.
         train, inner_valid, outer_valid, test: Samples of each split.
     """
-    for name, value in (("image_size", image_size), ("in_channels", in_channels), ("num_classes", num_classes)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}. Use a positive integer.")
-    rng = np.random.default_rng(seed)
     sizes = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
+    check_at_least_one({"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes, **sizes})
+    rng = np.random.default_rng(seed)
     y = rng.integers(num_classes, size=sum(sizes.values()))
     block = max(1, image_size // 7)  # pixels of one patch of a pattern
     patches = rng.choice((-1.0, 1.0), (num_classes, in_channels, *[-(-image_size // block)] * 2)).astype(np.float32)

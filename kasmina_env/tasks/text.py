@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kasmina_env.config import check_at_least_one
 from kasmina_env.tasks.base import Split, Task, losses, over_positions, register_task
 
 # Fixed, since the text differs between versions of Python; the last symbol stands for every other character.
@@ -54,6 +55,7 @@ def text(context: int = 32) -> Task:
     """
     from pydoc_data.topics import topics
 
+    check_at_least_one({"context": context})
     joined = without_repeats([topics[name] for name in sorted(topics)])
     code = {character: i for i, character in enumerate(ALPHABET)}
     codes = torch.tensor([code.get(character, UNKNOWN) for character in joined])
