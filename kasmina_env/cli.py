@@ -234,7 +234,7 @@ def bench(
         steps: Steps of each repeat.
         rivals: Also the single environment, alone and in stable-baselines3's vectors, and plain PyTorch.
         memory: Also peak memory, each size in a process of its own.
-        workers: Processes over which the largest population is spread as well; by default one for each core.
+        workers: Processes over which populations are spread as well; by default one for each core, 1 leaves it out.
         growth: Also how cost grows with seeds, slots, blueprints and batch, at so many networks; 0 leaves it out.
         json_file: Write all repeats there.
         out: Write a picture, bench.png, into this directory.
@@ -243,6 +243,8 @@ def bench(
     from kasmina_env.machine import num_cores
 
     crew = num_cores() if workers is None else workers
+    if crew < 1:
+        raise ValueError(f"`workers` must be at least 1, got {workers}. 1 measures none.")
     found = [measure(env_id, sizes, repeats, steps, rivals, memory, crew) for env_id in env_ids]
     costs = [measure_growth(env_id, growth, repeats) if growth else [] for env_id in env_ids]
     for measured, cost in zip(found, costs, strict=True):

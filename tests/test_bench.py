@@ -102,10 +102,11 @@ def test_growth_changes_one_thing_at_a_time(measured):
     assert len(tables(measured, costs)) == 4
 
 
-def test_the_largest_population_is_timed_in_workers_too():
+def test_populations_are_timed_in_workers_too():
     measured = measure(PRESET, [1, 3], 2, 1, has_rivals=False, has_memory=False, num_workers=2)
-    assert len(measured.in_workers) == 2
-    assert (measured.in_workers > 0).all()
+    assert list(measured.in_workers) == [3]
+    assert len(measured.in_workers[3]) == 2
+    assert (measured.in_workers[3] > 0).all()
     assert [row[0] for row in tables(measured)[0].rows] == ["1", "3", "3 in 2 workers"]
     assert multiprocessing.active_children() == []
 

@@ -37,12 +37,12 @@ class Measured:
     work: dict[int, Work]
     machine: Machine
     memory: dict[int, float]  # peak bytes of a process that holds the population; empty if not asked for
-    num_workers: int  # over which the largest population was spread as well
-    in_workers: FloatArray  # of one step of it there; empty for one worker
+    num_workers: int  # over which populations were spread as well
+    in_workers: dict[int, FloatArray]  # the same as `steps`, there; empty for one worker
 
-    def per_network(self, size: int) -> float:
+    def per_network(self, size: int, in_workers: bool = False) -> float:
         """Median seconds of a step over the number of networks."""
-        return float(np.median(self.steps[size])) / size
+        return float(np.median((self.in_workers if in_workers else self.steps)[size])) / size
 
 
 def measure(
@@ -63,16 +63,17 @@ def measure(
         num_steps: Steps of each repeat.
         has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
         has_memory: Measure the peak memory of each size in a process of its own.
-        num_workers: Processes over which to spread the largest population as well.
+        num_workers: Processes over which to spread populations as well, if they are that large.
     """
     PRESETS.get(preset)
     with ExitStack() as stack:
         others = stack.enter_context(rivals(preset)) if has_rivals else {}
-        crew = None
-        if 1 < num_workers <= max(sizes):
-            crew = _Timed(lively_population(preset, max(sizes), num_workers=num_workers), num_steps)
-            stack.callback(crew.env.close)
-        return _measure(preset, sizes, repeats, num_steps, others, has_memory, crew)
+        crews = {}
+        for size in sizes if num_workers > 1 else ():
+            if size >= num_workers:
+                crews[size] = _Timed(lively_population(preset, size, num_workers=num_workers), num_steps)
+                stack.callback(crews[size].env.close)
+        return _measure(preset, sizes, repeats, num_steps, others, has_memory, crews)
 
 
 def _measure(
@@ -82,16 +83,18 @@ def _measure(
     num_steps: int,
     others: Mapping[str, Run],
     has_memory: bool,
-    crew: _Timed | None,
+    crews: Mapping[int, _Timed],
 ) -> Measured:
     timed = {size: _Timed(lively_population(preset, size), num_steps) for size in sizes}
     rows: list[dict[int, dict[str, float]]] = []
-    in_workers: list[float] = []
+    in_workers: dict[int, list[float]] = {size: [] for size in crews}
     seconds: dict[str, list[float]] = {name: [] for name in others}
     for repeat in range(repeats + 1):  # the first warms up
         found = {size: population.run() for size, population in timed.items()}
-        if crew and (taken := crew.run()["step"]) and repeat:
-            in_workers.append(taken)
+        for size, crew in crews.items():
+            taken = crew.run()["step"]
+            if repeat:
+                in_workers[size].append(taken)
         for name, run in others.items():
             taken = run(num_steps)
             if repeat:
@@ -108,8 +111,8 @@ def _measure(
         work={size: population.work() for size, population in timed.items()},
         machine=measure_machine(core.device),
         memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
-        num_workers=len(crew.env.core.devices) if crew else 1,
-        in_workers=np.array(in_workers),
+        num_workers=max((len(crew.env.core.devices) for crew in crews.values()), default=1),
+        in_workers={size: np.array(values) for size, values in in_workers.items()},
     )
 
 

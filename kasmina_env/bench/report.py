@@ -36,16 +36,13 @@ def tables(measured: Measured, growth: Sequence[Cost] = ()) -> list[Table]:
 
 def _populations(measured: Measured) -> Table:
     rows = []
-    for size, seconds in measured.steps.items():
-        each = measured.per_network(size)
-        memory = measured.memory.get(size)
+    for size, in_workers in _populations_of(measured):
+        each = measured.per_network(size, in_workers)
+        memory = None if in_workers else measured.memory.get(size)
         row = (f"{1 / each:.0f}", f"{measured.batches_per_step / each:.0f}", f"{1e3 * each:.2f}")
-        rows.append((str(size), _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
-    if len(measured.in_workers):
-        each = float(np.median(measured.in_workers)) / max(measured.steps)
-        row = (f"{1 / each:.0f}", f"{measured.batches_per_step / each:.0f}", f"{1e3 * each:.2f}")
-        name = f"{max(measured.steps)} in {measured.num_workers} workers"
-        rows.append((name, _spread(measured.in_workers), *row, ""))
+        seconds = (measured.in_workers if in_workers else measured.steps)[size]
+        name = _name(measured, size, in_workers)
+        rows.append((name, _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
     return Table(
         f"{measured.preset}: a live seed in every slot, medians (fastest to slowest)",
         ("networks", "ms per step", "steps/s", "network-minibatches/s", "ms per network", "peak MB"),
@@ -53,16 +50,24 @@ def _populations(measured: Measured) -> Table:
     )
 
 
+def _populations_of(measured: Measured) -> list[tuple[int, bool]]:
+    """Sizes, each as it is and, where that was measured, in workers."""
+    return [
+        (size, there) for size in measured.steps for there in (False, True) if not there or size in measured.in_workers
+    ]
+
+
+def _name(measured: Measured, size: int, in_workers: bool) -> str:
+    return f"{size} in {measured.num_workers} workers" if in_workers else str(size)
+
+
 def _rivals(measured: Measured) -> Table:
-    largest = max(measured.steps)
-    beside = {"ratio": measured.per_network(largest)}
-    if len(measured.in_workers):
-        beside[f"in {measured.num_workers} workers"] = float(np.median(measured.in_workers)) / largest
+    beside = {_name(measured, *which): measured.per_network(*which) for which in _populations_of(measured)}
     rows = []
     for name, seconds in measured.rivals.items():
         each = float(np.median(seconds))
         rows.append((name, _spread(seconds), f"{1 / each:.1f}", *(f"{each / other:.1f}x" for other in beside.values())))
-    title = f"Beside it, in the same run: time of one network's step, and how much faster {largest} side by side are"
+    title = "Beside them, in the same run: time of one network's step, and how much faster so many side by side are"
     return Table(title, ("what", "ms", "steps/s", *beside), rows)
 
 
@@ -110,7 +115,10 @@ def as_json(measured: Measured, growth: Sequence[Cost] = ()) -> str:
         "work": {str(size): vars(work) for size, work in measured.work.items()},
         "machine": vars(measured.machine),
         "memory": {str(size): memory for size, memory in measured.memory.items()},
-        "workers": {"number": measured.num_workers, "steps": measured.in_workers.tolist()},
+        "workers": {
+            "number": measured.num_workers,
+            "steps": {str(size): seconds.tolist() for size, seconds in measured.in_workers.items()},
+        },
         "growth": [vars(cost) for cost in growth],
     }
     return json.dumps(document, indent=1) + "\n"
@@ -127,6 +135,9 @@ def picture(measured: Sequence[Measured], path: Path) -> None:
     for ax, one in zip(axes[0], measured, strict=True):
         sizes = sorted(one.steps)
         ax.plot(sizes, [1e3 * one.per_network(size) for size in sizes], "o-", color="#D55E00", label="population")
+        if one.in_workers:
+            spread = [1e3 * one.per_network(size, in_workers=True) for size in sorted(one.in_workers)]
+            ax.plot(sorted(one.in_workers), spread, "s:", color="#D55E00", label=f"in {one.num_workers} workers")
         for (name, seconds), colour in zip(one.rivals.items(), COLOURS, strict=False):
             ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle="--", label=name)
         ax.set(xscale="log", yscale="log", xlabel="networks", ylabel="ms per network and step", title=one.preset)
