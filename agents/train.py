@@ -15,9 +15,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from agents.algorithms import ALGORITHMS, make_model, make_player
+from agents.algorithms import ALGORITHMS, make_model, make_player, standardize
+from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
@@ -36,6 +37,8 @@ class Recipe:
         algorithm: Name in `agents.algorithms.ALGORITHMS`.
         total_steps: Environment steps, all rows together.
         num_envs: Rows of the population.
+        group: Rows next to each other that play the same episodes and are measured against each other
+            (`agents.paired`); 1: none are.
         net: Hidden layers of the networks.
         seed: Of the controller and of the environments.
         settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
@@ -47,13 +50,14 @@ class Recipe:
     algorithm: str = "maskable_ppo"
     total_steps: int = 60_000
     num_envs: int = 64
+    group: int = 1
     net: tuple[int, ...] = (64, 64)
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "num_envs"):
+        for name in ("total_steps", "num_envs", "group"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Train for some steps.")
         if not 0 <= self.seed <= MAX_SEED - self.num_envs:
@@ -160,13 +164,17 @@ def train(
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
     env = make_env(recipe.preset, recipe.num_envs, **settings)
-    venv, horizon = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED), env.core.config.horizon
+    venv: VecEnv = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED)
+    if recipe.group > 1:
+        venv = Paired(venv, recipe.group)
+    horizon = env.core.config.horizon
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
         if isinstance(model, OffPolicyAlgorithm):
             model.learning_starts += model.num_timesteps
     else:
         model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
+        standardize(model, env, fresh_seed(recipe, 0))
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
