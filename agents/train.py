@@ -160,6 +160,10 @@ def train(
         num_workers: Processes over which the networks are spread.
     """
     algorithm = ALGORITHMS.get(recipe.algorithm)
+    if recipe.group > 1 and algorithm.is_off_policy:
+        raise ValueError(
+            f"`group` must be 1 for {recipe.algorithm}, whose buffer would keep what others earned, got {recipe.group}."
+        )
     if resume:
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}

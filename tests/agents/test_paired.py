@@ -75,6 +75,11 @@ def test_a_group_must_divide_the_networks():
         paired(size=4)
 
 
+def test_an_algorithm_with_a_buffer_learns_in_no_groups(tmp_path):
+    with pytest.raises(ValueError, match="`group` must be 1 for dqn"):
+        train(Recipe(MIX, "dqn", total_steps=16, num_envs=4, group=2, settings=SMALL), tmp_path / "run")
+
+
 def test_a_recipe_trains_in_groups(tmp_path):
     recipe = Recipe(MIX, total_steps=32, num_envs=4, group=2, settings=SMALL, hyperparameters={"batch_size": 16})
     assert train(recipe, tmp_path / "run").num_timesteps == 32
