@@ -15,12 +15,10 @@ from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
-from agents.scripted import Random
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import Registry, unknown_name_message
 from kasmina_env.shell import ActionForm
@@ -98,35 +96,6 @@ ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
 
 
-class Standardized(BaseFeaturesExtractor):
-    """Observations ``[B, F]`` in units of what random play shows: entry by entry minus its mean, over its deviation.
-
-    What tells two hosts apart may be 0.01 of an entry's range, which a network takes long to make anything of. The
-    figures are measured once, before learning (`measure`), and are a part of the model.
-
-    Args:
-        observation_space: F entries.
-    """
-
-    SMALLEST, LARGEST = 0.01, 5.0  # deviation, and absolute value in units of it
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, features_dim=observation_space.shape[0])
-        self.mean: torch.Tensor
-        self.deviation: torch.Tensor
-        self.register_buffer("mean", torch.zeros(observation_space.shape))
-        self.register_buffer("deviation", torch.ones(observation_space.shape))
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        scaled = (observations - self.mean) / self.deviation
-        return scaled.clamp(-self.LARGEST, self.LARGEST)
-
-    def measure(self, observations: Float32Array) -> None:
-        """Take mean and deviation from observations ``[M, F]``."""
-        self.mean.copy_(torch.from_numpy(observations.mean(axis=0)))
-        self.deviation.copy_(torch.from_numpy(observations.std(axis=0)).clamp(min=self.SMALLEST))
-
-
 OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
 LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
 
@@ -155,29 +124,13 @@ def make_model(
     own_policy = settings.get("policy_kwargs", {})
     values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
     values = {name: _annealed(name, value) for name, value in values.items()}
-    values["policy_kwargs"] = {"net_arch": list(net), "features_extractor_class": Standardized, **own_policy}
+    values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
     model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
             model.policy.get_parameter("action_net.bias").copy_(between_actions_and_operations(names))
     return model
-
-
-def standardize(model: BaseAlgorithm, env: KasminaVectorEnv, seed: int) -> None:
-    """Scale the observations of a fresh model by what random legal actions lead to, in an episode of each row.
-
-    Args:
-        model: Whose `Standardized` observations are set; one without is left as it is.
-        env: What it learns on.
-        seed: Of the episodes and of the actions.
-    """
-    core, policy, seen = env.core, Random(seed), [env.reset(seed=seed)[0]]
-    for _ in range(core.config.horizon - 1):
-        core.step(policy.act(seen[-1], core.action_masks()))
-        seen.append(core.observe())
-    for scale in (module for module in model.policy.modules() if isinstance(module, Standardized)):
-        scale.measure(np.concatenate(seen))
 
 
 def between_actions_and_operations(names: Names) -> torch.Tensor:

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from agents.algorithms import ALGORITHMS, make_model, make_player, standardize
+from agents.algorithms import ALGORITHMS, make_model, make_player
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
 from kasmina_env import KasminaVectorEnv
@@ -178,7 +178,6 @@ def train(
             model.learning_starts += model.num_timesteps
     else:
         model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
-        standardize(model, env, fresh_seed(recipe, 0))
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)

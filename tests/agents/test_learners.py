@@ -7,11 +7,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from gymnasium import spaces
 
-from agents.algorithms import ALGORITHMS, Standardized
-from agents.policy import HELD_OUT, MAX_SEED, make_env, names_of, play
+from agents.algorithms import ALGORITHMS
+from agents.policy import HELD_OUT, MAX_SEED, make_env, play
 from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_path, train
 from kasmina_env.presets import PRESETS
 
@@ -132,24 +130,3 @@ def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
     wrong = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_fast"}
     with pytest.raises(ValueError, match=r"^`learning_rate` must be a number behind 'lin_', got 'lin_fast'\. "):
         train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=wrong), tmp_path / "run")
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_observations_are_seen_in_units_of_what_random_play_shows(algorithm, tmp_path):
-    model = train(tiny(algorithm), tmp_path / "run")
-    scales = [module for module in model.policy.modules() if isinstance(module, Standardized)]
-    assert scales
-    names = names_of(make_env(SPIRALS, 1, **SMALL))
-    progress = names.column("progress")
-    for scale in scales:
-        steps = np.arange(SMALL["horizon"]) / SMALL["horizon"]
-        assert float(scale.mean[progress]) == pytest.approx(steps.mean(), abs=1e-6)
-        assert float(scale.deviation[progress]) == pytest.approx(steps.std(), abs=1e-6)
-        assert float(scale.deviation.min()) >= 0.999 * Standardized.SMALLEST
-
-
-def test_an_observation_far_off_is_cut():
-    scale = Standardized(spaces.Box(-1, 1, (2,)))
-    scale.measure(np.array([[0.0, 0.5], [0.2, 0.5]], dtype=np.float32))
-    seen = scale(torch.tensor([[0.2, 0.5], [1.0, -1.0]]))
-    assert seen.numpy() == pytest.approx(np.array([[1.0, 0.0], [5.0, -5.0]]), abs=1e-6)
