@@ -95,7 +95,6 @@ ALGORITHMS.register("recurrent_ppo", Algorithm(RecurrentPPO, Recurrent, "factore
 ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
 
-
 OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
 LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
 
