@@ -63,6 +63,6 @@ def test_arms_that_are_no_controls_are_learned():
 
 def test_differences_are_written_with_their_intervals():
     (line,) = [line for line in written(ARMS, DIGITS).splitlines() if line.startswith("| mine ×2")]
-    difference, half_width = line.split(" | ")[3].split(" ± ")
+    difference, half_width = line.split(" | ")[COLUMNS.index("− best")].split(" ± ")
     assert float(difference) == pytest.approx(0.1, abs=1e-3)
     assert float(half_width) > 0
