@@ -48,11 +48,11 @@ def test_runs_that_differ_widen_the_interval_more_than_episodes_do():
 
 
 def test_interval_over_few_runs_is_as_wide_as_their_standard_error_says():
-    runs = np.array([[0.0], [1.0], [2.0]]).repeat(20, axis=1)
-    estimate = bootstrap(runs, mean, np.random.default_rng(0))
-    draws = np.random.default_rng(1).choice([0.0, 1.0, 2.0], size=(4000, 2)).mean(axis=1)
-    assert draws.std() == pytest.approx(np.std([0, 1, 2], ddof=1) / 3**0.5, rel=0.05)  # two of three are drawn
-    assert (estimate.low, estimate.high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.1)
+    levels = np.random.default_rng(9).standard_normal(4)
+    estimate = bootstrap(levels[:, None].repeat(20, axis=1), mean, np.random.default_rng(0))
+    draws = levels[np.indices((4, 4, 4)).reshape(3, -1)].mean(axis=0)  # every way to draw three of four
+    assert draws.std() == pytest.approx(np.std(levels, ddof=1) / 2)
+    assert (estimate.low, estimate.high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-6)
 
 
 def test_bootstrap_is_reproducible():
