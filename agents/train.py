@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from agents.algorithms import ALGORITHMS, make_model, make_player
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
+from agents.schedule import read_document
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.sb3 import KasminaVecEnv
@@ -69,7 +70,7 @@ class Recipe:
 def load_recipe(path: Path, **overrides: Any) -> Recipe:
     """Read a recipe from JSON; an unknown key raises and names the nearest known one."""
     known = tuple(f.name for f in dataclasses.fields(Recipe))
-    values = {**json.loads(path.read_text()), **overrides}
+    values = {**read_document(path), **overrides}
     for key in values:
         if key not in known:
             raise ValueError(unknown_name_message("recipe", key, known))

@@ -191,6 +191,13 @@ def test_a_file_that_is_no_schedule_is_named(text, tmp_path, capsys):
     assert "schedule.json` must" in "".join(capsys.readouterr().out.split("\n"))
 
 
+def test_a_recipe_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text("no json")
+    with pytest.raises(ValueError, match=r"recipe\.json` must be a JSON file, got something else"):
+        load_recipe(path)
+
+
 def test_unknown_key_of_a_recipe_names_the_nearest(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text('{"total_stepps": 1}')
