@@ -31,6 +31,7 @@ from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
 from agents.schedule import Plan, Planned
 from agents.search import NUM_ENVS, actions_in, measure, random_plan
 from kasmina_env import KasminaVectorEnv
+from kasmina_env.files import read_document
 from kasmina_env.presets import PRESETS
 
 MEANINGS = {
@@ -338,7 +339,7 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
 
 def load_contenders(path: Path) -> Contenders:
     """The schedules of a calibration that was written."""
-    data = json.loads(path.read_text())["contenders"]
+    data = read_document(path, "contenders")["contenders"]
     return Contenders(
         *(tuple(tuple(Planned(**seed) for seed in plan) for plan in data[kind]) for kind in ("staged", "instant"))
     )

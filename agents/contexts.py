@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from agents.policy import BoolArray, Float32Array, FloatArray, IntArray, Names, instances_of, preset_of
-from agents.schedule import Fixed, actions_from, read_document, steps_of
+from agents.schedule import Fixed, actions_from, steps_of
 from kasmina_env import KasminaVectorEnv
+from kasmina_env.files import read_document
 from kasmina_env.registry import unknown_name_message
 
 

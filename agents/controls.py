@@ -12,9 +12,10 @@ import numpy as np
 from agents.contexts import PerContext, load_contexts
 from agents.futures import Lookahead, Oracle
 from agents.policy import IntArray, Names, Policy, instances_of, make_env, names_of, preset_of
-from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of, read_document
+from agents.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from agents.scripted import Given, Plateau, Random, Wait
 from kasmina_env import KasminaVectorEnv
+from kasmina_env.files import read_document
 from kasmina_env.registry import Registry
 from kasmina_env.shipped import config_path, slug
 

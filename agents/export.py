@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from gymnasium.vector import AutoresetMode
 import kasmina_env
 from agents.controls import CONTROLS, make_player, settings_of
 from agents.policy import HELD_OUT, Progress, names_of, play
-from agents.schedule import describe, read_document
+from agents.schedule import describe
+from kasmina_env.files import read_document
 from kasmina_env.population import GrownNetwork
 from kasmina_env.tasks import Measure, Split
 
@@ -48,7 +48,7 @@ def find_source(name: str, preset: str | None) -> Source:
             raise FileNotFoundError(
                 f"`run` must be a folder with a finished training run, got {path}. Train one first."
             )
-        recipe = json.loads((path / "recipe.json").read_text())
+        recipe = read_document(path / "recipe.json", "preset", "settings")
         own, settings = recipe["preset"], recipe["settings"]
     elif name not in CONTROLS and path.is_file():
         own = read_document(path, "id")["id"]

@@ -8,6 +8,8 @@ samples, get a baseline for free!").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -31,11 +33,10 @@ class Paired(VecEnvWrapper):
         super().__init__(venv)
         self._group, self._returns = np.arange(venv.num_envs) // size, np.zeros(venv.num_envs)
 
-    def seed(self, seed: int | None = None) -> list[int | None]:
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give row i the seed s + (number of its group): rows that reset together stay together."""
-        inner = self.unwrapped
-        inner._seeds = [None if seed is None else seed + int(group) for group in self._group]
-        return list(inner._seeds)
+        seeds = [None if seed is None else seed + int(group) for group in self._group]
+        return self.venv.seed(seeds)  # type: ignore[arg-type]  # of a KasminaVecEnv, which takes one for each row
 
     def reset(self) -> VecEnvObs:
         self._returns[:] = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.policy import BoolArray, Float32Array, IntArray, Names
+from kasmina_env.files import read_document
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,6 @@ def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, abou
 def load_schedule(path: Path, names: Names) -> IntArray:
     """Read a schedule back as flat actions ``[T]``; an action the environment does not have raises."""
     return actions_from(read_document(path, "steps")["steps"], names, path.name)
-
-
-def read_document(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON object with these keys from a file; anything else raises one clear sentence."""
-    try:
-        found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{path}` must be a JSON file, got something else: {error}. Name another one.") from error
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if missing or not isinstance(found, dict):
-        raise ValueError(f"`{path}` must hold an object with {', '.join(keys)}, got another one. Name another file.")
-    return found
 
 
 def describe(actions: Sequence[int] | IntArray, names: Names) -> str:

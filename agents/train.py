@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from agents.algorithms import ALGORITHMS, make_model, make_player
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
-from agents.schedule import read_document
 from kasmina_env import KasminaVectorEnv
+from kasmina_env.files import read_document
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.sb3 import KasminaVecEnv
 from kasmina_env.shipped import config_path, slug
@@ -205,7 +205,7 @@ def _check_resumable(recipe: Recipe, out: Path) -> None:
     """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
     if not (out / "checkpoint.zip").is_file():
         raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
-    wanted, found = json.loads(json.dumps(dataclasses.asdict(recipe))), json.loads((out / "recipe.json").read_text())
+    wanted, found = json.loads(json.dumps(dataclasses.asdict(recipe))), read_document(out / "recipe.json")
     for key, value in wanted.items():
         if key != "total_steps" and found.get(key) != value:
             raise ValueError(

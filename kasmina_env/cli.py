@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from rich.table import Table
 from kasmina_env.actions import ARGUMENTS, HEADS
 from kasmina_env.config import Operator
 from kasmina_env.core import Core
+from kasmina_env.files import read_document
 from kasmina_env.lifecycle import Op, rules_table
 from kasmina_env.presets import PRESETS
 from kasmina_env.shipped import config_path, slug
@@ -91,7 +91,7 @@ def describe(env_id: Id) -> None:
 
 def print_calibration(path: Path) -> None:
     """Show how much decisions matter, from a file that `kasmina calibrate` wrote."""
-    found = json.loads(path.read_text())
+    found = read_document(path, "gaps")
     rows = []
     for name, gap in found["gaps"].items():
         figures: tuple[str, ...] = ("only for a family", "", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,25 @@ def check_new(path: Path) -> None:
     for file in (path, document_path(path)):
         if file.exists():
             raise FileExistsError(f"`path` must be new, got {file}, which exists. Name another one.")
+
+
+def read_document(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object with these keys from a file; anything else raises one clear sentence."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the encoding as well
+        raise ValueError(f"`{path}` must be a JSON file, got another one: {error}. Name or write it anew.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"`{path}` must hold a JSON object, got {reprlib.repr(found)}. Name or write it anew.")
+    _check_keys(path, found, keys)
+    return found
+
+
+def _check_keys(path: Path, document: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    missing = [key for key in keys if key not in document]
+    if missing:
+        got = ", ".join(document) or "nothing"
+        raise ValueError(f"`{path}` must have the key {missing[0]!r}, got {got}. Name or write it anew.")
 
 
 def save_pair(path: Path, payload: bytes, document: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -70,15 +90,13 @@ def load_pair(path: Path, kind: str, schema: int, keys: tuple[str, ...]) -> tupl
             raise FileNotFoundError(
                 f"`path` must have {file.name} in {file.parent}, got none. Keep both files together."
             )
-    document = _parse(beside)
+    document = read_document(beside)
     for key, wanted in (("kind", kind), ("schema", schema)):
         if document.get(key) != wanted:
             raise ValueError(
                 f"`{beside}` must have {wanted!r} as {key}, got {document.get(key)!r}. Save it with this version."
             )
-    missing = [key for key in (*keys, "sha256") if key not in document]
-    if missing:
-        raise ValueError(f"`{beside}` must have the key {missing[0]!r}, got {', '.join(document)}. Save it again.")
+    _check_keys(beside, document, (*keys, "sha256"))
     checksums, payload = document.pop("sha256"), path.read_bytes()
     found = {"payload": _sha256(payload), "document": _checksum(document)}
     for file, part in ((beside, "document"), (path, "payload")):
@@ -88,16 +106,6 @@ def load_pair(path: Path, kind: str, schema: int, keys: tuple[str, ...]) -> tupl
                 "cut short, damaged, changed or of another network. Save it again."
             )
     return payload, document
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:  # of the encoding as well
-        raise ValueError(f"`{path}` must be JSON, got a damaged file: {error}. Save it again.") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"`{path}` must be a JSON object, got {document!r:.50}. Save it again.")
-    return document
 
 
 def _sha256(content: bytes) -> str:

@@ -6,7 +6,6 @@ trains and tests on the same ones. A problem without a family has one instance, 
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from kasmina_env.alpha import FloatArray, IntArray
 from kasmina_env.config import EnvConfig, Rule, check_setting, freeze, is_number
+from kasmina_env.files import read_document
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.shipped import config_path
 
@@ -89,17 +89,9 @@ def make_instances(config: EnvConfig) -> Instances:
     path = Path(config.instances)
     if path.suffix != ".json":
         path = config_path(f"{config.instances}.instances.json", _REMEDY)
-    return read_family(_load(path), config)
-
-
-def _load(path: Path) -> Any:
-    """What a JSON file holds."""
     if not path.is_file():
         raise FileNotFoundError(f"`instances` must name a file that exists, got '{path}'. {_REMEDY}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the JSON, or of the encoding
-        raise ValueError(f"`instances` must name a JSON file, got '{path}' ({error}). Correct it.") from error
+    return read_family(read_document(path), config)
 
 
 def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
@@ -127,10 +119,8 @@ def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
     return Instances(len(document["train"]), numbers, settings, visible, ranges)
 
 
-def _check_parts(document: Any, family: str) -> None:
+def _check_parts(document: Mapping[str, Any], family: str) -> None:
     """Raise a ``ValueError`` if a document lacks a part, or has something else in its place."""
-    if not isinstance(document, Mapping):
-        raise ValueError(f"`instances` must be a JSON object, got {reprlib.repr(document)}. Correct {family!r}.")
     for name, rule in PARTS.items():
         if not rule.holds(document.get(name)):
             got = reprlib.repr(document.get(name))  # which may be long

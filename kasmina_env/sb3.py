@@ -45,6 +45,15 @@ class KasminaVecEnv(VecEnv):
         self._reset_options()
         return observations
 
+    def seed(self, seed: int | Sequence[int | None] | None = None) -> Sequence[int | None]:
+        """Seeds of the next `reset`: one from which row i gets ``seed + i``, or one for each row."""
+        if seed is None or isinstance(seed, int | np.integer):
+            return super().seed(seed)
+        if len(seed) != self.num_envs:
+            raise ValueError(f"`seed` must be one number or {self.num_envs}, got {len(seed)}. Give each row one.")
+        self._seeds = list(seed)
+        return self._seeds
+
     def _joined_options(self) -> dict[str, Any] | None:
         """What `set_options` was given for each row as options of the whole vector; None if nothing was."""
         keys = {key for options in self._options for key in options}

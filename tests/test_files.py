@@ -67,8 +67,8 @@ def test_no_flipped_bit_and_no_cut_of_the_document_goes_unnoticed(path):
     [
         ({"schema": 2}, "json` must have 1 as schema, got 2. Save it with this version."),
         ({"kind": "other"}, "json` must have 'thing' as kind, got 'other'. Save it with this version."),
-        ({"facts": None}, "json` must have the key 'facts', got kind, schema, sizes, sha256. Save it again."),
-        ({"sha256": None}, "json` must have the key 'sha256', got kind, schema, sizes, facts. Save it again."),
+        ({"facts": None}, "json` must have the key 'facts', got kind, schema, sizes, sha256. Name or write it anew."),
+        ({"sha256": None}, "json` must have the key 'sha256', got kind, schema, sizes, facts. Name or write it anew."),
         ({"sha256": 3}, "json` must be as it was written"),
         ({"facts": {"x": 0.2}}, "json` must be as it was written"),
     ],
@@ -82,7 +82,7 @@ def test_a_document_changed_by_hand_is_answered_in_one_sentence(path, values, se
 
 def test_a_document_that_is_no_object_is_refused(path):
     document_path(path).write_text("[1]")
-    with pytest.raises(ValueError, match="must be a JSON object"):
+    with pytest.raises(ValueError, match=r"must hold a JSON object, got \[1\]"):
         load(path)
 
 

@@ -205,9 +205,9 @@ def test_a_missing_part_of_a_family_is_named(part):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        (b"{", r"`instances` must name a JSON file, got '.*family.json' \(Expecting .*\)\. Correct it\."),
-        (b"\xff", r"`instances` must name a JSON file, got '.*family.json' \(.*decode .*\)\. Correct it\."),
-        (b"[1, 2]", r"`instances` must be a JSON object, got \[1, 2\]\. Correct '.*family.json'\."),
+        (b"{", r"`.*family.json` must be a JSON file, got another one: Expecting .*\. Name or write it anew\."),
+        (b"\xff", r"`.*family.json` must be a JSON file, got another one: .*decode .*\. Name or write it anew\."),
+        (b"[1, 2]", r"`.*family.json` must hold a JSON object, got \[1, 2\]\. Name or write it anew\."),
     ],
     ids=["cut", "bytes", "list"],
 )

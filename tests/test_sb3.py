@@ -134,6 +134,17 @@ def test_steps_are_those_of_the_vector_environment(env_id):
         assert [info["score"] for info in mine[3]] == scores.tolist()
 
 
+def test_each_row_may_be_given_its_own_seed():
+    one, each = sb3_env(IDS[0]), sb3_env(IDS[0])
+    one.seed(5)
+    each.seed([6, 5, 6, 8])
+    first, own = one.reset(), each.reset()
+    assert np.array_equal(own[[1, 0, 3]], first[[0, 1, 3]])
+    assert np.array_equal(own[2], own[0])
+    with pytest.raises(ValueError, match=r"`seed` must be one number or 4, got 3\. Give each row one\."):
+        each.seed([1, 2, 3])
+
+
 @pytest.mark.parametrize("env_id", IDS)
 def test_infos_are_plain_and_complete(env_id):
     venv = sb3_env(env_id)

@@ -15,7 +15,7 @@ import safetensors.torch
 from torch import Tensor
 
 from kasmina_env.blueprints import BLUEPRINTS
-from kasmina_env.config import Operator, freeze
+from kasmina_env.config import Operator, check_nested, freeze
 from kasmina_env.files import check_new, document_path, load_pair, save_pair
 from kasmina_env.hosts import HOSTS, Host
 from kasmina_env.population.export import (
@@ -128,7 +128,9 @@ def _registered_as(host: object) -> tuple[str, dict[str, Any]]:
 
 def _host(entry: Mapping[str, Any]) -> Host:
     make = HOSTS.get(_registered(HOSTS, entry["name"]))
-    return make(**freeze(entry["settings"]))
+    settings = freeze(entry["settings"])
+    check_nested("settings", make, settings)
+    return make(**settings)
 
 
 def _seed(entry: Mapping[str, Any]) -> GrownSeed:

@@ -194,7 +194,7 @@ def test_a_file_that_is_no_schedule_is_named(text, tmp_path, capsys):
 def test_a_recipe_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text("no json")
-    with pytest.raises(ValueError, match=r"recipe\.json` must be a JSON file, got something else"):
+    with pytest.raises(ValueError, match=r"recipe\.json` must be a JSON file, got another one"):
         load_recipe(path)
 
 
