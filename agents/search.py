@@ -219,6 +219,8 @@ def measure(
 ) -> FloatArray:
     """Returns of every plan on the same episodes, ``[P, E]``; all of them side by side, as rows of one population.
 
+    Plans that come to the same actions are played once.
+
     Args:
         env: Any number of rows.
         plans: P plans.
@@ -226,12 +228,12 @@ def measure(
         instances: Of a family, one for each episode; left out: the seeds draw them.
         on_step: For progress bars.
     """
-    schedules = np.stack([actions_in(env, plan) for plan in plans])
-    of_plan, of_episode = (index.ravel() for index in np.indices((len(plans), len(seeds))))
-    returns = np.zeros(len(of_plan))
-    for start in range(0, len(of_plan), env.num_envs):
+    schedules, which = np.unique([actions_in(env, plan) for plan in plans], axis=0, return_inverse=True)
+    of_schedule, of_episode = (index.ravel() for index in np.indices((len(schedules), len(seeds))))
+    returns = np.zeros(len(of_schedule))
+    for start in range(0, len(of_schedule), env.num_envs):
         part = slice(start, start + env.num_envs)
-        policy = Fixed(names_of(env), schedules[np.resize(of_plan[part], env.num_envs)])
+        policy = Fixed(names_of(env), schedules[np.resize(of_schedule[part], env.num_envs)])
         chosen = None if instances is None else instances[of_episode[part]]
         returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
-    return returns.reshape(len(plans), len(seeds))
+    return returns.reshape(len(schedules), len(seeds))[which.ravel()]

@@ -122,3 +122,12 @@ def test_plans_are_measured_on_the_same_episodes_whatever_the_number_of_rows():
     assert returns[0] == pytest.approx(play(env, Wait(), seeds).returns)
     assert returns[1] == pytest.approx(measure(env, [grow], seeds)[0])
     assert (returns[0] != returns[1]).all()
+
+
+def test_equal_plans_are_played_once():
+    grow, seeds, played = (Planned(0, "layer0", "mlp", "ADD", 3),), np.array([5, 6]), []
+    env = small_env("Kasmina/Spirals-v0", 4)
+    returns = measure(env, [grow, (), grow], seeds, on_step=played.append)
+    assert sum(played) == 2 * len(seeds) * env.core.config.horizon
+    assert (returns[0] == returns[2]).all()
+    assert (returns[0] != returns[1]).all()
