@@ -104,15 +104,13 @@ def arms_of(runs: Sequence[str], taken: Sequence[str], env_id: str) -> tuple[dic
         taken: Names of other arms.
         env_id: Registered id that they must have been trained on, all with the same settings.
     """
-    from agents.train import load_recipe
+    from agents.train import recipe_of
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}
     for run in runs:
         name, has_name, folder = run.rpartition("=")
-        if not (Path(folder) / "recipe.json").is_file():
-            raise FileNotFoundError(f"`run` must be the folder of a training run, got {folder!r}. Train one first.")
-        recipe = load_recipe(Path(folder) / "recipe.json")
+        recipe = recipe_of(Path(folder))
         if recipe.preset != env_id:
             raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {recipe.preset}. Compare it there.")
         problems[folder] = dict(recipe.settings)

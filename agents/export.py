@@ -44,12 +44,10 @@ def find_source(name: str, preset: str | None) -> Source:
     """
     path, settings, own = Path(name), dict(settings_of(name)), preset
     if name not in CONTROLS and path.is_dir():
-        if not (path / "recipe.json").is_file():
-            raise FileNotFoundError(
-                f"`run` must be a folder with a finished training run, got {path}. Train one first."
-            )
-        recipe = read_document(path / "recipe.json", "preset", "settings")
-        own, settings = recipe["preset"], recipe["settings"]
+        from agents.train import recipe_of  # brings stable-baselines3, which a control does without
+
+        recipe = recipe_of(path)
+        own, settings = recipe.preset, dict(recipe.settings)
     elif name not in CONTROLS and path.is_file():
         own = read_document(path, "id")["id"]
     if preset not in (None, own):

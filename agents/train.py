@@ -89,13 +89,17 @@ def recipe_path(preset: str, algorithm: str) -> Path:
         return config_path(f"{algorithm}.json", "Give one with --recipe.")
 
 
+def recipe_of(run: Path) -> Recipe:
+    """The recipe in the folder of a finished training run."""
+    if not all((run / name).is_file() for name in ("recipe.json", "model.zip")):
+        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got '{run}'. Train one first.")
+    return load_recipe(run / "recipe.json")
+
+
 def load_learned(run: Path, env: KasminaVectorEnv) -> Policy:
-    """The controller in the folder of a training run, for an environment."""
-    path = run / "model.zip"
-    if not path.is_file():
-        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got {run}. Train one first.")
-    algorithm = ALGORITHMS.get(load_recipe(run / "recipe.json").algorithm)
-    return make_player(algorithm, algorithm.model.load(path, device="cpu"), env)
+    """The controller in the folder of a finished training run, for an environment."""
+    algorithm = ALGORITHMS.get(recipe_of(run).algorithm)
+    return make_player(algorithm, algorithm.model.load(run / "model.zip", device="cpu"), env)
 
 
 class Checkpoints(BaseCallback):

@@ -107,7 +107,7 @@ def test_it_is_written_as_a_program_that_needs_nothing_of_ours(tmp_path):
         (["wait", "-o", "net.zip"], "`path` must end in .safetensors, .pt2, .onnx, got 'net.zip'"),
         (["wait", "--episodes", "0"], "`episodes` must be at least 1, got 0"),
         (["wait", "--env-id", "Kasmina/Digit-v0"], "Did you mean 'Kasmina/Digits-v0'?"),
-        (["tests"], "`run` must be a folder with a finished training run, got tests"),
+        (["tests"], "`run` must be a folder with a finished training run, got 'tests'"),
     ],
 )
 def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from agents.algorithms import ALGORITHMS
 from agents.policy import HELD_OUT, MAX_SEED, make_env, play
-from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_path, train
+from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_of, recipe_path, train
 from kasmina_env.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -130,3 +130,11 @@ def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
     wrong = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_fast"}
     with pytest.raises(ValueError, match=r"^`learning_rate` must be a number behind 'lin_', got 'lin_fast'\. "):
         train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=wrong), tmp_path / "run")
+
+
+@pytest.mark.parametrize("left", [[], ["recipe.json"], ["model.zip"]])
+def test_a_run_that_was_not_finished_is_refused(tmp_path, left):
+    for name in left:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"^`run` must be a folder with a finished training run, got '.*'\. "):
+        recipe_of(tmp_path)
