@@ -114,7 +114,7 @@ def make_model(
         net: Hidden layers.
         seed: Of the model and of the environments.
         settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
-            "lin_0.001" falls linearly to 0.
+            "lin_0.001" falls linearly to 0; so does `ent_coef` if a callback lets it, for it is a number here.
     """
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
@@ -122,7 +122,9 @@ def make_model(
             raise ValueError(unknown_name_message("hyperparameters", name, known))
     own_policy = settings.get("policy_kwargs", {})
     values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
-    values = {name: _annealed(name, value) for name, value in values.items()}
+    values = {name: annealed(name, value) for name, value in values.items()}
+    if callable(values.get("ent_coef")):
+        values["ent_coef"] = values["ent_coef"](1.0)
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
     model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
@@ -143,7 +145,8 @@ def between_actions_and_operations(names: Names) -> torch.Tensor:
     return -0.5 * torch.tensor([count[op] for op in operations]).log()
 
 
-def _annealed(name: str, value: Any) -> Any:
+def annealed(name: str, value: Any) -> Any:
+    """A value of a recipe; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
     if not isinstance(value, str) or not value.startswith(LINEAR):
         return value
     try:

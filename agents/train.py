@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from agents.algorithms import ALGORITHMS, make_model, make_player
+from agents.algorithms import ALGORITHMS, annealed, make_model, make_player
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
 from kasmina_env import KasminaVectorEnv
@@ -135,6 +135,25 @@ class Checkpoints(BaseCallback):
             save_model(self.model, self._out / "checkpoint.zip")
 
 
+class FallingEntropy(BaseCallback):
+    """Lets the weight of the entropy fall, which stable-baselines3 takes as a number and not as a function of time.
+
+    Args:
+        weight: Of what remains of the run, from 1 to 0.
+        total_steps: Of the run.
+    """
+
+    def __init__(self, weight: Callable[[float], float], total_steps: int) -> None:
+        super().__init__()
+        self._weight, self._total_steps = weight, total_steps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.model.ent_coef = self._weight(max(1 - self.num_timesteps / self._total_steps, 0.0))  # type: ignore[attr-defined]
+
+
 def save_model(model: Any, path: Path) -> None:
     """Write a model whole or not at all: to a temporary file, then renamed."""
     temporary = path.with_suffix(".tmp.zip")
@@ -191,8 +210,11 @@ def train(
     model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
     remaining = max(recipe.total_steps - model.num_timesteps, 0)
     if remaining:
-        callback = Checkpoints(out, horizon * recipe.num_envs, report)
-        model.learn(remaining, callback=callback, reset_num_timesteps=False)
+        callbacks: list[BaseCallback] = [Checkpoints(out, horizon * recipe.num_envs, report)]
+        entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
+        if callable(entropy):
+            callbacks.append(FallingEntropy(entropy, recipe.total_steps))
+        model.learn(remaining, callback=callbacks, reset_num_timesteps=False)
     save_model(model, out / "checkpoint.zip")
     save_model(model, out / "model.zip")
     model.logger.close()

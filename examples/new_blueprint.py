@@ -12,10 +12,10 @@ def local(nn, channels):
     return nn.Sequential(conv, nn.GroupNorm(1, channels), nn.Conv2d(channels, channels, 1))
 
 
-def main(horizon: int = 30) -> None:
+def main(horizon: int = 15) -> None:
     env = gym.make("Kasmina/Digits-v0", blueprints=("local", "norm"), render_mode="ansi", horizon=horizon).unwrapped
     env.reset(seed=0)
-    plan = {0: "GERMINATE block0 local ADD tempo3", 2: "ADVANCE block0", 5: "FOSSILIZE block0"}
+    plan = {0: "GERMINATE block0 local ADD tempo2", 2: "ADVANCE block0", 5: "FOSSILIZE block0"}
     for step in range(horizon):
         action = env.action_names.index(plan.get(step, "WAIT"))
         _, _, _, _, info = env.step(action)

@@ -15,7 +15,7 @@ def grow(horizon: int):
     """One episode by a fixed plan; the committed network, and what the environment says of it."""
     env = gym.make("Kasmina/Digits-v0", horizon=horizon).unwrapped
     env.reset(seed=0)
-    plan = {0: "GERMINATE block0 conv_light ADD tempo3", 2: "ADVANCE block0", 6: "FOSSILIZE block0"}
+    plan = {0: "GERMINATE block0 conv_light ADD tempo2", 2: "ADVANCE block0", 6: "FOSSILIZE block0"}
     for step in range(horizon):
         _, _, _, _, info = env.step(env.action_names.index(plan.get(step, "WAIT")))
     return env.network(committed=True), info
@@ -26,7 +26,7 @@ def accuracy(network: torch.nn.Module, data) -> float:
         return (network(data.x).argmax(dim=1) == data.y).double().mean().item()
 
 
-def main(horizon: int = 30, epochs: int = 5) -> None:
+def main(horizon: int = 15, epochs: int = 5) -> None:
     data = TASKS.get("digits")().splits
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"

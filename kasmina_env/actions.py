@@ -57,7 +57,7 @@ class ActionTable:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """One readable name per action, such as "GERMINATE block0 depthwise ADD tempo3"."""
+        """One readable name per action, such as "GERMINATE block0 depthwise ADD tempo2"."""
         return tuple(self._name(entry) for entry in self.entries)
 
     def _name(self, entry: IntArray) -> str:

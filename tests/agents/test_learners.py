@@ -114,6 +114,17 @@ def test_a_rate_can_fall_to_nothing_over_the_run(tmp_path):
     assert [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
 
 
+@pytest.mark.parametrize("algorithm", ["maskable_ppo", "ppo", "a2c", "recurrent_ppo"])
+def test_the_weight_of_the_entropy_can_fall_to_nothing_over_the_run(algorithm, tmp_path, monkeypatch):
+    weights = []
+    model_class = ALGORITHMS.get(algorithm).model
+    learn_from_rollout = model_class.train
+    monkeypatch.setattr(model_class, "train", lambda self: (weights.append(self.ent_coef), learn_from_rollout(self)))
+    falling = {**tiny(algorithm).hyperparameters, "ent_coef": "lin_0.5", "n_steps": 8}
+    train(dataclasses.replace(tiny(algorithm, total_steps=128), hyperparameters=falling), tmp_path / "run")
+    assert weights == [0.375, 0.25, 0.125, 0.0]
+
+
 def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     falling = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_0.0"}
     train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling), tmp_path / "run")
