@@ -114,7 +114,7 @@ def make_model(
         net: Hidden layers.
         seed: Of the model and of the environments.
         settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
-            "lin_0.001" falls linearly to 0; so does `ent_coef` if a callback lets it, for it is a number here.
+            "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `agents.train` lets it fall.
     """
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
