@@ -13,7 +13,7 @@ from agents.evaluate import compare_arms, favourites, kind_of, table, write
 from agents.outputs import check_new_folder
 from agents.policy import instances_of, make_env
 from agents.progress import step_counter
-from agents.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page
+from agents.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
 from kasmina_env.cli import Id, console, print_table
 from kasmina_env.presets import PRESETS
 
@@ -67,7 +67,7 @@ def compare(
         COLUMNS[shown],
         [cells(r)[shown] for r in rows],
     )
-    console.print("\n".join(legend(best, arms)), highlight=False)
+    console.print("\n".join([*run_by_run(rows), *legend(best, arms)]), highlight=False)
     for arm in arms:
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, names, 1)[0]

@@ -44,6 +44,7 @@ class Row:
 
     arm: str
     num_runs: int
+    returns_of_runs: tuple[float, ...]  # the mean of each
     mean_return: Estimate
     iqm_return: float
     score: float
@@ -53,6 +54,7 @@ class Row:
     minus_best: Estimate | None  # difference to the best control; None without controls
     improves: float | None  # probability of improvement over it
     share_of_fixed: float | None  # of the way from wait to the best fixed schedule; None without those arms
+    shares_of_runs: tuple[float, ...] | None  # the same of each run
     gap_closed: float | None  # of the way from the best fixed schedule to the oracle
     prune_share: float
     illegal: int
@@ -116,12 +118,15 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -
     returns, strata, rng = arm.column("returns"), arm.runs[0].instances, np.random.default_rng(0)
     ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
 
-    def share(low: str, high: str) -> float | None:
-        return share_of_gap(means[arm.name], means[low], means[high]) if low in means and high in means else None
+    def share(value: float, low: str, high: str) -> float | None:
+        return share_of_gap(value, means[low], means[high]) if low in means and high in means else None
 
+    of_runs = tuple(float(value) for value in returns.mean(axis=1))
+    shares = tuple(share(value, "wait", "fixed") for value in of_runs)
     return Row(
         arm=arm.name,
         num_runs=len(arm.runs),
+        returns_of_runs=of_runs,
         mean_return=bootstrap(returns, lambda sample: float(sample.mean()), rng, strata),
         iqm_return=interquartile_mean(returns),
         score=float(arm.column("scores").mean()),
@@ -130,8 +135,9 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -
         compute=float(arm.column("computes").mean()),
         minus_best=None if best is None else paired_difference(returns, best.column("returns"), rng, strata),
         improves=None if best is None else probability_of_improvement(returns, best.column("returns")),
-        share_of_fixed=share("wait", "fixed"),
-        gap_closed=share("fixed", "oracle"),
+        share_of_fixed=share(means[arm.name], "wait", "fixed"),
+        shares_of_runs=tuple(value for value in shares if value is not None) or None,
+        gap_closed=share(means[arm.name], "fixed", "oracle"),
         prune_share=ops["PRUNE"] / max(ops.total(), 1),
         illegal=int(arm.column("illegal").sum()),
     )

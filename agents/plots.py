@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from sklearn.isotonic import isotonic_regression
 
 from agents.controls import CONTROLS
 from agents.evaluate import Arm, Row, kind_of
@@ -154,6 +155,17 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
+def apart(levels: Sequence[float], least: float) -> list[float]:
+    """Heights for the names of levels: in their order, at least so far apart, as near to the levels as can be."""
+    if not levels:
+        return []
+    order = np.argsort(levels, kind="stable")
+    spread = least * np.arange(len(levels))
+    heights = np.empty(len(levels))
+    heights[order] = isotonic_regression(np.asarray(levels)[order] - spread) + spread
+    return heights.tolist()
+
+
 def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[Row]) -> None:
     """Score of the training episodes over environment steps, one line per run, with the controls' level."""
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -165,11 +177,14 @@ def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
         ax.plot(steps, scores, color=LEARNED, linestyle=line_style, label=run.name)
-    for row in rows:
-        if row.arm in CONTROLS:
-            ax.axhline(row.score, color=_colour(row.arm), linestyle="--", linewidth=1)
-            ax.text(0, row.score, f" {row.arm}", color=_colour(row.arm), va="bottom", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    controls = [row for row in rows if row.arm in CONTROLS]
+    for row in controls:
+        ax.axhline(row.score, color=_colour(row.arm), linestyle="--", linewidth=1)
+    low, high = ax.get_ylim()
+    for row, height in zip(controls, apart([row.score for row in controls], (high - low) / 22), strict=True):
+        beside = ax.get_yaxis_transform()  # x in widths of the axes, y in scores
+        ax.text(1.01, height, row.arm, color=_colour(row.arm), va="center", fontsize=9, transform=beside)
+    ax.legend(frameon=False, fontsize=8, loc="center right")
     ax.set(
         title=f"{preset}: learning to grow", xlabel="environment steps", ylabel="committed score of training episodes"
     )

@@ -61,6 +61,19 @@ def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
     ]
 
 
+def run_by_run(rows: Sequence[Row]) -> list[str]:
+    """Where an arm has several runs, what each returned: their spread is what one more run may come to."""
+    lines = []
+    for row in rows:
+        if row.num_runs > 1:
+            shares = row.shares_of_runs or ()
+            words = [f" ({share:.1%})" for share in shares] or [""] * row.num_runs
+            runs = [f"{value:.3f}{word}" for value, word in zip(row.returns_of_runs, words, strict=True)]
+            of = ", and how far from wait to fixed" if shares else ""
+            lines.append(f"{row.arm}, run by run: return{of}: {', '.join(runs)}.")
+    return lines
+
+
 def learned(arms: Sequence[Arm]) -> list[Arm]:
     """The arms that are no controls."""
     return [arm for arm in arms if arm.name not in CONTROLS]
@@ -144,7 +157,13 @@ def page(
         "",
     ]
     lines += _markdown(COLUMNS, map(cells, rows))
-    lines += ["", *(f"* {line}" for line in legend(best, arms)), "", "What they do most often:", ""]
+    lines += [
+        "",
+        *(f"* {line}" for line in [*run_by_run(rows), *legend(best, arms)]),
+        "",
+        "What they do most often:",
+        "",
+    ]
     lines += [line for arm in shown for line in _habits(arm, names)]
     if len(instances) > 1:
         lines += [

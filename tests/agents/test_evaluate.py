@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agents.evaluate import Arm, best_control, compare_arms, table, write
-from agents.plots import pareto_front
+from agents.plots import apart, pareto_front
 from agents.policy import Episodes, Names
 
 NAMES = Names(("progress",), ("WAIT", "GERMINATE a b ADD tempo3", "PRUNE a tempo0"), horizon=2)
@@ -65,6 +65,11 @@ def test_shares_of_the_way_are_those_of_the_means():
     assert (row_of("wait").share_of_fixed, row_of("fixed").gap_closed, row_of("oracle").gap_closed) == (0, 0, 1)
 
 
+def test_each_run_of_an_arm_has_its_own_return_and_share():
+    assert row_of("mine").returns_of_runs == pytest.approx((0.65, 0.55))
+    assert row_of("mine").shares_of_runs == pytest.approx((0.55 / 0.4, 0.45 / 0.4))
+
+
 def test_illegal_and_prune_are_counted():
     assert row_of("random").illegal == 4
     assert row_of("random").prune_share == 0.5
@@ -79,6 +84,7 @@ def test_arms_are_listed_best_first():
 def test_shares_are_left_out_where_an_arm_was_not_played():
     rows, best = table([arm for arm in ARMS if arm.name == "mine"], NAMES)
     assert (rows[0].minus_best, rows[0].improves, rows[0].share_of_fixed, rows[0].gap_closed, best) == (None,) * 5
+    assert rows[0].shares_of_runs is None
 
 
 def test_instances_are_the_strata_of_the_interval():
@@ -110,3 +116,8 @@ def test_every_arm_plays_the_same_episodes():
 def test_nothing_on_the_pareto_front_is_beaten_in_both():
     points = [(1.0, 0.2), (3.0, 0.5), (2.0, 0.6), (1.0, 0.3), (4.0, 0.6), (5.0, 0.9)]
     assert pareto_front(points) == [(1.0, 0.3), (2.0, 0.6), (5.0, 0.9)]
+
+
+def test_names_of_levels_stand_apart_in_their_order_around_where_they_belong():
+    assert apart([0.9, 0.1, 0.9, 0.5], 0.2) == pytest.approx([0.8, 0.1, 1.0, 0.5])
+    assert apart([], 0.2) == []

@@ -42,6 +42,14 @@ def test_a_page_says_what_learned_arms_and_the_best_control_do():
     assert "**wait**" not in text
 
 
+def test_an_arm_of_several_runs_is_shown_run_by_run():
+    assert "* mine, run by run: return, and how far from wait to fixed: 0.650 (137.5%), 0.550 (112.5%)." in written(
+        ARMS, DIGITS
+    )
+    alone = written([arm for arm in ARMS if arm.name == "mine"], DIGITS)
+    assert "* mine, run by run: return: 0.650, 0.550." in alone
+
+
 def test_instances_are_grouped_by_everything_in_which_they_differ():
     groups = groups_of(FAMILY, np.arange(3))
     assert list(groups) == ["kernels", "param_price"]
