@@ -20,6 +20,7 @@ from agents.schedule import save_schedule
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console
 from kasmina_env.presets import PRESETS
+from kasmina_env.registry import UnknownNameError
 from kasmina_env.shipped import FOUND, slug
 
 app = tyro.extras.SubcommandApp()
@@ -39,14 +40,17 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
 
     Args:
         env_id: Registered id.
-        policy: Name of a control, or folder of a training run.
+        policy: Name of a control, folder of a training run, or JSON file of a schedule.
         seed: Of the episode.
         every: Steps between two panels.
     """
+    from agents.export import find_source
+
     PRESETS.get(env_id)
     if every < 1:
         raise ValueError(f"`every` must be at least 1, got {every}. Show some panels.")
-    env, player = make_player(policy, env_id, 1, render_mode="ansi")
+    source = find_source(policy, env_id)
+    env, player = make_player(source.name, source.preset, 1, render_mode="ansi", **source.settings)
     observation, _ = env.reset(seed=seed)
     total = 0.0
     for step in range(1, env.core.config.horizon + 1):
@@ -240,7 +244,7 @@ def run(arguments: list[str] | None = None) -> None:
     """Run a command. What a user got wrong is said in one sentence, with exit status 2."""
     try:
         app.cli(args=arguments, prog="kasmina", description="Grow neural networks while they train.")
-    except (ValueError, OSError, KeyError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, UnknownNameError, ModuleNotFoundError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -46,10 +46,10 @@ def compare(
     if episodes < 1:
         raise ValueError(f"`episodes` must be at least 1, got {episodes}. Play some.")
     check_new_folder(out)
-    controls = policies or default_controls(env_id)
+    learned_arms, settings = arms_of(run, env_id)
+    controls = policies or default_controls(env_id, **settings)
     for name in controls:
         CONTROLS.get(name)
-    learned_arms, settings = arms_of(run, controls, env_id)
     players = {**{name: [name] for name in controls}, **learned_arms}
     horizon = PRESETS.get(env_id).config(**settings).horizon
     with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
@@ -76,9 +76,9 @@ def compare(
     console.print(f"Written to {out}.")
 
 
-def default_controls(env_id: str) -> tuple[str, ...]:
+def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
-    env = make_env(env_id, 1)
+    env = make_env(env_id, 1, **settings)
     is_family = instances_of(env, "test") is not None
     chosen, missing = [], {}
     for name in CONTROLS:
@@ -87,7 +87,7 @@ def default_controls(env_id: str) -> tuple[str, ...]:
             continue
         try:
             control.make(env)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:  # no schedule, or one of other menus
             missing[name] = error
         else:
             chosen.append(name)
@@ -96,26 +96,29 @@ def default_controls(env_id: str) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def arms_of(runs: Sequence[str], taken: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
+def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Folders of training runs by arm, and the settings of the problem they were trained on.
 
     Args:
         runs: NAME=FOLDER, or a folder, whose arm is the algorithm of its recipe.
-        taken: Names of other arms.
         env_id: Registered id that they must have been trained on, all with the same settings.
     """
     from agents.train import recipe_of
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}
+    folders: set[Path] = set()
     for run in runs:
-        name, has_name, folder = run.rpartition("=")
+        name, has_name, folder = ("", "", run) if Path(run).is_dir() else run.rpartition("=")
         recipe = recipe_of(Path(folder))
+        if Path(folder).resolve() in folders:
+            raise ValueError(f"`run` must be another one each time, got {folder} again. Two of one are no evidence.")
+        folders.add(Path(folder).resolve())
         if recipe.preset != env_id:
             raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {recipe.preset}. Compare it there.")
         problems[folder] = dict(recipe.settings)
         name = name if has_name else recipe.algorithm
-        if name in (*taken, *CONTROLS):
+        if name in CONTROLS:
             raise ValueError(f"`run` must have a name that no control has, got {name!r}. Choose another one.")
         arms.setdefault(name, []).append(folder)
     settings = next(iter(problems.values()), {})

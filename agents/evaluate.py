@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agents.controls import CONTROLS, make_player
-from agents.policy import FIRST_SEEDS, HELD_OUT, Episodes, Names, Progress, instances_of, make_env, names_of, play
+from agents.policy import FIRST_SEEDS, HELD_OUT, Episodes, Names, Progress, instances_for, make_env, names_of, play
 from agents.schedule import describe
 from agents.statistics import (
     Estimate,
@@ -82,8 +82,7 @@ def compare_arms(
     """
     num_envs, arms = min(num_envs, num_episodes), []
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
-    numbers = instances_of(make_env(preset, 1, **settings), split)
-    instances = None if numbers is None else np.resize(numbers, num_episodes)
+    instances = instances_for(make_env(preset, 1, **settings), seeds, split)
     made = {name: [make_player(run, preset, num_envs, **settings) for run in runs] for name, runs in players.items()}
     for name, runs in made.items():
         arms.append(Arm(name, [play(env, policy, seeds, on_step, instances) for env, policy in runs]))

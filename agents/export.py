@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 import kasmina_env
 from agents.controls import CONTROLS, make_player, settings_of
-from agents.policy import HELD_OUT, Progress, names_of, play
+from agents.policy import HELD_OUT, Progress, instances_for, names_of, play
 from agents.schedule import describe
 from kasmina_env.files import read_document
 from kasmina_env.population import GrownNetwork
@@ -69,8 +69,8 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
 
     Args:
         source: Who plays what.
-        num_episodes: Held-out episodes, played side by side.
-        seed: Play this episode alone instead.
+        num_episodes: Held-out episodes, those of a comparison, played side by side.
+        seed: Play this episode alone instead; in a family about the test instance that a comparison gives it.
         on_step: For progress bars.
 
     Raises:
@@ -81,7 +81,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     settings = {**source.settings, "autoreset_mode": AutoresetMode.NEXT_STEP}
     env, policy = make_player(source.name, source.preset, len(seeds), **settings)
     names = names_of(env)
-    episodes = play(env, policy, seeds, on_step)
+    episodes = play(env, policy, seeds, on_step, instances_for(env, seeds))
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
     network, population = env.network(best, committed=True), env.core.population

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -14,6 +15,7 @@ def check_new_folder(out: Path, otherwise: str = "") -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"`out` must be a new or empty folder, got {out}. Name another one{otherwise}.")
+    _check_can_be_made(out)
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:
@@ -27,3 +29,11 @@ def check_new_file(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"`out` must be a file, got the folder {out}. Name a file in it.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"`out` must be a new file, got {out}. Name another one with --out, or pass --overwrite.")
+    _check_can_be_made(out)
+
+
+def _check_can_be_made(out: Path) -> None:
+    """Raise where nothing can be written: the nearest folder above that is there must be one, and writable."""
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise PermissionError(f"`out` must be in a folder that can be written to, got {out}. Name another one.")

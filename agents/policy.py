@@ -74,6 +74,18 @@ def instances_of(env: KasminaVectorEnv, split: str) -> IntArray | None:
     return instances.split(split) if len(instances) > 1 else None
 
 
+def instances_for(env: KasminaVectorEnv, seeds: IntArray, split: str = "test") -> IntArray | None:
+    """Which instance of a family each episode of a comparison is about: its split in turn; None without a family.
+
+    Args:
+        env: Of the problem.
+        seeds: Of the episodes ``[E]``; they count from `FIRST_SEEDS`.
+        split: "test" or "train".
+    """
+    numbers = instances_of(env, split)
+    return None if numbers is None else numbers[(seeds - FIRST_SEEDS[split]) % len(numbers)]
+
+
 def names_of(env: KasminaVectorEnv) -> Names:
     """Names of a vector environment's entries."""
     return Names(env.observation_names, env.action_names, env.core.config.horizon)
@@ -88,6 +100,7 @@ class Episodes:
     returns: FloatArray  # [E] sum of rewards
     scores: FloatArray  # [E] committed
     test_accuracies: FloatArray  # [E]
+    num_fossilized: IntArray  # [E] seeds kept
     param_growths: FloatArray  # [E] fossilized parameters over the host's
     computes: FloatArray  # [E] mean compute of seeds over the host's
     illegal: IntArray  # [E] actions that were not legal
@@ -137,7 +150,8 @@ def _play_batch(
     returns, illegal = np.zeros(n), np.zeros(n, dtype=np.int64)
     actions, curves = np.full((n, horizon), -1), np.full((n, horizon + 1), np.nan)
     curves[:, 0] = infos["score"]
-    final = {name: np.zeros(n) for name in ("committed_score", "test_accuracy", "param_growth", "compute", "instance")}
+    facts = ("committed_score", "test_accuracy", "num_fossilized", "param_growth", "compute", "instance")
+    final = {name: np.zeros(n) for name in facts}
     for step in range(horizon):
         chosen = policy.act(observation, env.action_masks())
         observation, reward, terminated, truncated, infos = env.step(chosen)
@@ -163,6 +177,7 @@ def _play_batch(
         returns=returns[kept],
         scores=final["committed_score"][kept],
         test_accuracies=final["test_accuracy"][kept],
+        num_fossilized=final["num_fossilized"][kept].astype(np.int64),
         param_growths=final["param_growth"][kept],
         computes=final["compute"][kept],
         illegal=illegal[kept],

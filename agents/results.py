@@ -9,7 +9,6 @@ import numpy as np
 from agents.controls import CONTROLS
 from agents.evaluate import Arm, Row, favourites, kind_of
 from agents.policy import BoolArray, FloatArray, IntArray, Names
-from agents.schedule import plan_of
 from agents.statistics import has_strata
 from kasmina_env.instances import Instances
 
@@ -58,6 +57,8 @@ def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
         "to fixed: share of the way from wait to fixed; to oracle: from fixed to oracle.",
         "test: accuracy of what is kept; params: fossilized over the host's; compute: of all seeds over the host's, "
         "mean over the episode.",
+        "IQM: interquartile mean of the returns; PRUNE: share of all actions, WAIT included; illegal: actions of all "
+        "episodes that were not legal, and counted as WAIT.",
     ]
 
 
@@ -108,7 +109,7 @@ def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _by_group(arms: Sequence[Arm], names: Names, groups: Groups) -> list[str]:
+def _by_group(arms: Sequence[Arm], groups: Groups) -> list[str]:
     """Mean return and seeds kept of each arm in each group of instances."""
     rows = []
     for fact, members in groups.items():
@@ -116,9 +117,8 @@ def _by_group(arms: Sequence[Arm], names: Names, groups: Groups) -> list[str]:
             row = [fact, word]
             for arm in arms:
                 chosen = is_member[arm.runs[0].instances]
-                kept = [len(plan_of(a[a >= 0], names)) for run in arm.runs for a in run.actions[chosen]]
-                mean = float(arm.column("returns")[:, chosen].mean()) if chosen.any() else float("nan")
-                row.append(f"{mean:.3f}, {np.mean(kept):.1f} seeds" if kept else "not played")
+                returns, kept = (arm.column(field)[:, chosen] for field in ("returns", "num_fossilized"))
+                row.append(f"{returns.mean():.3f}, {kept.mean():.1f} seeds" if chosen.any() else "not played")
             rows.append(row)
     return _markdown(["fact", "value", *(arm.name for arm in arms)], rows)
 
@@ -171,5 +171,5 @@ def page(
             "Where: mean return and number of seeds kept, by what the instances played settle.",
             "",
         ]
-        lines += _by_group(shown, names, groups_of(instances, arms[0].runs[0].instances))
+        lines += _by_group(shown, groups_of(instances, arms[0].runs[0].instances))
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ def actions_from(steps: Mapping[str, str], names: Names, source: str) -> IntArra
         names: Of the environment.
         source: Where they are from, for the message.
     """
+    if not isinstance(steps, Mapping):
+        raise ValueError(f"`{source}` must map steps to actions, got {reprlib.repr(steps)}. Search again.")
     actions = np.zeros(names.horizon, dtype=np.int64)
     for step, action in steps.items():
         if action not in names.action or not 0 <= int(step) < names.horizon:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -21,8 +22,8 @@ from agents.algorithms import ALGORITHMS, annealed, make_model, make_player
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
 from kasmina_env import KasminaVectorEnv
+from kasmina_env.config import check_nested
 from kasmina_env.files import read_document
-from kasmina_env.registry import unknown_name_message
 from kasmina_env.sb3 import KasminaVecEnv
 from kasmina_env.shipped import config_path, slug
 
@@ -68,16 +69,11 @@ class Recipe:
 
 
 def load_recipe(path: Path, **overrides: Any) -> Recipe:
-    """Read a recipe from JSON; an unknown key raises and names the nearest known one."""
-    known = tuple(f.name for f in dataclasses.fields(Recipe))
-    values = {**read_document(path), **overrides}
-    for key in values:
-        if key not in known:
-            raise ValueError(unknown_name_message("recipe", key, known))
-    net = values.get("net", [64, 64])
-    if not isinstance(net, list | tuple):
-        raise ValueError(f"`net` must be a list of hidden layers, got {net!r}. Write [{net}].")
-    return Recipe(**{**values, "net": tuple(net)})
+    """Read a recipe from JSON; an unknown key, whose nearest is named, or a value of another kind raises."""
+    given = {**read_document(path), **overrides}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    check_nested("recipe", Recipe, values)
+    return Recipe(**values)
 
 
 def recipe_path(preset: str, algorithm: str) -> Path:
@@ -173,8 +169,8 @@ def train(
     """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
 
     What a resumed run goes on with: networks, optimisers, counters and the schedules that depend on them. Its episodes
-    are fresh ones. An off-policy algorithm's buffer of transitions is not kept: it is filled anew for
-    ``learning_starts`` steps, by the policy as it was, before learning goes on.
+    are fresh ones. An off-policy algorithm's buffer of transitions is not kept: as at first, it is filled by random
+    actions for ``learning_starts`` steps, before learning goes on.
 
     Args:
         recipe: Settings.
@@ -199,26 +195,31 @@ def train(
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
         if isinstance(model, OffPolicyAlgorithm):
-            model.learning_starts += model.num_timesteps
+            fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
+            model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
     else:
         model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    if not resume:
+        save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
     # a resumed run logs beside what it goes on from
     model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
-    remaining = max(recipe.total_steps - model.num_timesteps, 0)
-    if remaining:
-        callbacks: list[BaseCallback] = [Checkpoints(out, horizon * recipe.num_envs, report)]
-        entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
-        if callable(entropy):
-            callbacks.append(FallingEntropy(entropy, recipe.total_steps))
-        model.learn(remaining, callback=callbacks, reset_num_timesteps=False)
-    save_model(model, out / "checkpoint.zip")
-    save_model(model, out / "model.zip")
-    model.logger.close()
-    venv.close()
+    callbacks: list[BaseCallback] = [Checkpoints(out, horizon * recipe.num_envs, report)]
+    entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
+    if callable(entropy):
+        callbacks.append(FallingEntropy(entropy, recipe.total_steps))
+    try:
+        if model.num_timesteps < recipe.total_steps:
+            remaining = recipe.total_steps - model.num_timesteps
+            model.learn(remaining, callback=callbacks, reset_num_timesteps=False)
+        save_model(model, out / "checkpoint.zip")
+        save_model(model, out / "model.zip")
+    finally:
+        model.logger.close()
+        venv.close()
     return model
 
 

@@ -245,6 +245,8 @@ def bench(
     crew = num_cores() if workers is None else workers
     if crew < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}. 1 measures none.")
+    if json_file is not None and (json_file.exists() or not json_file.parent.is_dir()):
+        raise FileExistsError(f"`json` must be a new file in a folder that exists, got {json_file}. Name another one.")
     found = [measure(env_id, sizes, repeats, steps, rivals, memory, crew) for env_id in env_ids]
     costs = [measure_growth(env_id, growth, repeats) if growth else [] for env_id in env_ids]
     for measured, cost in zip(found, costs, strict=True):

@@ -214,6 +214,7 @@ KINDS: dict[str, Rule] = {
     "int": Rule(is_int, "be an integer"),
     "float": Rule(is_number, "be a finite number"),
     "str": Rule(lambda value: isinstance(value, str), "be a string"),
+    "Mapping[str, Any]": _SETTINGS,
     "tuple[int, ...]": _tuple_of(is_int, "integers"),
     "tuple[float, ...]": _tuple_of(is_number, "finite numbers"),
     "tuple[str, ...]": _tuple_of(lambda value: isinstance(value, str), "strings"),
@@ -231,7 +232,7 @@ def check_nested(setting: str, make: Callable[..., object], values: Mapping[str,
     """Raise a ``ValueError`` if keyword settings have other names than the parameters of `make`, or are of other kinds.
 
     Args:
-        setting: Where they stand, for the message: "host_settings", "task_settings" or "instances".
+        setting: Where they stand, for the message: "host_settings", "task_settings", "instances" or "recipe".
         make: What is registered. The annotations of its parameters say what they must be (see `KINDS`).
         values: The settings.
     """

@@ -133,6 +133,21 @@ def test_a_file_of_results_is_not_overwritten_unasked(command, tmp_path, capsys)
     assert path.read_text() == "precious"
 
 
+@pytest.mark.parametrize("command", [["compare", SPIRALS, "-o"], ["search", SPIRALS, "--out"]])
+def test_what_cannot_be_written_is_said_before_anything_is_played(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        run([*command, str(tmp_path / "file" / "out")])
+    assert "must be in a folder that can be written to" in " ".join(capsys.readouterr().out.split())
+
+
+def test_controls_whose_schedules_are_of_other_menus_are_left_out_aloud(capsys):
+    from agents.commands_compare import default_controls
+
+    assert default_controls(SPIRALS, tempos=(4,)) == ("wait", "random", "plateau")
+    assert "Left out: fixed, instant, static_final." in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_comparison_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "comparison.md").write_text("precious")
     with pytest.raises(SystemExit, match="2"):
@@ -160,6 +175,10 @@ def test_runs_are_compared_on_the_problem_they_were_trained_on(tmp_path, recipe,
         seen.update(settings, split=split)
         raise ValueError("seen")
 
+    with pytest.raises(SystemExit, match="2"):
+        run(["compare", SPIRALS, "--run", str(folder), "--run", f"again={folder}", "-o", str(tmp_path / "other")])
+    assert "must be another one each time" in " ".join(capsys.readouterr().out.split())
+    said(capsys, "rollout", SPIRALS, "--policy", str(folder), "--every", "1")  # with the settings of the run
     monkeypatch.setattr("agents.commands_compare.compare_arms", see)
     with pytest.raises(SystemExit, match="2"):
         run(["compare", SPIRALS, "--run", str(folder), "--split", "train", "-o", str(tmp_path / "other")])
@@ -182,7 +201,7 @@ def test_what_commands_write_into_configs_is_read_from_there(tmp_path, monkeypat
     assert config_path("spirals-v0.calibration.json", "", with_found=True).is_file()
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no json"])
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", json.dumps({"id": SPIRALS, "steps": []})])
 def test_a_file_that_is_no_schedule_is_named(text, tmp_path, capsys):
     path = tmp_path / "schedule.json"
     path.write_text(text)
@@ -195,6 +214,14 @@ def test_a_recipe_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text("no json")
     with pytest.raises(ValueError, match=r"recipe\.json` must be a JSON file, got another one"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("key, value", [("total_steps", "60000"), ("hyperparameters", []), ("net", 64)])
+def test_a_value_of_another_kind_in_a_recipe_is_named(key, value, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({key: value}))
+    with pytest.raises(ValueError, match=f"`{key}` must be"):
         load_recipe(path)
 
 

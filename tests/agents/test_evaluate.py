@@ -16,7 +16,7 @@ NAMES = Names(("progress",), ("WAIT", "GERMINATE a b ADD tempo3", "PRUNE a tempo
 SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
 
 
-def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None) -> Episodes:
+def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None, kept=0) -> Episodes:
     count = len(returns)
     return Episodes(
         seeds=np.arange(count),
@@ -24,6 +24,7 @@ def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None) -> Ep
         returns=np.array(returns, dtype=float),
         scores=np.array(returns, dtype=float),
         test_accuracies=np.full(count, test),
+        num_fossilized=np.full(count, kept),
         param_growths=np.zeros(count),
         computes=np.zeros(count),
         illegal=np.full(count, illegal),

@@ -10,8 +10,9 @@ import torch
 
 from agents.commands import run
 from agents.controls import CONTROLS
+from agents.evaluate import compare_arms
 from agents.export import Source, find_source, harvest, quality
-from agents.policy import HELD_OUT, make_env, names_of, play
+from agents.policy import HELD_OUT, instances_for, make_env, names_of, play
 from agents.schedule import save_schedule
 from kasmina_env import load_network
 from kasmina_env.tasks import classify
@@ -55,7 +56,8 @@ def test_what_is_reported_of_a_network_is_what_its_environment_reports(env_id):
     settings = small_settings(env_id)
     grown = harvest(Source("plateau", env_id, settings), 1, seed=5)
     env = make_env(env_id, 1, **settings)
-    played = play(env, CONTROLS.get("plateau").make(env), np.array([5]))
+    seeds = np.array([5])
+    played = play(env, CONTROLS.get("plateau").make(env), seeds, instances=instances_for(env, seeds))
     assert grown.facts["score"] == played.scores[0]
     assert abs(grown.facts["test_accuracy"] - played.test_accuracies[0]) < 1e-6
 
@@ -72,6 +74,14 @@ def test_one_episode_can_be_named_by_its_seed(tmp_path):
     export("plateau", "-o", tmp_path / "net.safetensors", "--env-id", SPIRALS, "--episode", 5)
     facts = facts_of(tmp_path / "net.safetensors")
     assert (facts["seed"], facts["episodes_played"]) == (5, 1)
+
+
+def test_in_a_family_the_episodes_are_those_of_a_comparison():
+    family, settings = "Kasmina/DigitsMix-v0", small_settings("Kasmina/DigitsMix-v0")
+    (arm,), _ = compare_arms(family, {"wait": ["wait"]}, 3, **settings)
+    found = harvest(Source("wait", family, settings), 1, seed=HELD_OUT + 2).facts
+    assert found["instance"] == arm.runs[0].instances[2] >= 180
+    assert found["score"] == pytest.approx(arm.runs[0].scores[2], abs=0.03)  # one network rounds otherwise than three
 
 
 def test_a_schedule_of_ones_own_is_played_from_its_file(tmp_path):

@@ -58,7 +58,18 @@ def test_a_buffer_that_was_not_kept_is_filled_before_learning_goes_on(tmp_path):
     train(tiny("dqn"), tmp_path / "run")
     model = train(tiny("dqn", total_steps=80), tmp_path / "run", resume=True)
     assert model.learning_starts == OFF_POLICY["learning_starts"] + 64
+    again = train(tiny("dqn", total_steps=96), tmp_path / "run", resume=True)
+    assert again.learning_starts == OFF_POLICY["learning_starts"] + model.num_timesteps
     assert model._n_updates == train(tiny("dqn"), tmp_path / "other")._n_updates
+
+
+def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
+    def stop(steps: int, score: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny("ppo"), tmp_path / "run", stop)
+    assert train(tiny("ppo"), tmp_path / "run", resume=True).num_timesteps == 64
 
 
 def test_only_the_masked_one_never_chooses_what_is_not_legal(tmp_path):

@@ -61,8 +61,10 @@ def test_instances_are_grouped_by_everything_in_which_they_differ():
 
 def test_in_a_family_returns_are_broken_down_by_what_instances_settle():
     arms = [Arm("wait", [episodes([0.0, 0.2, 0.4], instances=[0, 1, 2])])]
-    arms += [Arm("mine", [episodes([0.5, 0.6, 0.8], instances=[0, 1, 2])] * 2)]
-    assert "| kernels | (3, 1) | 0.300, 0.0 seeds | 0.700, 0.0 seeds |" in written(arms, FAMILY)
+    arms += [Arm("static_final", [episodes([0.5, 0.6, 0.8], actions=(2, 0), instances=[0, 1, 2], kept=2)])]
+    arms += [Arm("mine", [episodes([0.5, 0.6, 0.8], instances=[0, 1, 2], kept=kept) for kept in (0, 1)])]
+    text = written(arms, FAMILY)
+    assert "| kernels | (3, 1) | 0.700, 2.0 seeds | 0.700, 0.5 seeds |" in text  # given seeds are no actions
 
 
 def test_arms_that_are_no_controls_are_learned():
