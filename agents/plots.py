@@ -184,7 +184,7 @@ def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[
     for row, height in zip(controls, apart([row.score for row in controls], (high - low) / 22), strict=True):
         beside = ax.get_yaxis_transform()  # x in widths of the axes, y in scores
         ax.text(1.01, height, row.arm, color=_colour(row.arm), va="center", fontsize=9, transform=beside)
-    ax.legend(frameon=False, fontsize=8, loc="center right")
+    figure.legend(frameon=False, fontsize=8, ncols=5, loc="outside lower center")
     ax.set(
         title=f"{preset}: learning to grow", xlabel="environment steps", ylabel="committed score of training episodes"
     )
