@@ -11,7 +11,7 @@ import tyro
 from agents.calibrate import USUAL_SIZES, Sizes
 from agents.commands_compare import compare
 from agents.contexts import save_contexts
-from agents.controls import make_player
+from agents.controls import find_source, make_player
 from agents.outputs import check_new_file, check_new_folder
 from agents.policy import make_env, names_of
 from agents.progress import progress_bar, step_counter
@@ -44,8 +44,6 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
         seed: Of the episode.
         every: Steps between two panels.
     """
-    from agents.export import find_source
-
     PRESETS.get(env_id)
     if every < 1:
         raise ValueError(f"`every` must be at least 1, got {every}. Show some panels.")
@@ -217,7 +215,7 @@ def export(
         episode: "best" of the held-out episodes by committed score, or the seed of one to play alone.
         episodes: Held-out episodes to choose from.
     """
-    from agents.export import find_source, harvest
+    from agents.export import harvest
     from kasmina_env.population.saved import check_path, save_network
 
     if episode != "best" and not episode.isdecimal():

@@ -80,7 +80,8 @@ def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
     env = make_env(env_id, 1, **settings)
     is_family = instances_of(env, "test") is not None
-    chosen, missing = [], {}
+    chosen: list[str] = []
+    left_out: dict[str, list[str]] = {}  # by the reason
     for name in CONTROLS:
         control = CONTROLS.get(name)
         if control.is_bound or ("per_context" in name and not is_family):
@@ -88,11 +89,11 @@ def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
         try:
             control.make(env)
         except (FileNotFoundError, ValueError) as error:  # no schedule, or one of other menus
-            missing[name] = error
+            left_out.setdefault(str(error), []).append(name)
         else:
             chosen.append(name)
-    if missing:
-        console.print(f"Left out: {', '.join(missing)}. {next(iter(missing.values()))}", highlight=False)
+    for reason, names in left_out.items():
+        console.print(f"Left out: {', '.join(names)}. {reason}", highlight=False)
     return tuple(chosen)
 
 

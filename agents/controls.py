@@ -145,3 +145,38 @@ def make_player(name: str, preset: str, num_envs: int, **settings: Any) -> tuple
     """A policy by what a user calls it, and the environment it plays in."""
     env = make_env(preset, num_envs, **{**settings, **settings_of(name)})
     return env, find_policy(name, env)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A controller, and the problem it plays.
+
+    Attributes:
+        name: As the user named it.
+        preset: Registered id.
+        settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
+    """
+
+    name: str
+    preset: str
+    settings: Mapping[str, Any]
+
+
+def find_source(name: str, preset: str | None) -> Source:
+    """What a user means by the folder of a training run, the file of a schedule, or the name of a control.
+
+    Args:
+        name: One of these.
+        preset: Registered id, for a control; the other two have their own.
+    """
+    path, settings, own = Path(name), dict(settings_of(name)), preset
+    if name not in CONTROLS and path.is_dir():
+        from agents.train import recipe_of  # brings stable-baselines3, which a control does without
+
+        recipe = recipe_of(path)
+        own, settings = recipe.preset, dict(recipe.settings)
+    elif name not in CONTROLS and path.is_file():
+        own = read_document(path, "id")["id"]
+    if preset not in (None, own):
+        raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
+    return Source(name, own or "Kasmina/Digits-v0", settings)

@@ -54,7 +54,7 @@ class Row:
     minus_best: Estimate | None  # difference to the best control; None without controls
     improves: float | None  # probability of improvement over it
     share_of_fixed: float | None  # of the way from wait to the best fixed schedule; None without those arms
-    shares_of_runs: tuple[float, ...] | None  # the same of each run
+    shares_of_runs: tuple[float | None, ...]  # the same of each run
     gap_closed: float | None  # of the way from the best fixed schedule to the oracle
     prune_share: float
     illegal: int
@@ -121,7 +121,6 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -
         return share_of_gap(value, means[low], means[high]) if low in means and high in means else None
 
     of_runs = tuple(float(value) for value in returns.mean(axis=1))
-    shares = tuple(share(value, "wait", "fixed") for value in of_runs)
     return Row(
         arm=arm.name,
         num_runs=len(arm.runs),
@@ -135,7 +134,7 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -
         minus_best=None if best is None else paired_difference(returns, best.column("returns"), rng, strata),
         improves=None if best is None else probability_of_improvement(returns, best.column("returns")),
         share_of_fixed=share(means[arm.name], "wait", "fixed"),
-        shares_of_runs=tuple(value for value in shares if value is not None) or None,
+        shares_of_runs=tuple(share(value, "wait", "fixed") for value in of_runs),
         gap_closed=share(means[arm.name], "fixed", "oracle"),
         prune_share=ops["PRUNE"] / max(ops.total(), 1),
         illegal=int(arm.column("illegal").sum()),

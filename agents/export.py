@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,47 +10,11 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import kasmina_env
-from agents.controls import CONTROLS, make_player, settings_of
+from agents.controls import Source, make_player
 from agents.policy import HELD_OUT, Progress, instances_for, names_of, play
 from agents.schedule import describe
-from kasmina_env.files import read_document
 from kasmina_env.population import GrownNetwork
 from kasmina_env.tasks import Measure, Split
-
-
-@dataclass(frozen=True)
-class Source:
-    """A controller, and the problem it plays.
-
-    Attributes:
-        name: As the user named it.
-        preset: Registered id.
-        settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
-    """
-
-    name: str
-    preset: str
-    settings: Mapping[str, Any]
-
-
-def find_source(name: str, preset: str | None) -> Source:
-    """What a user means by the folder of a training run, the file of a schedule, or the name of a control.
-
-    Args:
-        name: One of these.
-        preset: Registered id, for a control; the other two have their own.
-    """
-    path, settings, own = Path(name), dict(settings_of(name)), preset
-    if name not in CONTROLS and path.is_dir():
-        from agents.train import recipe_of  # brings stable-baselines3, which a control does without
-
-        recipe = recipe_of(path)
-        own, settings = recipe.preset, dict(recipe.settings)
-    elif name not in CONTROLS and path.is_file():
-        own = read_document(path, "id")["id"]
-    if preset not in (None, own):
-        raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
-    return Source(name, own or "Kasmina/Digits-v0", settings)
 
 
 @dataclass(frozen=True)

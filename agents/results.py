@@ -67,10 +67,9 @@ def run_by_run(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
         if row.num_runs > 1:
-            shares = row.shares_of_runs or ()
-            words = [f" ({share:.1%})" for share in shares] or [""] * row.num_runs
-            runs = [f"{value:.3f}{word}" for value, word in zip(row.returns_of_runs, words, strict=True)]
-            of = ", and how far from wait to fixed" if shares else ""
+            shares = ["" if share is None else f" ({share:.1%})" for share in row.shares_of_runs]
+            runs = [f"{value:.3f}{share}" for value, share in zip(row.returns_of_runs, shares, strict=True)]
+            of = "" if row.share_of_fixed is None else ", and how far from wait to fixed"
             lines.append(f"{row.arm}, run by run: return{of}: {', '.join(runs)}.")
     return lines
 

@@ -178,11 +178,19 @@ def test_runs_are_compared_on_the_problem_they_were_trained_on(tmp_path, recipe,
     with pytest.raises(SystemExit, match="2"):
         run(["compare", SPIRALS, "--run", str(folder), "--run", f"again={folder}", "-o", str(tmp_path / "other")])
     assert "must be another one each time" in " ".join(capsys.readouterr().out.split())
-    said(capsys, "rollout", SPIRALS, "--policy", str(folder), "--every", "1")  # with the settings of the run
     monkeypatch.setattr("agents.commands_compare.compare_arms", see)
     with pytest.raises(SystemExit, match="2"):
         run(["compare", SPIRALS, "--run", str(folder), "--split", "train", "-o", str(tmp_path / "other")])
     assert seen == {**TINY["settings"], "split": "train"}
+
+
+def test_a_rollout_of_a_run_plays_the_problem_it_was_trained_on(tmp_path, capsys):
+    recipe = {**TINY, "settings": {**TINY["settings"], "horizon": 7}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    said(capsys, "train", SPIRALS, "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json"))
+    assert "/7 " in said(capsys, "rollout", SPIRALS, "--policy", str(tmp_path / "run"), "--every", "3")
+    with pytest.raises(SystemExit, match="2"):
+        run(["rollout", "Kasmina/Digits-v0", "--policy", str(tmp_path / "run")])
 
 
 def test_controls_without_a_schedule_are_left_out_aloud(capsys):

@@ -85,7 +85,7 @@ def test_arms_are_listed_best_first():
 def test_shares_are_left_out_where_an_arm_was_not_played():
     rows, best = table([arm for arm in ARMS if arm.name == "mine"], NAMES)
     assert (rows[0].minus_best, rows[0].improves, rows[0].share_of_fixed, rows[0].gap_closed, best) == (None,) * 5
-    assert rows[0].shares_of_runs is None
+    assert rows[0].shares_of_runs == (None, None)
 
 
 def test_instances_are_the_strata_of_the_interval():

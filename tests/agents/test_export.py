@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from agents.commands import run
-from agents.controls import CONTROLS
+from agents.controls import CONTROLS, Source, find_source
 from agents.evaluate import compare_arms
-from agents.export import Source, find_source, harvest, quality
+from agents.export import harvest, quality
 from agents.policy import HELD_OUT, instances_for, make_env, names_of, play
 from agents.schedule import save_schedule
 from kasmina_env import load_network
