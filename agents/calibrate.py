@@ -29,7 +29,7 @@ from agents.gaps import (
 )
 from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
 from agents.schedule import Plan, Planned
-from agents.search import NUM_ENVS, actions_in, measure, random_plan
+from agents.search import actions_in, measure, num_rows, random_plan
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.files import read_document
 from kasmina_env.presets import PRESETS
@@ -193,7 +193,7 @@ def screen(
 
 def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
     """An environment without more rows than there are episodes to play."""
-    return make_env(preset, min(NUM_ENVS, num_episodes), instant=is_instant)
+    return make_env(preset, min(num_rows(), num_episodes), instant=is_instant)
 
 
 def _table(

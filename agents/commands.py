@@ -19,6 +19,7 @@ from agents.schedule import describe as describe_schedule
 from agents.schedule import save_schedule
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console
+from kasmina_env.modes import DEVICE, find_device
 from kasmina_env.presets import PRESETS
 from kasmina_env.registry import UnknownNameError
 from kasmina_env.shipped import FOUND, slug
@@ -32,6 +33,7 @@ app.command(env_cli.data)
 app.command(compare)
 Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 DEFAULT_ID = "Kasmina/Digits-v0"
+DESCRIPTION = f"Grow neural networks while they train: on the CPU, or where {DEVICE} says, such as {DEVICE}=cuda."
 
 
 @app.command
@@ -89,7 +91,8 @@ def train(
         recipe: JSON file with fields of `agents.train.Recipe`, in place of that.
         steps: Environment steps, in place of the recipe's.
         seed: Of controller and environments, in place of the recipe's.
-        workers: Processes over which the networks are spread; by default one for each core that then has 16 of them.
+        workers: Processes over which the networks are spread; by default one for each core that then has 16 of them,
+            and none on a GPU.
         resume: Go on from the last checkpoint in the folder.
     """
     from agents.train import load_recipe, recipe_path
@@ -114,7 +117,8 @@ def train(
         def report(done: int, score: float) -> None:
             advance(done, f"mean committed score {score:.3f}")
 
-        crew = max(1, min(num_cores(), settings.num_envs // 16)) if workers is None else workers
+        most = num_cores() if find_device().type == "cpu" else 1
+        crew = max(1, min(most, settings.num_envs // 16)) if workers is None else workers
         learn(settings, out, report, resume, crew)
     console.print(f"Trained. Run `kasmina compare {settings.preset} --run {out}` to see it beside the controls.")
 
@@ -241,7 +245,7 @@ def export(
 def run(arguments: list[str] | None = None) -> None:
     """Run a command. What a user got wrong is said in one sentence, with exit status 2."""
     try:
-        app.cli(args=arguments, prog="kasmina", description="Grow neural networks while they train.")
+        app.cli(args=arguments, prog="kasmina", description=DESCRIPTION)
     except (ValueError, OSError, UnknownNameError, ModuleNotFoundError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(2)

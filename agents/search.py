@@ -13,9 +13,10 @@ from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, instances_of
 from agents.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.config import EnvConfig
+from kasmina_env.modes import find_device
 
 FAMILY = 3  # times as many episodes where one plan must serve all instances
-NUM_ENVS = 64
+NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Found:
     returns: FloatArray  # [E]
 
 
+def num_rows() -> int:
+    """How many episodes to play side by side where networks train by default."""
+    return NUM_ENVS if find_device().type == "cpu" else NUM_ENVS_ON_GPU
+
+
 def search(
     preset: str,
     seed: int = 0,
@@ -129,7 +135,7 @@ def search(
         effort: How much is tried; for families on `FAMILY` times the episodes.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
-    env = make_env(preset, NUM_ENVS, **settings)
+    env = make_env(preset, num_rows(), **settings)
     train = instances_of(env, "train")
     effort = effort if train is None else effort.times(FAMILY)
     return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
@@ -153,7 +159,7 @@ def search_contexts(
         effort: How much is tried, in each context.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
-    env = make_env(preset, NUM_ENVS, **settings)
+    env = make_env(preset, num_rows(), **settings)
     rng, train = np.random.default_rng(seed), instances_of(env, "train")
     contexts, homes = contexts_of(env, facts)
     assert train is not None

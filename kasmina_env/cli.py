@@ -234,15 +234,17 @@ def bench(
         steps: Steps of each repeat.
         rivals: Also the single environment, alone and in stable-baselines3's vectors, and plain PyTorch.
         memory: Also peak memory, each size in a process of its own.
-        workers: Processes over which populations are spread as well; by default one for each core, 1 leaves it out.
+        workers: Processes over which populations are spread as well; by default one for each core, and none on a GPU;
+            1 leaves it out.
         growth: Also how cost grows with seeds, slots, blueprints and batch, at so many networks; 0 leaves it out.
         json_file: Write all repeats there.
         out: Write a picture, bench.png, into this directory.
     """
     from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
     from kasmina_env.machine import num_cores
+    from kasmina_env.modes import find_device
 
-    crew = num_cores() if workers is None else workers
+    crew = (num_cores() if find_device().type == "cpu" else 1) if workers is None else workers
     if crew < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}. 1 measures none.")
     if json_file is not None and (json_file.exists() or not json_file.parent.is_dir()):

@@ -44,7 +44,8 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
         preset: Registered id.
         action_space: "flat" or "factored".
         render_mode: "ansi", "rgb_array" or None.
-        device: Where the network trains.
+        device: Where the network trains, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
+            and without one it is the CPU.
         dtype: "float32" or "float64".
         **settings: Any field of `kasmina_env.config.EnvConfig`; an unknown one raises.
     """
@@ -57,7 +58,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
         *,
         action_space: ActionForm = "flat",
         render_mode: str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         dtype: str = "float32",
         **settings: Any,
     ) -> None:

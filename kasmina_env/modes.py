@@ -1,7 +1,8 @@
-"""Between NumPy's world and PyTorch's: the modes in which networks train, and the way figures come back."""
+"""Between NumPy's world and PyTorch's: where and in which modes networks train, and the way figures come back."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +10,24 @@ import numpy as np
 import torch
 
 from kasmina_env.alpha import FloatArray
+
+DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """The device of this name; without one that of the environment variable KASMINA_DEVICE, else the CPU.
+
+    Raises:
+        ValueError: If PyTorch cannot use it here.
+    """
+    chosen = name or os.environ.get(DEVICE) or "cpu"
+    try:
+        return torch.empty(0, device=chosen).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"`device` must be one that PyTorch can use here, got {chosen!r}: {reason}. Use 'cpu', or name another one."
+        ) from error
 
 
 def to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:

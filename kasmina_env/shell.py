@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.alpha import BoolArray, FloatArray, IntArray
 from kasmina_env.core import Core
+from kasmina_env.modes import find_device
 from kasmina_env.presets import PRESETS
 from kasmina_env.registry import unknown_name_message
 from kasmina_env.reward import param_growth
@@ -25,7 +26,7 @@ Infos = dict[str, Any]  # key to array [N], or to such a dictionary
 def make_core(
     preset: str,
     num_networks: int,
-    device: str,
+    device: str | None,
     dtype: str,
     settings: Mapping[str, Any],
     devices: Sequence[str] = (),
@@ -35,12 +36,14 @@ def make_core(
     if dtype not in DTYPES:
         raise ValueError(unknown_name_message("dtype", dtype, tuple(DTYPES)))
     check_count("num_workers", num_workers)
-    if num_workers > 1 and (num_workers > num_networks or devices or device != "cpu"):
+    where = [find_device(name) for name in devices or (device,)]
+    if num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
         raise ValueError(
             f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
             f"{num_workers}. Use fewer."
         )
-    return Core(PRESETS.get(preset).config(**settings), num_networks, device, DTYPES[dtype], devices, num_workers)
+    problem = PRESETS.get(preset).config(**settings)
+    return Core(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:

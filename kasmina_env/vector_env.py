@@ -35,7 +35,8 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
             ``reset(options={"reset_mask": ...})``).
         max_episode_steps: Truncate after so many steps; the horizon itself is termination.
         render_mode: "ansi", "rgb_array" or None.
-        device: Where the networks train.
+        device: Where the networks train, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
+            and without one it is the CPU.
         devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
             has a thread of its own.
         num_workers: Processes over which to spread the rows on the CPU, each of one thread; 1 is this process.
@@ -54,7 +55,7 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         dtype: str = "float32",
         devices: Sequence[str] = (),
         num_workers: int = 1,

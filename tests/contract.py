@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import NamedTuple
 
@@ -289,3 +291,15 @@ def deviation(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     """Largest difference between two sets of tensors, which must have the same names."""
     assert found.keys() == wanted.keys()
     return max((found[name] - wanted[name]).abs().max().item() for name in wanted)
+
+
+@contextmanager
+def sync_debug_mode(mode: str) -> Iterator[None]:
+    """What PyTorch does where the host waits for a GPU: "warn" or "error"."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

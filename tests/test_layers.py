@@ -78,6 +78,20 @@ def test_value_and_gradients_are_those_of_ordinary_layers(name, args, settings, 
         torch.testing.assert_close(found, [plain, *plain_gradients], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "kernel, settings", [(1, {}), (3, {"padding": 1}), (3, {"stride": 2, "bias": False}), (1, {"stride": 2})]
+)
+def test_the_convolution_that_gpus_run_is_the_same(kernel, settings):
+    layer = layers.Conv2d(4, 6, kernel, **settings)
+    for i, (name, p) in enumerate(list(layer.named_parameters())):
+        setattr(layer, name, nn.Parameter(normal(NUM_NETWORKS, *p.shape[1:], seed=i, dtype=torch.float64)))
+    x = widen(normal(BATCH, NUM_NETWORKS, *IMAGE, dtype=torch.float64)).requires_grad_()
+    found = []
+    for out in (layer(x), layer.as_matmul(x)):
+        found.append([out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+
+
 @every_layer
 def test_names_shapes_and_starting_values_are_those_of_ordinary_layers(name, args, settings, shape):
     template = make_template(lambda namespace: getattr(namespace, name)(*args, **settings))

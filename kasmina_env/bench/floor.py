@@ -73,10 +73,11 @@ def work_of(step: Callable[[], object]) -> Work:
     return Work(float(flops.get_total_flops()), float(traffic.num_bytes))
 
 
-def measure_machine(device: torch.device, size: int = 1024, repeats: int = 7) -> Machine:
-    """Best of some repeats of a matrix product and of a copy too large for the caches."""
+def measure_machine(device: torch.device, repeats: int = 7) -> Machine:
+    """Best of some repeats of a matrix product and of a copy too large for the caches, in float32."""
+    size, length = (1024, 2**24) if device.type == "cpu" else (8192, 2**28)
     left, right = torch.rand(2, size, size, device=device)
-    source = torch.rand(2**24, device=device)
+    source = torch.rand(length, device=device)
     target = torch.empty_like(source)
     multiply = min(_seconds(lambda: left @ right, device) for _ in range(repeats))
     copy = min(_seconds(lambda: target.copy_(source), device) for _ in range(repeats))
@@ -84,8 +85,13 @@ def measure_machine(device: torch.device, size: int = 1024, repeats: int = 7) ->
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
     start = time.perf_counter()
     run()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kasmina_env.alpha import BoolArray, FloatArray
@@ -30,13 +31,14 @@ class Measured:
     """Seconds, for every repeat. Of populations they are of one step of all networks, of rivals of one network."""
 
     preset: str
+    device: str  # its name
     batches_per_step: int
     steps: dict[int, FloatArray]  # by number of networks
     parts: dict[int, dict[str, FloatArray]]  # the same, split into `PARTS`
     rivals: dict[str, FloatArray]
     work: dict[int, Work]
     machine: Machine
-    memory: dict[int, float]  # peak bytes of a process that holds the population; empty if not asked for
+    memory: dict[int, float]  # peak bytes of a process that holds the population, on its device; empty if not asked for
     num_workers: int  # over which populations were spread as well
     in_workers: dict[int, FloatArray]  # the same as `steps`, there; empty for one worker
 
@@ -104,6 +106,7 @@ def _measure(
     core = timed[sizes[0]].env.core
     return Measured(
         preset=preset,
+        device=torch.cuda.get_device_name(core.device) if core.device.type == "cuda" else core.device.type.upper(),
         batches_per_step=core.config.batches_per_step,
         steps={size: np.array([row[size]["step"] for row in rows]) for size in sizes},
         parts={size: {part: np.array([row[size][part] for row in rows]) for part in PARTS} for size in sizes},
@@ -165,9 +168,14 @@ class _Timed:
         return np.array(rows).T
 
     def work(self) -> Work:
-        """What one step of it does."""
+        """What one step of it does, kernel by kernel: what a recording replays cannot be counted."""
         self.env.restore(self.start)
-        return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
+        recorder = self.env.core.population.setting.recorder
+        recorder.is_on = False
+        try:
+            return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
+        finally:
+            recorder.is_on = True
 
 
 def _each_off(alpha: FloatArray) -> BoolArray:
@@ -179,7 +187,7 @@ def _each_off(alpha: FloatArray) -> BoolArray:
 
 
 def peak_memory(preset: str, num_networks: int) -> float:
-    """Bytes of resident memory at most, of a process that fills a population and steps it twice."""
+    """Bytes at most of a process that fills a population and steps it twice: resident, or allocated on the GPU."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_live_and_measure, preset, num_networks).result()
@@ -189,7 +197,8 @@ def _live_and_measure(preset: str, num_networks: int) -> float:
     env = lively_population(preset, num_networks)
     for _ in range(2):
         env.step(np.zeros(num_networks, dtype=np.int64))
-    return peak_of_this_process()
+    device = env.core.device
+    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_of_this_process()
 
 
 def peak_of_this_process() -> float:

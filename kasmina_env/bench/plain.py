@@ -33,7 +33,7 @@ class PlainTraining:
         train, config = self.splits["train"], self.config
         losses = []
         for index in self.rng.integers(len(train), size=(config.batches_per_step, config.batch_size)):
-            chosen = torch.from_numpy(index)
+            chosen = torch.from_numpy(index).to(train.x.device, non_blocking=True)
             self.optimizer.zero_grad()
             loss = _loss(self.network(train.x[chosen]), train.y[chosen])
             loss.backward()

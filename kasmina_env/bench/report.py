@@ -44,7 +44,7 @@ def _populations(measured: Measured) -> Table:
         name = _name(measured, size, in_workers)
         rows.append((name, _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
     return Table(
-        f"{measured.preset}: a live seed in every slot, medians (fastest to slowest)",
+        f"{measured.preset} on {measured.device}: a live seed in every slot, medians (fastest to slowest)",
         ("networks", "ms per step", "steps/s", "network-minibatches/s", "ms per network", "peak MB"),
         rows,
     )
@@ -105,6 +105,7 @@ def as_json(measured: Measured, growth: Sequence[Cost] = ()) -> str:
     """All repeats, in seconds and bytes."""
     document: dict[str, Any] = {
         "preset": measured.preset,
+        "device": measured.device,
         "batches_per_step": measured.batches_per_step,
         "steps": {str(size): seconds.tolist() for size, seconds in measured.steps.items()},
         "parts": {
@@ -140,7 +141,13 @@ def picture(measured: Sequence[Measured], path: Path) -> None:
             ax.plot(sorted(one.in_workers), spread, "s:", color="#D55E00", label=f"in {one.num_workers} workers")
         for (name, seconds), colour in zip(one.rivals.items(), COLOURS, strict=False):
             ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle="--", label=name)
-        ax.set(xscale="log", yscale="log", xlabel="networks", ylabel="ms per network and step", title=one.preset)
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="networks",
+            ylabel="ms per network and step",
+            title=f"{one.preset}, {one.device}",
+        )
         ax.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -23,8 +23,8 @@ from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, 
 from kasmina_env.tasks import Split
 
 # Samples of one stream times networks at a time. Launches cost more than arithmetic until there are about 50 networks,
-# and then any size between 25 and 100 samples took the same time; a limit bounds memory.
-CHUNK, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 25, 100
+# on a GPU a thousand, and then any size between 25 and 100 samples took the same time; a limit bounds memory.
+CHUNK, CHUNK_ON_GPU, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 1024 * 100, 25, 100
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def evaluate(
     parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
     grow = [slot_function(slot, num_networks) for slot in plan]
     figures = []
-    size = min(max(CHUNK // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)
+    chunk = CHUNK if setting.device.type == "cpu" else CHUNK_ON_GPU
+    size = min(max(chunk // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)
     for start in range(0, len(data[0]), size):
         labels_of = [split.y[start : start + size] for split in data]
         batch = len(labels_of[0])

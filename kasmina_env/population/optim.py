@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,7 @@ class Updates:
 
     Attributes:
         gradient: Flat, of all stacks; to be filled before each update.
+        factors: For each update what `turn_` needs.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Updates:
         rates, steps = torch.cat(list(learning_rates)), torch.cat([stack.steps for stack in stacks])
         number = torch.arange(1, num_updates + 1, device=steps.device, dtype=steps.dtype)
         steps = steps + number.view(-1, 1, 1)  # [num_updates, rows of all stacks, 1]
-        self.root_scales: Iterator[Tensor] = iter(())
+        root_scales = steps
         if optimizer.name == "adam":
             rates = rates / _bias_correction(optimizer.momentum, steps)
-            self.root_scales = iter(_bias_correction(optimizer.beta2, steps).rsqrt())
-        self.rates = iter(rates.expand_as(steps))
+            root_scales = _bias_correction(optimizer.beta2, steps).rsqrt()
+        self.factors = list(zip(rates.expand_as(steps), root_scales, strict=True))
         self.gradient, self._root = torch.zeros_like(self.moments[0]), torch.empty_like(self.moments[0])
         self._of_gradient, self._of_root = self.by_stack(self.gradient), self.by_stack(self._root)
 
@@ -112,21 +113,26 @@ class Updates:
         factors = (self.optimizer.clip_norm / (torch.cat(norms) + 1e-6)).clamp_(max=1.0)
         self._scale_rows_(self._of_gradient, factors)
 
-    def turn_(self) -> None:
-        """Overwrite the clipped gradient by what is to be subtracted from the parameters."""
+    def turn_(self, rates: Tensor, root_scales: Tensor) -> None:
+        """Overwrite the clipped gradient by what is to be subtracted from the parameters.
+
+        Args:
+            rates: Of the rows of all stacks ``[rows, 1]``.
+            root_scales: What the roots of Adam's second moments are multiplied by ``[rows, 1]``.
+        """
         optimizer, mean, gradient = self.optimizer, self.moments[0], self.gradient
         if optimizer.name == "sgd":
             mean.mul_(optimizer.momentum).add_(gradient)
             gradient.copy_(mean)
-            self._scale_rows_(self._of_gradient, next(self.rates))
+            self._scale_rows_(self._of_gradient, rates)
             return
         square = self.moments[1]
         mean.lerp_(gradient, 1 - optimizer.momentum)
         square.mul_(optimizer.beta2).addcmul_(gradient, gradient, value=1 - optimizer.beta2)
         gradient.copy_(mean)
-        self._scale_rows_(self._of_gradient, next(self.rates))
+        self._scale_rows_(self._of_gradient, rates)
         torch.sqrt(square, out=self._root)
-        self._scale_rows_(self._of_root, next(self.root_scales))
+        self._scale_rows_(self._of_root, root_scales)
         gradient.div_(self._root.add_(optimizer.eps))
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ from kasmina_env.blend import Gate
 from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.hosts import Host, make_network
 from kasmina_env.population.optim import Optimizer
+from kasmina_env.population.recording import Recorder
 from kasmina_env.population.stack import (
     RandomStream,
     Stack,
@@ -100,6 +101,7 @@ class Setting:
     scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
     birth_gain: float = 1.0  # what a blueprint's constant starting values are multiplied by
     part_templates: dict[Part, Template] = field(default_factory=dict)
+    recorder: Recorder = field(default_factory=Recorder)
 
     @property
     def num_slots(self) -> int:

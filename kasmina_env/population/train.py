@@ -112,13 +112,12 @@ def train(
     slots = [slot_function(slot, len(networks)) for slot in plan]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
     absent = setting.absent(networks.conditions.variant)
-    losses = []
-    for inputs, labels in zip(x, y, strict=True):
+
+    def step(inputs: Tensor, labels: Tensor, *factors: Tensor) -> Tensor:
         logits = host.template.call(host.leaves, inputs, slots)
         per_sample, _ = setting.measured(logits, labels)
         loss = per_sample.mean(dim=0)  # [N]
         found = iter(torch.autograd.grad(loss, leaves, torch.ones_like(loss), materialize_grads=True))
-        losses.append(loss.detach())
         with torch.no_grad():
             for trainee in trainees:
                 trainee.collect([next(found) for _ in trainee.leaves])
@@ -126,9 +125,13 @@ def train(
                 host.gradient.masked_fill_(absent, 0.0)
             squares.addcmul_(gradient, gradient)
             updates.clip_()
-            updates.turn_()
+            updates.turn_(*factors)
             for trainee in trainees:
                 trainee.update()
+        return loss.detach()
+
+    calls = [(inputs, labels, *factors) for inputs, labels, factors in zip(x, y, updates.factors, strict=True)]
+    losses = setting.recorder.repeat(step, calls)
     with torch.no_grad():
         updates.finish()
         for trainee in trainees:

@@ -101,9 +101,9 @@ def test_updates_are_counted_beyond_256_and_averages_forget():
     stack = population.snapshot().networks.hosts
     stack.moments.fill_(1e3)
     updates = Updates(population.setting.optimizer, [stack], [torch.full((1, 1), 0.01)], 300)
-    for _ in range(300):
+    for factors in updates.factors:
         updates.gradient.zero_()
-        updates.turn_()
+        updates.turn_(*factors)
     updates.finish()
     assert stack.steps.item() == 300
     assert (stack.moments <= 750).all()

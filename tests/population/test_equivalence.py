@@ -181,7 +181,7 @@ def test_the_first_step_of_adam_is_one_learning_rate_long_in_float32_too(betas):
     rates, stack = torch.tensor([[0.01], [0.1]]), new_stack(torch.zeros(2, 5), num_moments=2)
     updates = Updates(optimizer, [stack], [rates], num_updates=1)
     updates.gradient.copy_(gradient.view(-1))
-    updates.turn_()
+    updates.turn_(*updates.factors[0])
     torch.testing.assert_close(updates.gradient.view(2, 5), rates.expand(2, 5), rtol=1e-6, atol=0)
 
 

@@ -26,6 +26,7 @@ from tests.contract import (
     plant,
     row_state,
     samples,
+    sync_debug_mode,
 )
 
 LIBRARY = Path(__file__).parents[2] / "kasmina_env"
@@ -194,9 +195,6 @@ def test_nothing_inside_a_step_waits_for_the_device(host):
     population, alpha = mixed_population(host, device="cuda")
     data = samples(host).to(torch.device("cuda"), torch.float32)
     batches = population.draw_minibatches(data, 2, 4)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with sync_debug_mode("error"):
         population.train(*batches, alpha)
         population.evaluate(data, alpha)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
