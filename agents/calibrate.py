@@ -27,6 +27,7 @@ from agents.gaps import (
     gap_of_choices,
     gap_to_each,
 )
+from agents.outputs import on_this_device
 from agents.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
 from agents.schedule import Plan, Planned
 from agents.search import actions_in, measure, num_rows, random_plan
@@ -308,7 +309,7 @@ def command_of(preset: str, sizes: Sizes, seed: int) -> str:
     """What to type for the same calibration."""
     usual = asdict(USUAL_SIZES)
     words = [f"--{name} {value}" for name, value in asdict(sizes).items() if value != usual[name]]
-    return " ".join([f"kasmina calibrate {preset} --seed {seed}", *words])
+    return on_this_device(" ".join([f"kasmina calibrate {preset} --seed {seed}", *words]))
 
 
 def save_calibration(path: Path, found: Calibration, command: str) -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import OutOfMemoryError
 
 from agents.calibrate import USUAL_SIZES, Sizes
 from agents.commands_compare import compare
 from agents.contexts import save_contexts
 from agents.controls import find_source, make_player
-from agents.outputs import check_new_file, check_new_folder
+from agents.outputs import check_new_file, check_new_folder, on_this_device
 from agents.policy import make_env, names_of
 from agents.progress import progress_bar, step_counter
 from agents.schedule import describe as describe_schedule
 from agents.schedule import save_schedule
 from kasmina_env import cli as env_cli
 from kasmina_env.cli import Id, console
-from kasmina_env.modes import DEVICE, find_device
+from kasmina_env.modes import DEVICE, find_device, num_processes
 from kasmina_env.presets import PRESETS
 from kasmina_env.registry import UnknownNameError
 from kasmina_env.shipped import FOUND, slug
@@ -97,7 +98,6 @@ def train(
     """
     from agents.train import load_recipe, recipe_path
     from agents.train import train as learn
-    from kasmina_env.machine import num_cores
 
     if not resume:
         check_new_folder(out, ", or pass --resume")
@@ -110,15 +110,14 @@ def train(
     PRESETS.get(settings.preset)
     console.print(
         f"Training {settings.algorithm} on {settings.preset}: {settings.total_steps} steps, {settings.num_envs} "
-        "networks at a time."
+        f"networks at a time on {find_device()}."
     )
     with progress_bar("training", settings.total_steps) as advance:
 
         def report(done: int, score: float) -> None:
             advance(done, f"mean committed score {score:.3f}")
 
-        most = num_cores() if find_device().type == "cpu" else 1
-        crew = max(1, min(most, settings.num_envs // 16)) if workers is None else workers
+        crew = max(1, min(num_processes(), settings.num_envs // 16)) if workers is None else workers
         learn(settings, out, report, resume, crew)
     console.print(f"Trained. Run `kasmina compare {settings.preset} --run {out}` to see it beside the controls.")
 
@@ -150,7 +149,7 @@ def search(
     path = out or FOUND / f"{slug(env_id)}.{'per_context' if per_context else 'schedule'}.json"
     check_new_file(path, overwrite)
     names = names_of(make_env(env_id, 1))
-    command = f"kasmina search {env_id} --seed {seed}"
+    command = on_this_device(f"kasmina search {env_id} --seed {seed}")
     total = searching.num_search_steps(env_id, per_context, facts)
     with step_counter("searching", total) as on_step:
         if per_context:
@@ -248,6 +247,10 @@ def run(arguments: list[str] | None = None) -> None:
         app.cli(args=arguments, prog="kasmina", description=DESCRIPTION)
     except (ValueError, OSError, UnknownNameError, ModuleNotFoundError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(2)
+    except OutOfMemoryError as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        console.print(f"[red]error:[/red] {reason}. Train fewer networks at a time, or on another device.")
         sys.exit(2)
     except KeyboardInterrupt:
         is_training = (arguments or sys.argv[1:])[:1] == ["train"]

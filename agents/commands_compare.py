@@ -10,7 +10,7 @@ import tyro
 
 from agents.controls import CONTROLS
 from agents.evaluate import compare_arms, favourites, kind_of, table, write
-from agents.outputs import check_new_folder
+from agents.outputs import check_new_folder, on_this_device
 from agents.policy import instances_of, make_env
 from agents.progress import step_counter
 from agents.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
@@ -136,4 +136,4 @@ def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes
     words = [f"--run {run}" for run in runs]
     words += [f"--policies {' '.join(policies)}"] if policies else []
     words += [f"--split {split}"] if split != "test" else []
-    return " ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"])
+    return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]))

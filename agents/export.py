@@ -46,8 +46,9 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     episodes = play(env, policy, seeds, on_step, instances_for(env, seeds))
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
-    network, population = env.network(best, committed=True), env.core.population
+    network, population = env.network(best, committed=True).cpu(), env.core.population
     test = population.seen_by(best, env.core.data["test"])
+    test = test.to(torch.device("cpu"), test.x.dtype)
     if np.isneginf(scores[best]) or not all(tensor.isfinite().all() for tensor in network.parameters()):
         raise ValueError(f"`run` must grow a network that lives, got none in {len(seeds)} episodes. Play others.")
     facts = {

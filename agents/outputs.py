@@ -1,9 +1,11 @@
-"""Where commands write: checked before the work is done, so that nothing is lost or overwritten at its end."""
+"""Where commands write, checked before the work is done, so that nothing is lost or overwritten; and what they are."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from kasmina_env.modes import DEVICE
 
 
 def check_new_folder(out: Path, otherwise: str = "") -> None:
@@ -37,3 +39,8 @@ def _check_can_be_made(out: Path) -> None:
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PermissionError(f"`out` must be in a folder that can be written to, got {out}. Name another one.")
+
+
+def on_this_device(command: str) -> str:
+    """What to type for the same again: before a command stands the device, where one was named for it."""
+    return f"{DEVICE}={device} {command}" if (device := os.environ.get(DEVICE)) else command

@@ -241,10 +241,9 @@ def bench(
         out: Write a picture, bench.png, into this directory.
     """
     from kasmina_env.bench import as_json, measure, measure_growth, picture, tables
-    from kasmina_env.machine import num_cores
-    from kasmina_env.modes import find_device
+    from kasmina_env.modes import num_processes
 
-    crew = (num_cores() if find_device().type == "cpu" else 1) if workers is None else workers
+    crew = num_processes() if workers is None else workers
     if crew < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}. 1 measures none.")
     if json_file is not None and (json_file.exists() or not json_file.parent.is_dir()):

@@ -126,7 +126,7 @@ class KasminaEnv(gym.Env[Float32Array, ArrayLike]):
         self.core.restore(saved, [0])
 
     def network(self, committed: bool = False) -> GrownNetwork:
-        """The network as an ordinary `torch.nn.Module` with its own copy of the weights.
+        """The network as an ordinary `torch.nn.Module` with its own copy of the weights, on the device it trained on.
 
         Args:
             committed: Host and fossilized seeds only, which is what you keep; otherwise all seeds at their alpha.

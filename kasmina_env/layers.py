@@ -174,7 +174,10 @@ class Embedding(_Wide):
 
 
 class Conv2d(_Wide):
-    """N convolutions as one grouped convolution, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``."""
+    """N convolutions as one, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``.
+
+    That is a grouped convolution, or on a GPU a batched matmul, unless it is grouped itself.
+    """
 
     def __init__(
         self,
@@ -207,7 +210,7 @@ class Conv2d(_Wide):
     def as_matmul(self, x: Tensor) -> Tensor:
         """The same as a batched matmul over windows.
 
-        cuDNN takes 10 to 60 times as long for many groups of few channels in float32; on the CPU it is the other way
+        cuDNN takes 10 to 100 times as long for many groups of few channels in float32; on the CPU it is the other way
         round.
         """
         size, edge = self.weight.shape[-1], self.padding

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kasmina_env.alpha import FloatArray
+from kasmina_env.machine import num_cores
 
 DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
 
@@ -20,19 +21,27 @@ def find_device(name: str | None = None) -> torch.device:
     Raises:
         ValueError: If PyTorch cannot use it here.
     """
-    chosen = name or os.environ.get(DEVICE) or "cpu"
+    chosen, source = (os.environ.get(DEVICE) or "cpu", DEVICE) if name is None else (name, "device")
     try:
-        return torch.empty(0, device=chosen).device
-    except (RuntimeError, AssertionError) as error:
+        found = torch.ones(1, device=chosen)
+        found.cpu()  # which a device without numbers, "meta", cannot do
+        return found.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"`device` must be one that PyTorch can use here, got {chosen!r}: {reason}. Use 'cpu', or name another one."
+            f"`{source}` must be a device that PyTorch can use here, got {chosen!r}: {reason}. Use 'cpu', or name "
+            "another one."
         ) from error
+
+
+def num_processes() -> int:
+    """Over how many processes to spread networks where they train by default: one for each core, and one for a GPU."""
+    return num_cores() if find_device().type == "cpu" else 1
 
 
 def to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:
     """Bring figures from the device in one transfer."""
-    flat = torch.cat([t.detach().reshape(-1) for t in tensors]).double().cpu().numpy()
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors]).cpu().double().numpy()
     parts = np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1])
     return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 

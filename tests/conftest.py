@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import hypothesis
@@ -14,6 +15,8 @@ from kasmina_env.tasks.files import DATASETS, find
 hypothesis.settings.register_profile("kasmina", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.load_profile("kasmina")
 
+# Tests name the device they are about.
+os.environ.pop("KASMINA_DEVICE", None)
 # Networks this small gain nothing from threads, which only wait for each other where the cores are shared.
 torch.set_num_threads(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_shards_on_a_gpu_live_the_life_of_one_population(env_id):
         np.testing.assert_allclose(*seen, rtol=0, atol=1e-6)
         actions = policy.act(pair[0].action_masks())
         seen = [env.step(actions)[0] for env in pair]
+
+
+@pytest.mark.gpu
+@every_host
+def test_a_snapshot_fits_into_another_population_after_pickling(host):
+    """Though a recording was made, which cannot be pickled."""
+    population, alpha = mixed_population(host, torch.float64, device=GPU)
+    figures(population, alpha, host)
+    saved = pickle.loads(pickle.dumps(population.snapshot()))
+    other = Population(host, range(population.num_networks), dtype=torch.float64, device=GPU)
+    other.restore(saved)
+    torch.testing.assert_close(figures(other, alpha, host), figures(population, alpha, host), rtol=0, atol=0)
 
 
 @pytest.mark.gpu

@@ -187,7 +187,7 @@ def _each_off(alpha: FloatArray) -> BoolArray:
 
 
 def peak_memory(preset: str, num_networks: int) -> float:
-    """Bytes at most of a process that fills a population and steps it twice: resident, or allocated on the GPU."""
+    """Bytes at most of a process that fills a population and steps it twice: resident, or reserved on the GPU."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_live_and_measure, preset, num_networks).result()
@@ -198,7 +198,7 @@ def _live_and_measure(preset: str, num_networks: int) -> float:
     for _ in range(2):
         env.step(np.zeros(num_networks, dtype=np.int64))
     device = env.core.device
-    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_of_this_process()
+    return float(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else peak_of_this_process()
 
 
 def peak_of_this_process() -> float:

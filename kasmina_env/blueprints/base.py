@@ -71,7 +71,8 @@ def register_blueprint(
 ) -> Callable[[Build], Build]:
     """Register a builder ``(nn, channels) -> Module`` as a blueprint; its docstring's first line describes it.
 
-    One name may have several builders, each for topologies of its own.
+    One name may have several builders, each for topologies of its own. On a GPU what a module does is recorded and
+    replayed: its forward must not wait for the device (`item`, a mask as index) or copy to it.
 
     Args:
         name: New name, or new for these topologies; a duplicate raises ``ValueError``.

@@ -22,8 +22,8 @@ from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
 from kasmina_env.tasks import Split
 
-# Samples of one stream times networks at a time. Launches cost more than arithmetic until there are about 50 networks,
-# on a GPU a thousand, and then any size between 25 and 100 samples took the same time; a limit bounds memory.
+# Samples of one stream times networks at a time. Fewer than these and launches cost more than arithmetic; with 50
+# networks or more on a CPU any size between 25 and 100 samples took the same time. A limit bounds memory.
 CHUNK, CHUNK_ON_GPU, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 1024 * 100, 25, 100
 
 

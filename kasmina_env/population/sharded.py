@@ -100,6 +100,8 @@ class ShardedPopulation:
             )
         rows = np.array_split(np.arange(num_networks), len(devices))
         self.shards = [make(part, device) for part, device in zip(rows, devices, strict=True)]
+        for shard in self.shards:
+            shard.setting.recorder.is_on = False  # they train in threads, at the same time
         self.num_networks = num_networks
         self._starts = np.array([part[0] for part in rows])
         self._pool = ThreadPoolExecutor(len(devices), thread_name_prefix="shard")
