@@ -71,6 +71,7 @@ def print_table(played: dict[str, Episodes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("env_id", ["Kasmina/FashionMNIST-v0", "Kasmina/CIFAR10-v0"])
 def test_what_where_and_when_matter_on_real_pictures(env_id):
     played = play_plans(env_id, PICTURE_PLANS)
