@@ -193,9 +193,11 @@ def test_a_rollout_of_a_run_plays_the_problem_it_was_trained_on(tmp_path, capsys
         run(["rollout", "Kasmina/Digits-v0", "--policy", str(tmp_path / "run")])
 
 
-def test_controls_without_a_schedule_are_left_out_aloud(capsys):
+def test_controls_without_a_schedule_are_left_out_aloud(tmp_path, monkeypatch, capsys):
     from agents.commands_compare import default_controls
 
+    monkeypatch.setattr("kasmina_env.shipped.CONFIGS", (tmp_path,))
+    monkeypatch.chdir(tmp_path)
     assert default_controls("Kasmina/Text-v0") == ("wait", "random", "plateau")
     assert "Left out: fixed, instant, static_final." in " ".join(capsys.readouterr().out.split())
 
