@@ -11,6 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {
     "grow_by_hand": {"steps": 6},
+    "lowerings": {"networks": 2, "repeats": 1},
     "new_blueprint": {"horizon": 7},
     "ordinary_environment": {"num_envs": 2, "total_timesteps": 48, "episodes": 2},
     "take_home": {"horizon": 8, "epochs": 1},

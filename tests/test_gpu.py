@@ -86,6 +86,16 @@ def test_shards_on_a_gpu_live_the_life_of_one_population(env_id):
 
 @pytest.mark.gpu
 @every_host
+def test_recorded_minibatches_do_what_launched_ones_do_bit_for_bit(host):
+    pair = [mixed_population(host, torch.float64, device=GPU) for _ in range(2)]
+    pair[1][0].setting.recorder.is_on = False
+    recorded, launched = (figures(population, alpha, host) for population, alpha in pair)
+    assert pair[0][0].setting.recorder.last is not None
+    torch.testing.assert_close(recorded, launched, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.gpu
+@every_host
 def test_a_snapshot_fits_into_another_population_after_pickling(host):
     """Though a recording was made, which cannot be pickled."""
     population, alpha = mixed_population(host, torch.float64, device=GPU)
@@ -93,7 +103,8 @@ def test_a_snapshot_fits_into_another_population_after_pickling(host):
     saved = pickle.loads(pickle.dumps(population.snapshot()))
     other = Population(host, range(population.num_networks), dtype=torch.float64, device=GPU)
     other.restore(saved)
-    torch.testing.assert_close(figures(other, alpha, host), figures(population, alpha, host), rtol=0, atol=0)
+    pair = (figures(p, alpha, host) for p in (other, population))
+    torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.gpu
