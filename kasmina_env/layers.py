@@ -176,8 +176,12 @@ class Embedding(_Wide):
 class Conv2d(_Wide):
     """N convolutions as one, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``.
 
-    That is a grouped convolution, or on a GPU a batched matmul, unless it is grouped itself.
+    That is a grouped convolution, or a batched matmul where that is faster: on a GPU, and on the CPU for kernels of one
+    pixel over few samples, whose time is that of calling oneDNN.
     """
+
+    # Samples of all networks up to which a matmul is faster, for each input channel: short rows cost it most.
+    FEW_SAMPLES = 256
 
     def __init__(
         self,
@@ -201,11 +205,16 @@ class Conv2d(_Wide):
             self._declare("bias", (out_channels,), -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and self.groups == 1:
+        if self.groups == 1 and (x.is_cuda or self._is_small(x)):
             return self.as_matmul(x)
         groups = self.weight.shape[0] * self.groups
         bias = None if self.bias is None else self.bias.flatten()
         return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=groups)
+
+    def _is_small(self, x: Tensor) -> bool:
+        num_networks, _, in_channels, size, _ = self.weight.shape
+        num_samples = num_networks * x.shape[0] * x.shape[2] * x.shape[3]
+        return size == self.stride == 1 and not self.padding and num_samples <= self.FEW_SAMPLES * in_channels
 
     def as_matmul(self, x: Tensor) -> Tensor:
         """The same as a batched matmul over windows.

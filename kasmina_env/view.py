@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,58 +47,52 @@ class Costs:
 
 
 def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Operator]) -> Costs:
-    """Count parameters and compute of the ordinary modules, on the meta device: nothing is run.
+    """Count parameters and compute of the ordinary modules, which run on one sample, with whatever weights.
 
     Args:
         host: Recipe of the host.
         blueprints: Menu, K names.
         operators: All operators, in the order of their codes.
     """
+    inputs = torch.zeros(1, *host.input_shape, dtype=torch.int64 if host.topology == "tokens" else None)
+    passed: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        passed.append(x)
+        return x
+
+    of_host = _measure(partial(make_network, host, nn), inputs, [keep] * len(host.slots))
+    features = dict(zip(execution_order(host.slots), passed, strict=True))
+    of_seeds = np.zeros((2, len(host.slots), len(blueprints), len(operators)))
+    is_gated = np.array([operator is Operator.GATE for operator in operators])
+    for slot, spec in enumerate(host.slots):
+        gate = _measure(partial(Gate, nn, spec.channels), features[slot])
+        for k, name in enumerate(blueprints):
+            build = partial(BLUEPRINTS.get(name).variant(host.topology).build, nn, spec.channels)
+            change = _measure(build, features[slot])
+            of_seeds[:, slot, k] = change[:, None] + gate[:, None] * is_gated
+    return Costs(*of_host, *of_seeds)
+
+
+def _measure(build: Callable[[], Module], *inputs: object) -> FloatArray:
+    """Parameters and compute of a module, whose weights are whatever lies in memory: nothing is drawn."""
     with torch.device("meta"):
-        network = make_network(host, nn).eval()
-        dtype = torch.int64 if host.topology == "tokens" else None
-        inputs = torch.empty(1, *host.input_shape, dtype=dtype)
-        passed: list[torch.Tensor] = []
-
-        def keep(x: torch.Tensor) -> torch.Tensor:
-            passed.append(x)
-            return x
-
-        host_compute = _count_compute(network, inputs, [keep] * len(host.slots))
-        features = dict(zip(execution_order(host.slots), passed, strict=True))
-        shape = (len(host.slots), len(blueprints), len(operators))
-        parameters, compute = np.zeros(shape), np.zeros(shape)
-        is_gated = np.array([operator is Operator.GATE for operator in operators])
-        for slot, spec in enumerate(host.slots):
-            gate = Gate(nn, spec.channels)
-            parameters[slot] += is_gated * _count_parameters(gate)
-            compute[slot] += is_gated * _count_compute(gate, features[slot])
-            for k, name in enumerate(blueprints):
-                change = BLUEPRINTS.get(name).variant(host.topology).build(nn, spec.channels)
-                parameters[slot, k] += _count_parameters(change)
-                compute[slot, k] += _count_compute(change, features[slot])
-    return Costs(_count_parameters(network), host_compute, parameters, compute)
-
-
-def _count_parameters(module: Module) -> float:
-    return float(sum(p.numel() for p in module.parameters()))
-
-
-def _count_compute(module: Module, *inputs: object) -> float:
-    total = 0.0
+        module = build()
+    num_parameters = sum(p.numel() for p in module.parameters())  # before `to_empty`, which unties those that are tied
+    compute = 0
 
     def count(layer: Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
+        nonlocal compute
         weights = sum(p.numel() for p in layer.parameters(recurse=False))
         positions = math.prod(output.shape[2:]) if output.ndim == 4 else math.prod(output.shape[:-1])
-        total += weights * positions
+        compute += weights * positions
 
-    layers = [m for m in module.modules() if not list(m.children()) and not isinstance(m, nn.Embedding)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return total
+    for layer in module.to_empty(device="cpu").eval().modules():
+        if not list(layer.children()) and not isinstance(layer, nn.Embedding):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        module(*inputs)
+    return np.array([num_parameters, compute], dtype=np.float64)
 
 
 # ── what was measured ────────────────────────────────────────────────────────────────────────

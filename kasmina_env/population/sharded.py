@@ -109,9 +109,8 @@ class ShardedPopulation:
 
     def close(self) -> None:
         """End the processes that shards have; those of one that is forgotten end by themselves."""
-        for shard in self.shards:
-            if isinstance(shard, WorkerPopulation):
-                shard.close()
+        closed = [self._pool.submit(shard.close) for shard in self.shards if isinstance(shard, WorkerPopulation)]
+        wait(closed)
         self._pool.shutdown(wait=False)
 
     @property

@@ -10,7 +10,8 @@ import multiprocessing
 import pickle
 import signal
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -26,6 +27,7 @@ from kasmina_env.population.train import GradientHealth
 from kasmina_env.tasks import Split
 
 SETTING = "setting"
+MOST_UNANSWERED = 100  # so that neither side ever waits for room in the pipe
 
 
 class Kept:
@@ -99,12 +101,31 @@ class WorkerPopulation:
         other.close()
         self.close = weakref.finalize(self, _close, self._pipe, self._process)
         self._numbers = _Numbers()
+        self._num_unanswered = 0
 
     @property
     def num_slots(self) -> int:
         return self.setting.num_slots
 
-    def _call(self, name: str, *args: object, keep: Sequence[Kept] = ()) -> Any:
+    def _call(self, name: str, *args: object) -> Any:
+        """What a method returns there, or raises."""
+        self._finish()  # so that nothing is done on top of what failed
+        self._send(name, args, ())
+        return self._answer()
+
+    def _tell(self, name: str, *args: object, keep: Sequence[Kept] = ()) -> None:
+        """Have a method called whose result is not for here, without waiting; what it raises, the next call raises."""
+        if self._num_unanswered == MOST_UNANSWERED:
+            self._finish()
+        self._send(name, args, keep)
+        self._num_unanswered += 1
+
+    def _finish(self) -> None:
+        while self._num_unanswered:
+            self._num_unanswered -= 1
+            self._answer()
+
+    def _send(self, name: str, args: Sequence[object], keep: Sequence[Kept]) -> None:
         news: list[tuple[int, Split]] = []
 
         def name_of(thing: object) -> object:
@@ -117,9 +138,21 @@ class WorkerPopulation:
         content = _dump(args, name_of)
         gone, self._numbers.gone = self._numbers.gone, []
         message = (name, content, news, gone, [self._numbers.add(thing) for thing in keep])
-        try:
+        with self._guard():
             self._pipe.send_bytes(_dump(message, lambda thing: None))
+
+    def _answer(self) -> Any:
+        with self._guard():
             answer = self._pipe.recv_bytes()
+        is_good, value = _Unpickler(answer, lambda _: self.setting).load()
+        if not is_good:
+            raise value
+        return value
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, OSError) as error:
             self._process.join(timeout=1)
             raise RuntimeError(
@@ -129,10 +162,6 @@ class WorkerPopulation:
         except BaseException:
             self.close()  # an answer that nobody waits for any more would be taken for that to the next call
             raise
-        is_good, value = _Unpickler(answer, lambda _: self.setting).load()
-        if not is_good:
-            raise value
-        return value
 
     # ── what a population offers ─────────────────────────────────────────────────────────────
 
@@ -141,7 +170,7 @@ class WorkerPopulation:
     ) -> tuple[Kept, Kept]:
         """See `Population.draw_minibatches`; they stay in the process."""
         batches = Kept(), Kept()
-        self._call("draw_minibatches", data, num_batches, batch_size, augment, keep=batches)
+        self._tell("draw_minibatches", data, num_batches, batch_size, augment, keep=batches)
         return batches
 
     def train(
@@ -167,23 +196,23 @@ class WorkerPopulation:
 
     def germinate(self, rows: Rows, slot: int, blueprint: str, operator: Operator, in_training: bool = True) -> None:
         """See `Population.germinate`."""
-        self._call("germinate", rows, slot, blueprint, operator, in_training)
+        self._tell("germinate", rows, slot, blueprint, operator, in_training)
 
     def connect(self, rows: Rows, slot: int) -> None:
         """See `Population.connect`."""
-        self._call("connect", rows, slot)
+        self._tell("connect", rows, slot)
 
     def remove(self, rows: Rows, slot: int) -> None:
         """See `Population.remove`."""
-        self._call("remove", rows, slot)
+        self._tell("remove", rows, slot)
 
     def reset_rows(self, rows: Rows, rng_seeds: Sequence[int], conditions: Conditions | None = None) -> None:
         """See `Population.reset_rows`."""
-        self._call("reset_rows", rows, rng_seeds, conditions)
+        self._tell("reset_rows", rows, rng_seeds, conditions)
 
     def reseed(self, rows: Rows, rng_seeds: Sequence[int]) -> None:
         """See `Population.reseed`."""
-        self._call("reseed", rows, rng_seeds)
+        self._tell("reseed", rows, rng_seeds)
 
     def snapshot(self, rows: Rows | None = None) -> Snapshot:
         """See `Population.snapshot`; it is here, and outlives the process."""

@@ -12,6 +12,7 @@ import torch
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.config import Operator
 from kasmina_env.population import Population, WorkerPopulation, place_population
+from kasmina_env.population.worker import MOST_UNANSWERED
 from tests.contract import HOSTS_UNDER_TEST, are_identical, blueprints_for, samples
 from tests.population.test_sharded import life
 
@@ -55,18 +56,24 @@ def test_minibatches_that_nobody_holds_are_dropped_and_others_may_be_trained_on_
     data, alpha = samples(HOST, 30, torch.float64), np.zeros((7, len(HOST.slots)))
     batches, start = workers.draw_minibatches(data, 1, 4), workers.snapshot()
     first = workers.train(*batches, alpha)[0]
-    for _ in range(3):
+    for _ in range(3 * MOST_UNANSWERED):
         workers.draw_minibatches(data, 1, 4)
     workers.restore(start)
     assert are_identical([workers.train(*batches, alpha)[0]], [first])
     assert all(len(shard._numbers.known) == 3 for shard in workers.shards)  # data and these batches
 
 
-def test_what_is_wrong_is_said_as_by_a_population_in_this_process(workers):
+def test_what_is_wrong_is_said_as_by_a_population_in_this_process_before_anything_is_done_on_top_of_it(workers):
+    data, alpha = samples(HOST, 30, torch.float64), np.zeros((7, len(HOST.slots)))
+    batches, start = workers.draw_minibatches(data, 1, 4), workers.snapshot()
+    first = workers.train(*batches, alpha)[0]
+    workers.restore(start)
     workers.germinate([5], 0, NAMES[0], Operator.ADD)
+    workers.germinate([5], 0, NAMES[0], Operator.ADD)  # the process is not waited for
     with pytest.raises(ValueError, match=r"^`rows` must have no seed in slot 0, got \[1\], which do\. "):
-        workers.germinate([5], 0, NAMES[0], Operator.ADD)
+        workers.shards[1].train(batches[0][1], batches[1][1], alpha[4:])
     workers.remove([5], 0)
+    assert are_identical([workers.train(*batches, alpha)[0]], [first])
     workers.germinate([5], 0, NAMES[0], Operator.ADD)
 
 
@@ -76,7 +83,7 @@ def test_a_process_that_dies_is_reported_in_one_sentence():
     child.kill()
     child.join()
     with pytest.raises(RuntimeError, match=r"^`num_workers` must be processes that stay alive, got one .* code -9\. "):
-        population.connect([0], 0)
+        population.snapshot()
     population.close()
 
 
