@@ -1,29 +1,25 @@
 """Which kernels suit a device: a layer of many networks as one grouped convolution, and as one batched matmul."""
 
+import sys
 import time
 
 import torch
-import torch.nn.functional as F
 
 from kasmina_env.layers import Conv2d
 from kasmina_env.modes import find_device
 
 
 def main(networks: int = 1024, repeats: int = 10) -> None:
-    device = find_device()  # KASMINA_DEVICE=cuda python examples/lowerings.py
+    device = find_device()  # KASMINA_DEVICE=cuda python examples/lowerings.py 1024
     print(f"{networks} networks on {device}, a minibatch of 32, forward and backward, ms: grouped / matmul")
-    for channels, side in ((8, 8), (16, 4), (32, 2)):
+    for channels, side in ((8, 8), (16, 4), (32, 2), (8, 1)):
         x = torch.randn(32, networks * channels, side, side, device=device)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         for size in (1, 3):
             layer = Conv2d(channels, channels, size, padding=size // 2, bias=False)
             weight = torch.randn(networks, *layer.weight.shape[1:], device=device)
             layer.weight = torch.nn.Parameter(weight)
-
-            def grouped(x, layer=layer):
-                return F.conv2d(x, layer.weight.flatten(0, 1), padding=layer.padding, groups=networks)
-
-            times = [milliseconds(run, x, layer.weight, repeats) for run in (grouped, layer.as_matmul)]
+            times = [milliseconds(run, x, layer.weight, repeats) for run in (layer.as_groups, layer.as_matmul)]
             print(f"{size}x{size}, {channels} channels at {side}x{side}: {times[0]:.2f} / {times[1]:.2f}")
 
 
@@ -43,4 +39,4 @@ def wait(device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -177,7 +177,7 @@ class Conv2d(_Wide):
     """N convolutions as one, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``.
 
     That is a grouped convolution, or a batched matmul where that is faster: on a GPU, and on the CPU for kernels of one
-    pixel over few samples, whose time is that of calling oneDNN.
+    pixel over few samples, where calling oneDNN takes longer than the arithmetic (`examples/lowerings.py`).
     """
 
     # Samples of all networks up to which a matmul is faster, for each input channel: short rows cost it most.
@@ -205,22 +205,25 @@ class Conv2d(_Wide):
             self._declare("bias", (out_channels,), -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.groups == 1 and (x.is_cuda or self._is_small(x)):
-            return self.as_matmul(x)
-        groups = self.weight.shape[0] * self.groups
-        bias = None if self.bias is None else self.bias.flatten()
-        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=groups)
+        is_matmul = self.groups == 1 and (x.is_cuda or self._has_few_samples(x))
+        return self.as_matmul(x) if is_matmul else self.as_groups(x)
 
-    def _is_small(self, x: Tensor) -> bool:
+    def _has_few_samples(self, x: Tensor) -> bool:
         num_networks, _, in_channels, size, _ = self.weight.shape
         num_samples = num_networks * x.shape[0] * x.shape[2] * x.shape[3]
         return size == self.stride == 1 and not self.padding and num_samples <= self.FEW_SAMPLES * in_channels
+
+    def as_groups(self, x: Tensor) -> Tensor:
+        """The same as a grouped convolution."""
+        groups = self.weight.shape[0] * self.groups
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=groups)
 
     def as_matmul(self, x: Tensor) -> Tensor:
         """The same as a batched matmul over windows.
 
         cuDNN takes 10 to 100 times as long for many groups of few channels in float32; on the CPU it is the other way
-        round.
+        round, but for few samples.
         """
         size, edge = self.weight.shape[-1], self.padding
         last = x.permute(0, 2, 3, 1)

@@ -81,15 +81,24 @@ def test_value_and_gradients_are_those_of_ordinary_layers(name, args, settings, 
 @pytest.mark.parametrize(
     "kernel, settings", [(1, {}), (3, {"padding": 1}), (3, {"stride": 2, "bias": False}), (1, {"stride": 2})]
 )
-def test_the_convolution_that_gpus_run_is_the_same(kernel, settings):
+def test_both_ways_to_convolve_are_the_same(kernel, settings):
     layer = layers.Conv2d(4, 6, kernel, **settings)
     for i, (name, p) in enumerate(list(layer.named_parameters())):
         setattr(layer, name, nn.Parameter(normal(NUM_NETWORKS, *p.shape[1:], seed=i, dtype=torch.float64)))
     x = widen(normal(BATCH, NUM_NETWORKS, *IMAGE, dtype=torch.float64)).requires_grad_()
     found = []
-    for out in (layer(x), layer.as_matmul(x)):
+    for out in (layer.as_groups(x), layer.as_matmul(x)):
         found.append([out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])])
     torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+
+
+def test_few_samples_of_1x1_kernels_are_a_matmul_on_the_cpu(monkeypatch):
+    taken = []
+    for name in ("as_groups", "as_matmul"):
+        monkeypatch.setattr(layers.Conv2d, name, lambda self, x, name=name: taken.append(name))
+    for kernel, side in ((1, 1), (1, 2), (1, 8), (3, 1)):
+        layers.Conv2d(8, 8, kernel, padding=kernel // 2)(torch.empty(33, 8, side, side))
+    assert taken == ["as_matmul", "as_matmul", "as_groups", "as_groups"]
 
 
 @every_layer
