@@ -11,7 +11,7 @@ import pickle
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -253,20 +253,21 @@ def _serve(pipe: Connection, make: Callable[[], Population]) -> None:
     torch.set_num_threads(1)
     population, held = make(), dict[object, Any]()
     held[SETTING] = population.setting
-    while True:
-        try:
-            message = pipe.recv_bytes()
-        except (EOFError, OSError):
-            return
-        name, content, news, gone, keep = pickle.loads(message)  # noqa: S301 - from the process that started this one
-        held |= news
-        for number in gone:
-            held.pop(number, None)
-        try:
-            args = _Unpickler(content, held.__getitem__).load()
-            value = getattr(population, name)(*args)
-            held |= zip(keep, value, strict=True) if keep else ()
-            answer = _dump((True, None if keep else value), _name_of_setting)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the call came from
-            answer = _dump((False, error), _name_of_setting)
-        pipe.send_bytes(answer)
+    with suppress(EOFError, OSError):  # whoever started this has closed the pipe, perhaps before it was answered
+        while True:
+            pipe.send_bytes(_reply(population, held, pipe.recv_bytes()))
+
+
+def _reply(population: Population, held: dict[object, Any], message: bytes) -> bytes:
+    """Do what a message says; the answer to it."""
+    name, content, news, gone, keep = pickle.loads(message)  # noqa: S301 - from the process that started this one
+    held |= news
+    for number in gone:
+        held.pop(number, None)
+    try:
+        args = _Unpickler(content, held.__getitem__).load()
+        value = getattr(population, name)(*args)
+        held |= zip(keep, value, strict=True) if keep else ()
+        return _dump((True, None if keep else value), _name_of_setting)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the call came from
+        return _dump((False, error), _name_of_setting)

@@ -96,6 +96,15 @@ def test_processes_end_with_their_environment():
     assert multiprocessing.active_children() == []
 
 
+def test_processes_that_are_busy_when_they_are_closed_say_nothing(capfd):
+    population = WorkerPopulation(recipe(np.arange(2), CPU))
+    for _ in range(20):
+        population.draw_minibatches(samples(HOST, 30, torch.float64), 20, 4)
+    population.close()
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("settings", [{"num_workers": 4}, {"num_workers": 2, "devices": ["cpu", "cpu"]}])
 def test_workers_that_have_nothing_to_do_are_refused(settings):
     with pytest.raises(ValueError, match=r"^`num_workers` must be 1 on devices other than one CPU, and at most the 3 "):
