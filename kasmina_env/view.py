@@ -54,7 +54,8 @@ def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Ope
         blueprints: Menu, K names.
         operators: All operators, in the order of their codes.
     """
-    inputs = torch.zeros(1, *host.input_shape, dtype=torch.int64 if host.topology == "tokens" else None)
+    dtype = torch.int64 if host.topology == "tokens" else None
+    inputs = torch.zeros(1, *host.input_shape, dtype=dtype, device="cpu")
     passed: list[torch.Tensor] = []
 
     def keep(x: torch.Tensor) -> torch.Tensor:

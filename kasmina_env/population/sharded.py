@@ -109,8 +109,10 @@ class ShardedPopulation:
 
     def close(self) -> None:
         """End the processes that shards have; those of one that is forgotten end by themselves."""
-        closed = [self._pool.submit(shard.close) for shard in self.shards if isinstance(shard, WorkerPopulation)]
-        wait(closed)
+        with ThreadPoolExecutor(len(self.shards)) as pool:  # all at once: each takes its time to end
+            for shard in self.shards:
+                if isinstance(shard, WorkerPopulation):
+                    pool.submit(shard.close)
         self._pool.shutdown(wait=False)
 
     @property

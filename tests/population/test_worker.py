@@ -93,6 +93,7 @@ def test_processes_end_with_their_environment():
     env.step(np.zeros(3, dtype=np.int64))
     assert len(multiprocessing.active_children()) == 2
     env.close()
+    env.core.close()  # and may be closed again
     assert multiprocessing.active_children() == []
 
 
