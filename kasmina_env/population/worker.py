@@ -87,6 +87,8 @@ def _dump(thing: object, name_of: Callable[[object], object]) -> bytes:
 class WorkerPopulation:
     """What a `Population` offers, from a process with one thread.
 
+    Methods that return nothing from there are not waited for. What they raise is raised by the next one that is.
+
     Args:
         make: Builds the population, here for its setting and in the process; can be pickled.
     """
