@@ -18,6 +18,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.nearness import NearFirst
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import Registry, unknown_name_message
@@ -100,7 +101,13 @@ LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of 
 
 
 def make_model(
-    algorithm: Algorithm, venv: VecEnv, names: Names, net: tuple[int, ...], seed: int, settings: Mapping[str, Any]
+    algorithm: Algorithm,
+    venv: VecEnv,
+    names: Names,
+    net: tuple[int, ...],
+    seed: int,
+    settings: Mapping[str, Any],
+    near_first: bool = False,
 ) -> BaseAlgorithm:
     """A fresh model.
 
@@ -115,6 +122,7 @@ def make_model(
         seed: Of the model and of the environments.
         settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
             "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `agents.train` lets it fall.
+        near_first: Whether `ent_coef` weighs nearness to those preferences in place of entropy; of MaskablePPO only.
     """
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
@@ -127,10 +135,14 @@ def make_model(
         values["ent_coef"] = values["ent_coef"](1.0)
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
-    model = make(algorithm.policy, venv, seed=seed, device="cpu", **values)
+    first = between_actions_and_operations(names)
+    policy: str | type[NearFirst] = algorithm.policy
+    if near_first:
+        policy, values["policy_kwargs"]["first_logits"] = NearFirst, first.tolist()
+    model = make(policy, venv, seed=seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(between_actions_and_operations(names))
+            model.policy.get_parameter("action_net.bias").copy_(first)
     return model
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sb3_contrib import MaskablePPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -42,6 +43,7 @@ class Recipe:
         group: Rows next to each other that play the same episodes and are measured against each other
             (`agents.paired`); 1: none are.
         net: Hidden layers of the networks.
+        near_first: Whether `ent_coef` weighs nearness to the first policy in place of entropy (`agents.nearness`).
         seed: Of the controller and of the environments.
         settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
         hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
@@ -54,6 +56,7 @@ class Recipe:
     num_envs: int = 64
     group: int = 1
     net: tuple[int, ...] = (64, 64)
+    near_first: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -184,6 +187,8 @@ def train(
         raise ValueError(
             f"`group` must be 1 for {recipe.algorithm}, whose buffer would keep what others earned, got {recipe.group}."
         )
+    if recipe.near_first and algorithm.model is not MaskablePPO:
+        raise ValueError(f"`near_first` must be False for {recipe.algorithm}, got True. Use maskable_ppo.")
     if resume:
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
@@ -198,11 +203,13 @@ def train(
             fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
             model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
     else:
-        model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters)
+        model = make_model(
+            algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters, recipe.near_first
+        )
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    (out / "recipe.json").write_text(json.dumps(_plain(recipe), indent=2) + "\n")
     if not resume:
         save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
     # a resumed run logs beside what it goes on from
@@ -232,9 +239,13 @@ def _check_resumable(recipe: Recipe, out: Path) -> None:
     """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
     if not (out / "checkpoint.zip").is_file():
         raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
-    wanted, found = json.loads(json.dumps(dataclasses.asdict(recipe))), read_document(out / "recipe.json")
-    for key, value in wanted.items():
-        if key != "total_steps" and found.get(key) != value:
-            raise ValueError(
-                f"`{key}` must be {found.get(key)!r} as in {out}, got {value!r}. Resume with the same recipe."
-            )
+    found = _plain(load_recipe(out / "recipe.json"))
+    for key, value in _plain(recipe).items():
+        if key != "total_steps" and found[key] != value:
+            raise ValueError(f"`{key}` must be {found[key]!r} as in {out}, got {value!r}. Resume with the same recipe.")
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """As it is read back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return values

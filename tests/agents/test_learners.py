@@ -7,8 +7,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from sb3_contrib import MaskablePPO
 
 from agents.algorithms import ALGORITHMS
+from agents.nearness import NearFirst
 from agents.policy import HELD_OUT, MAX_SEED, make_env, play
 from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_of, recipe_path, train
 from kasmina_env.presets import PRESETS
@@ -149,6 +152,58 @@ def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     num_germinations = sum(name.startswith("GERMINATE") for name in env.action_names)
     share = np.mean([env.action_names[a] == "WAIT" for a in actions])
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
+
+
+def near_first(**changes):
+    return dataclasses.replace(tiny("maskable_ppo"), near_first=True, **changes)
+
+
+def test_paid_for_nearness_alone_a_policy_returns_to_its_first_preferences_among_what_is_legal(tmp_path):
+    train(near_first(total_steps=32), tmp_path / "run")
+    policy = MaskablePPO.load(tmp_path / "run" / "model.zip", device="cpu").policy
+    num_actions = policy.action_space.n
+    observation = torch.randn(1, *policy.observation_space.shape)
+    actions, mask = torch.zeros(1, dtype=torch.long), torch.arange(num_actions)[None] % 3 > 0
+    wanted = policy.first_logits.masked_fill(~mask, -torch.inf).softmax(-1)
+    with torch.no_grad():
+        policy.action_net.bias.copy_(torch.linspace(-3, 3, num_actions))
+    optimiser = torch.optim.Adam([policy.action_net.bias], lr=0.1)
+    _, _, before = policy.evaluate_actions(observation, actions, mask)
+    for _ in range(300):
+        _, _, nearness = policy.evaluate_actions(observation, actions, mask)
+        optimiser.zero_grad()
+        nearness.sum().neg().backward()
+        optimiser.step()
+    found = policy.get_distribution(observation, action_masks=mask.numpy()).distribution.probs
+    assert before.item() < -0.5 and nearness.item() == pytest.approx(0, abs=1e-3)
+    assert torch.allclose(found, wanted, atol=5e-3)
+
+
+def test_where_all_are_preferred_alike_nearness_is_entropy_less_what_it_is_at_most(tmp_path):
+    policy = train(near_first(total_steps=32), tmp_path / "run").policy
+    policy.first_logits.zero_()
+    observation, mask = torch.randn(5, *policy.observation_space.shape), torch.ones(5, policy.action_space.n) > 0
+    mask[:, ::2] = False
+    actions = torch.ones(5, dtype=torch.long)
+    _, _, nearness = policy.evaluate_actions(observation, actions, mask)
+    entropy = policy.get_distribution(observation, action_masks=mask.numpy()).distribution.entropy()
+    assert torch.allclose(nearness, entropy - mask.sum(-1).log(), atol=1e-5)
+
+
+def test_a_policy_near_its_first_goes_on_and_is_kept(tmp_path):
+    train(near_first(), tmp_path / "run")
+    model = train(near_first(total_steps=96), tmp_path / "run", resume=True)
+    assert model.num_timesteps == 96
+    model.policy.save(tmp_path / "policy.zip")
+    again = NearFirst.load(tmp_path / "policy.zip", device="cpu")
+    assert torch.equal(again.first_logits, model.policy.first_logits)
+    with pytest.raises(ValueError, match=r"^`near_first` must be True as in .*, got False\. "):
+        train(tiny("maskable_ppo", total_steps=128), tmp_path / "run", resume=True)
+
+
+def test_nearness_is_refused_where_it_is_not_known(tmp_path):
+    with pytest.raises(ValueError, match=r"^`near_first` must be False for ppo, got True\. "):
+        train(tiny("ppo", near_first=True), tmp_path / "run")
 
 
 def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
