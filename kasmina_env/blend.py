@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from kasmina_env.config import Operator
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 
 
 def add_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -96,18 +96,21 @@ class Gate(Module):
     # Weights of 0 would keep the hidden layer from learning until the third step if the seed is born as the identity.
     INITIAL = {"score.weight": 0.01, "score.bias": 3.0}
 
-    def __init__(self, nn: Layers, channels: int) -> None:
+    def __init__(self, nn: Layers, topology: Topology, channels: int) -> None:
         super().__init__()
+        self.is_image = topology == "image"
         hidden = max(8, channels // 4)
         self.hidden = nn.Linear(channels, hidden)
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[B, N*C, ...]`` to gate values of the same rank, repeated over the channels of each network."""
-        pooled = x.mean(dim=(2, 3)) if x.ndim == 4 else x
-        gate = torch.sigmoid(self.score(torch.relu(self.hidden(pooled))))  # [B, N]
-        gate = gate.unsqueeze(-1).expand(*gate.shape, pooled.shape[-1] // gate.shape[-1]).flatten(-2)
-        return gate[..., None, None] if x.ndim == 4 else gate
+        """Features to gate values that fit them: one for each sample and network, or for each of its tokens."""
+        pooled = x.mean(dim=(2, 3)) if self.is_image else x
+        gate = torch.sigmoid(self.score(torch.relu(self.hidden(pooled))))  # [B, N] or [..., 1]
+        if not self.is_image:
+            return gate
+        channels = pooled.shape[-1] // gate.shape[-1]
+        return gate.unsqueeze(-1).expand(*gate.shape, channels).flatten(-2)[..., None, None]
 
 
 class Seed(Module):
@@ -117,13 +120,14 @@ class Seed(Module):
         nn: Namespace of layers, wide or ordinary.
         delta: The blueprint's module, features to their proposed change.
         operator: How the change enters the network.
+        topology: Of the features.
         channels: C of one network.
     """
 
-    def __init__(self, nn: Layers, delta: Module, operator: Operator, channels: int) -> None:
+    def __init__(self, nn: Layers, delta: Module, operator: Operator, topology: Topology, channels: int) -> None:
         super().__init__()
         self.delta = delta
-        self.gate = Gate(nn, channels) if operator is Operator.GATE else None
+        self.gate = Gate(nn, topology, channels) if operator is Operator.GATE else None
         self.term = TERMS[operator]
 
     def forward(self, x: Tensor) -> Tensor:

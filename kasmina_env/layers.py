@@ -1,8 +1,9 @@
 """Layers that hold N networks side by side, under the names and signatures of ``torch.nn``.
 
-N networks travel as one wide network whose channels fall into N groups that never mix: images as
-``[B, N*C, H, W]``, vectors as ``[B, N*C]``, tokens as ``[B, T, N*C]``. A grouped convolution, a GroupNorm with N times
-the groups and a batched matmul are then *exactly* N independent networks in one kernel each.
+N networks travel as one wide network: images as ``[B, N*C, H, W]``, whose channels fall into N groups that never mix,
+vectors as ``[N, B, C]`` and tokens as ``[N, B, T, C]``. A grouped convolution, a GroupNorm with N times the groups and a
+batched matmul are then *exactly* N independent networks in one kernel each. What is not an image has its networks in
+front because a few of them are then a piece of memory, which a matmul takes as it is.
 
 Hosts and blueprints are written once, against a namespace argument ``nn``: given this module they build the wide
 network, given ``torch.nn`` they build the ordinary network a user takes home, with the same parameter names.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +45,14 @@ __all__ = [
     "MaxPool2d",
     "ReLU",
     "Sequential",
+    "Topology",
     "merge_networks",
     "split_networks",
     "widen",
 ]
 
 Layer = Callable[..., Module]
+Topology = Literal["image", "vector", "tokens"]
 
 
 class Layers(Protocol):
@@ -84,25 +87,18 @@ class Layers(Protocol):
 
 
 def split_networks(x: Tensor, num_networks: int) -> Tensor:
-    """View wide features with the networks on their own axis: ``[..., N, C]`` with channels last.
-
-    Args:
-        x: ``[B, N*C, H, W]`` (in channels_last order), ``[B, N*C]`` or ``[B, T, N*C]``.
-        num_networks: N.
-    """
-    channels_last = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
-    split: Tensor = channels_last.unflatten(-1, (num_networks, -1))
+    """View wide images, ``[B, N*C, H, W]``, with the networks on their own axis: ``[B, H, W, N, C]``."""
+    split: Tensor = x.permute(0, 2, 3, 1).unflatten(-1, (num_networks, -1))
     return split
 
 
 def merge_networks(x: Tensor) -> Tensor:
-    """Undo `split_networks`: ``[B, H, W, N, C]`` to ``[B, N*C, H, W]``, ``[..., N, C]`` to ``[..., N*C]``."""
-    wide = x.flatten(-2)
-    return wide.permute(0, 3, 1, 2) if wide.ndim == 4 and x.ndim == 5 else wide
+    """Undo `split_networks`: ``[B, H, W, N, C]`` to ``[B, N*C, H, W]``."""
+    return x.flatten(-2).permute(0, 3, 1, 2)
 
 
 def widen(x: Tensor) -> Tensor:
-    """Lay the samples of networks side by side: ``[B, N, C]`` to ``[B, N*C]``, tokens ``[B, N, T]`` to ``[B, N*T]``.
+    """Lay the samples of networks side by side: ``[B, N, C]`` to ``[N, B, C]``, tokens ``[B, N, T]`` to ``[N, B, T]``.
 
     Images, ``[B, N, C, H, W]`` to ``[B, N*C, H, W]``, are put into channels_last memory here, once, and are never
     converted in a forward.
@@ -112,7 +108,7 @@ def widen(x: Tensor) -> Tensor:
         # network would run through other kernels, which break the ties of a max-pool in another way.
         last = x.permute(0, 3, 4, 1, 2).flatten(3).clone(memory_format=torch.contiguous_format)
         return last.permute(0, 3, 1, 2)
-    return x.flatten(1)
+    return x.transpose(0, 1).contiguous()
 
 
 class _Wide(Module):
@@ -127,7 +123,10 @@ class _Wide(Module):
 
 
 class Linear(_Wide):
-    """N linear maps as one batched matmul, ``[..., N*in_features]`` to ``[..., N*out_features]``."""
+    """N linear maps as one batched matmul, ``[N, ..., in_features]`` to ``[N, ..., out_features]``.
+
+    Images that were flattened, ``[B, N*in_features]``, stay as they are, ``[B, N*out_features]``.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
@@ -139,20 +138,26 @@ class Linear(_Wide):
             self._declare("bias", (out_features,), -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight, self.bias)
+        if x.ndim == 2:
+            return _linear_channels(x, self.weight, self.bias)
+        return _linear(x.flatten(1, -2), self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """N linear maps: ``[..., N*in]`` with weights ``[N, out, in]`` and biases ``[N, out]`` to ``[..., N*out]``."""
-    num_networks, out_features, in_features = weight.shape
-    rows = x.reshape(-1, num_networks, in_features).transpose(0, 1)  # [N, M, in]
+    """N linear maps: ``[N, M, in]`` with weights ``[N, out, in]`` and biases ``[N, out]`` to ``[N, M, out]``."""
     turned = weight.transpose(1, 2)
-    out = torch.bmm(rows, turned) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, turned)
+    return torch.bmm(x, turned) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, turned)
+
+
+def _linear_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same on channels, ``[..., N*in]`` to ``[..., N*out]``."""
+    num_networks, out_features, in_features = weight.shape
+    out = _linear(x.reshape(-1, num_networks, in_features).transpose(0, 1), weight, bias)
     return out.transpose(0, 1).reshape(*x.shape[:-1], num_networks * out_features)
 
 
 class Embedding(_Wide):
-    """N tables of vectors, integers ``[B, N*T]`` to ``[B, T, N*embedding_dim]``.
+    """N tables of vectors, integers ``[N, ...]`` to ``[N, ..., embedding_dim]``.
 
     They start small, as those of GPT-2 (Radford et al. 2019), and not at the standard normal of `torch.nn.Embedding`: a
     head that shares the table then starts with nearly equal logits.
@@ -169,8 +174,7 @@ class Embedding(_Wide):
     def forward(self, x: Tensor) -> Tensor:
         num_networks, num_embeddings, _ = self.weight.shape
         tables = torch.arange(num_networks, device=x.device) * num_embeddings
-        index = x.unflatten(1, (num_networks, -1)).transpose(1, 2) + tables  # [B, T, N]
-        return F.embedding(index, self.weight.flatten(0, 1)).flatten(-2)
+        return F.embedding(x + tables.view(-1, *[1] * (x.ndim - 1)), self.weight.flatten(0, 1))
 
 
 class Conv2d(_Wide):
@@ -231,11 +235,11 @@ class Conv2d(_Wide):
             last = F.pad(last, (0, 0, edge, edge, edge, edge))
         if size > 1 or self.stride > 1:
             last = last.unfold(1, size, self.stride).unfold(2, size, self.stride).flatten(3)  # [B, H', W', N*C*k*k]
-        return _linear(last, self.weight.flatten(2), self.bias).permute(0, 3, 1, 2)
+        return _linear_channels(last, self.weight.flatten(2), self.bias).permute(0, 3, 1, 2)
 
 
 class GroupNorm(_Wide):
-    """N group normalisations (Wu & He 2018) as one with N times the groups, on ``[B, N*C, ...]``."""
+    """N group normalisations (Wu & He 2018) as one with N times the groups, on images and vectors."""
 
     bias: Parameter
 
@@ -247,6 +251,9 @@ class GroupNorm(_Wide):
         self._declare("bias", (num_channels,), 0.0, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:  # vectors
+            channels = self.forward(x.transpose(0, 1).flatten(1))
+            return channels.unflatten(1, (len(x), -1)).transpose(0, 1)
         groups = self.weight.shape[0] * self.num_groups
         weight, bias = self.weight.flatten(), self.bias.flatten()
         if torch.is_grad_enabled() and not x.requires_grad:
@@ -289,7 +296,7 @@ class BatchNorm2d(_Wide):
 
 
 class LayerNorm(_Wide):
-    """N layer normalisations (Ba et al. 2016) over the channels of each network, on ``[..., N*C]``."""
+    """N layer normalisations (Ba et al. 2016) over the channels of each network, on ``[N, ..., C]``."""
 
     bias: Parameter
 
@@ -302,5 +309,6 @@ class LayerNorm(_Wide):
 
     def forward(self, x: Tensor) -> Tensor:
         num_networks, channels = self.weight.shape
-        normed = F.layer_norm(x.unflatten(-1, (num_networks, channels)), (channels,), eps=self.eps)
-        return (normed * self.weight + self.bias).flatten(-2)
+        shape = (num_networks, *[1] * (x.ndim - 2), channels)
+        normed = F.layer_norm(x, (channels,), eps=self.eps)
+        return normed * self.weight.view(shape) + self.bias.view(shape)

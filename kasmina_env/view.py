@@ -67,7 +67,7 @@ def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Ope
     of_seeds = np.zeros((2, len(host.slots), len(blueprints), len(operators)))
     is_gated = np.array([operator is Operator.GATE for operator in operators])
     for slot, spec in enumerate(host.slots):
-        gate = _measure(partial(Gate, nn, spec.channels), features[slot])
+        gate = _measure(partial(Gate, nn, host.topology, spec.channels), features[slot])
         for k, name in enumerate(blueprints):
             build = partial(BLUEPRINTS.get(name).variant(host.topology).build, nn, spec.channels)
             change = _measure(build, features[slot])

@@ -51,21 +51,18 @@ class CausalAttention(Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = self.gather(x).unflatten(-1, (-1, 3, self.head_size))  # [B, T, N*H, 3, D]
-        query, key, value = heads.transpose(1, 2).unbind(-2)  # each [B, N*H, T, D]
+        heads = self.gather(x).unflatten(-1, (-1, 3, self.head_size)).flatten(0, -5)  # [B or N*B, T, H, 3, D]
+        query, key, value = heads.transpose(1, 2).unbind(-2)  # each [B or N*B, H, T, D]
         bias = self._bias(query) if self.slopes else None
-        # Without a bias PyTorch's CPU kernel writes [B, T, N*H, D] memory: `flatten` below copies nothing then, and
-        # `contiguous` would be needed nowhere.
         gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
-        out: Tensor = self.out(gathered.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(gathered.transpose(1, 2).reshape(x.shape))
         return out
 
     def _bias(self, query: Tensor) -> Tensor:
-        """What is added to the logits, ``[N*H, T, T]``."""
+        """What is added to the logits, ``[H, T, T]``."""
         position = torch.arange(query.shape[2], device=query.device, dtype=query.dtype)
         distance = position[:, None] - position
-        bias = torch.stack([torch.where(distance < 0, -torch.inf, -slope * distance) for slope in self.slopes])
-        return bias.repeat(query.shape[1] // len(self.slopes), 1, 1)
+        return torch.stack([torch.where(distance < 0, -torch.inf, -slope * distance) for slope in self.slopes])
 
 
 @register_blueprint("attention", topologies=("tokens",), initial={"out.weight": 0.0, "out.bias": 0.0})

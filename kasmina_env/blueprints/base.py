@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch.nn import Module
 
 from kasmina_env.blend import Seed
 from kasmina_env.config import Operator
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 from kasmina_env.registry import Registry
 
-Topology = Literal["image", "vector", "tokens"]
 Build = Callable[[Layers, int], Module]
 
 
@@ -95,4 +93,4 @@ def register_blueprint(
 
 def build_seed(nn: Layers, blueprint: str, topology: Topology, operator: Operator, channels: int) -> Seed:
     """One seed from a namespace of layers: ordinary with `torch.nn`, wide with `kasmina_env.layers`."""
-    return Seed(nn, BLUEPRINTS.get(blueprint).variant(topology).build(nn, channels), operator, channels)
+    return Seed(nn, BLUEPRINTS.get(blueprint).variant(topology).build(nn, channels), operator, topology, channels)

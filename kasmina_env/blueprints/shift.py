@@ -11,10 +11,10 @@ from kasmina_env.layers import Layers
 
 
 class Shift(Module):
-    """Move features ``[B, T, C]`` one position on, zeros in front: each position holds those of the token before."""
+    """Move features ``[..., T, C]`` one position on, zeros in front: each position holds those of the token before."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 1, 0))[:, :-1]
+        return F.pad(x, (0, 0, 1, 0))[..., :-1, :]
 
 
 @register_blueprint("shift", topologies=("tokens",), initial={"3.weight": 0.0, "3.bias": 0.0})

@@ -9,8 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from kasmina_env.blueprints.base import Topology
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 from kasmina_env.registry import Registry
 
 

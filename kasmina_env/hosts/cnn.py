@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from torch.nn import Module
 
-from kasmina_env.blueprints.base import Topology
 from kasmina_env.blueprints.convolution import num_norm_groups
 from kasmina_env.config import check_at_least_one
 from kasmina_env.hosts.base import Slot, register_host
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 from kasmina_env.registry import unknown_name_message
 
 CHOICES = {"norm": ("group", "batch"), "pooling": ("max", "average"), "slots_at": ("before", "after", "both")}

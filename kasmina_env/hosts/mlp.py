@@ -7,10 +7,9 @@ from itertools import pairwise
 
 from torch.nn import Module
 
-from kasmina_env.blueprints.base import Topology
 from kasmina_env.config import check_at_least_one
 from kasmina_env.hosts.base import Slot, register_host
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 
 
 @register_host("mlp")

@@ -11,10 +11,9 @@ from torch.nn import Module
 
 from kasmina_env import layers
 from kasmina_env.blueprints.attention import CausalAttention
-from kasmina_env.blueprints.base import Topology
 from kasmina_env.config import check_at_least_one
 from kasmina_env.hosts.base import Slot, register_host
-from kasmina_env.layers import Layers
+from kasmina_env.layers import Layers, Topology
 
 
 def weight_of(table: Module) -> Tensor:
@@ -34,12 +33,11 @@ class Embed(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.token(x)
-        # A slice of the table, [C, T] or [N, C, T] to [T, C] or [T, N*C]: positions need no index.
-        positions = weight_of(self.position).movedim(-2, 0)
-        length, context = features.shape[1], len(positions)
+        positions = weight_of(self.position)  # a slice of the table: positions need no index
+        length, context = features.shape[-2], positions.shape[-2]
         if length > context:
             raise ValueError(f"`x` must be at most {context} tokens long, got {length}. Cut it, or widen `context`.")
-        return features + positions[:length].flatten(1)
+        return features + positions[..., :length, :].unsqueeze(-3)
 
 
 class Block(Module):

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from kasmina_env.hosts import execution_order
-from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.layers import widen
 from kasmina_env.population.forward import slot_function
+from kasmina_env.population.layout import Layout
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
@@ -68,18 +69,19 @@ def plan_streams(
 
 
 def _branch(
-    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], num_networks: int, batch: int
+    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], layout: Layout, num_networks: int, batch: int
 ) -> Callable[[Tensor], Tensor]:
     """A slot that takes the parents' features, stacked along the batch, to its streams'."""
     needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
+    axis = layout.batch_axis
 
     def run(x: Tensor) -> Tensor:
-        parents = x.split(batch)
+        parents = x.split(batch, dim=axis)
         if len(needed) == len(parents):
-            blended = dict(zip(needed, slot(x).split(batch), strict=True))
+            blended = dict(zip(needed, slot(x).split(batch, dim=axis), strict=True))
         elif needed:
-            joined = torch.cat([parents[p] for p in needed])
-            blended = dict(zip(needed, slot(joined).split(batch), strict=True))
+            joined = torch.cat([parents[p] for p in needed], dim=axis)
+            blended = dict(zip(needed, slot(joined).split(batch, dim=axis), strict=True))
         parts = []
         for stream in streams:
             if stream.is_on is False:
@@ -87,17 +89,12 @@ def _branch(
             elif stream.is_on is True:
                 parts.append(blended[stream.parent])
             else:
-                on = stream.is_on.to(x.device, non_blocking=True).unsqueeze(1)  # [N, 1]
+                on = stream.is_on.to(x.device, non_blocking=True)
                 pair = (blended[stream.parent], parents[stream.parent])
-                parts.append(_select(on, *pair, num_networks))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+                parts.append(layout.where(on, *pair, num_networks))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
 
     return run
-
-
-def _select(on: Tensor, yes: Tensor, no: Tensor, num_networks: int) -> Tensor:
-    split_yes, split_no = (split_networks(x, num_networks) for x in (yes, no))
-    return merge_networks(torch.where(on, split_yes, split_no))
 
 
 def _working_copies(setting: Setting, part: Part, cell: Cell, count: int) -> list[Tensor]:
@@ -130,14 +127,14 @@ def evaluate(
     num_streams = max(stream_of) + 1
     source_of = dict(zip(stream_of, sources, strict=True))
     parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
-    grow = [slot_function(slot, num_networks) for slot in plan]
+    grow, layout = [slot_function(slot) for slot in plan], Layout(setting.host.topology)
     figures = []
     chunk = CHUNK if setting.device.type == "cpu" else CHUNK_ON_GPU
     size = min(max(chunk // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)
     for start in range(0, len(data[0]), size):
         labels_of = [split.y[start : start + size] for split in data]
         batch = len(labels_of[0])
-        slots = [_branch(run, streams, num_networks, batch) for run, streams in zip(grow, levels, strict=True)]
+        slots = [_branch(run, streams, layout, num_networks, batch) for run, streams in zip(grow, levels, strict=True)]
         wide = widen(torch.cat([seen_by_all(networks, split, start, size) for split in data]))
         logits = setting.host_template.call(parameters, wide, slots)
         y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])

@@ -1,12 +1,12 @@
 """The wide forward: hosts side by side, and at each slot the seeds that live there.
 
 Seeds run only over the networks that hold them, with their own weights: cost follows seeds that exist, not possible
-ones. All of it works on the channels, as the last axis, in which every group of seeds is a slice.
+ones. All of it works along one axis, in which every group of seeds is a slice (`Lanes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,71 +15,59 @@ from torch.autograd.function import once_differentiable
 
 from kasmina_env.blend import TERMS, straight_through
 from kasmina_env.config import Operator
+from kasmina_env.population.layout import Lanes
 from kasmina_env.population.plan import Kind, PlannedSlot
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
-
-
-def _channels_back(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
-
-
 class TakeNetworks(torch.autograd.Function):
-    """Networks of features ``[places, N, C]`` in another order: `take`, a permutation; `give` undoes it."""
+    """Networks of features in another order: `take`, a permutation; `give` undoes it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, take: Tensor, give: Tensor) -> Tensor:
-        ctx.give = give
-        return x.index_select(1, take)
+    def forward(ctx: Any, x: Tensor, lanes: Lanes, take: Tensor, give: Tensor) -> Tensor:
+        ctx.lanes, ctx.give = lanes, give
+        return lanes.take(x, take)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad.index_select(1, ctx.give), None, None
-
-
-def _slice(x: Tensor, start: int, size: int, channels: int) -> Tensor:
-    """Features of some networks."""
-    return x.narrow(-1, start * channels, size * channels)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.lanes.take(grad, ctx.give), None, None, None
 
 
 class Deal(torch.autograd.Function):
-    """Give a slot's features ``[..., N*C]`` out: to itself, to kinds whose term needs them, and to cells.
+    """Give a slot's features out: to itself, to kinds whose term needs them, and to cells.
 
     Cells get copies: each layer that reads a slice would copy it again. No gradient comes back from networks whose seed
     is in TRAINING. All copies and sums of a slot are one node: autograd's own slices fill and add whole tensors.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, slot: PlannedSlot) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.slot, ctx.channels = slot, channels
-        kinds = [_slice(x, kind.start, kind.size, channels) for kind in _kinds_that_read(slot)]
+        ctx.slot, lanes = slot, slot.lanes
+        kinds = [lanes.cut(x, kind.start, kind.size) for kind in _kinds_that_read(slot)]
         parts: list[list[Tensor]] = [[] for _ in slot.cells]  # pieces of a cell stand in it as in the slot
         for piece in slot.pieces:
-            parts[piece.cell].append(_slice(x, piece.in_slot, piece.size, channels))
-        cells = [torch.cat(part, dim=-1) for part in parts]
+            parts[piece.cell].append(lanes.cut(x, piece.in_slot, piece.size))
+        cells = [lanes.join(part) for part in parts]
         ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
         return (x.view_as(x), *kinds, *cells)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *grads: Tensor | None) -> tuple[Tensor, None, None]:
-        slot, channels = ctx.slot, ctx.channels
+    def backward(ctx: Any, grad: Tensor, *grads: Tensor | None) -> tuple[Tensor, None]:
+        slot, lanes = ctx.slot, ctx.slot.lanes
         kinds = _kinds_that_read(slot)
         out = grad.clone()
         for kind, found in zip(kinds, grads, strict=False):
             if found is not None:
-                _slice(out, kind.start, kind.size, channels).add_(found)
+                lanes.cut(out, kind.start, kind.size).add_(found)
         cells = grads[len(kinds) :]
         for piece in slot.pieces:
             found = cells[piece.cell]
             if found is not None and not slot.kinds[piece.kind].in_training:
-                part = _slice(found, piece.in_cell, piece.size, channels)
-                _slice(out, piece.in_slot, piece.size, channels).add_(part)
-        return out, None, None
+                part = lanes.cut(found, piece.in_cell, piece.size)
+                lanes.cut(out, piece.in_slot, piece.size).add_(part)
+        return out, None
 
 
 def _kinds_that_read(slot: PlannedSlot) -> list[Kind]:
@@ -88,28 +76,28 @@ def _kinds_that_read(slot: PlannedSlot) -> list[Kind]:
 
 
 class Collect(torch.autograd.Function):
-    """Changes that cells propose, each ``[..., R*C]``, to those of kinds."""
+    """Changes that cells propose to those of kinds."""
 
     @staticmethod
-    def forward(ctx: Any, slot: PlannedSlot, channels: int, *changes: Tensor) -> tuple[Tensor, ...]:
-        ctx.slot, ctx.channels = slot, channels
+    def forward(ctx: Any, slot: PlannedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
+        ctx.slot, lanes = slot, slot.lanes
         parts: list[list[Tensor]] = [[] for _ in slot.kinds]
         for piece in slot.pieces:
-            parts[piece.kind].append(_slice(changes[piece.cell], piece.in_cell, piece.size, channels))
-        return tuple(torch.cat(part, dim=-1) for part in parts)
+            parts[piece.kind].append(lanes.cut(changes[piece.cell], piece.in_cell, piece.size))
+        return tuple(lanes.join(part) for part in parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        slot, channels = ctx.slot, ctx.channels
+        slot, lanes = ctx.slot, ctx.slot.lanes
         parts: list[list[Tensor]] = [[] for _ in slot.cells]
         for piece in slot.pieces:
-            parts[piece.cell].append(_slice(grads[piece.kind], piece.in_kind, piece.size, channels))
-        return (None, None, *(torch.cat(part, dim=-1) for part in parts))
+            parts[piece.cell].append(lanes.cut(grads[piece.kind], piece.in_kind, piece.size))
+        return (None, *(lanes.join(part) for part in parts))
 
 
 class AddTerms(torch.autograd.Function):
-    """Put the terms of a slot's seeds, by kind, into the features ``[..., N*C]``.
+    """Put the terms of a slot's seeds, by kind, into the features.
 
     Acting seeds, which come first, add ``alpha * term`` (`kasmina_env.blend.blend`, in one kernel). Those in TRAINING,
     which come next, change no value, bit for bit, and get the gradient as if their term had been added
@@ -117,37 +105,30 @@ class AddTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, channels: int, *terms: Tensor) -> Tensor:
-        ctx.slot, ctx.channels = slot, channels
+    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, *terms: Tensor) -> Tensor:
+        ctx.slot, lanes = slot, slot.lanes
         if not len(slot.alpha):
             return x.view_as(x)
         out = torch.empty_like(x)
         for kind, term in zip(slot.kinds, terms, strict=True):
             if not kind.in_training:
-                place = kind.start, kind.size, channels
-                torch.addcmul(_slice(x, *place), _slice(slot.alpha, *place), term, out=_slice(out, *place))
-        rest = x.shape[-1] - len(slot.alpha)
-        out.narrow(-1, len(slot.alpha), rest).copy_(x.narrow(-1, len(slot.alpha), rest))
+                x_part, alpha, out_part = (lanes.cut(tensor, kind.start, kind.size) for tensor in (x, slot.alpha, out))
+                torch.addcmul(x_part, alpha, term, out=out_part)
+        rest = len(slot.alpha), x.shape[lanes.axis] - len(slot.alpha)
+        out.narrow(lanes.axis, *rest).copy_(x.narrow(lanes.axis, *rest))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slot, terms = ctx.slot, []
+        slot, lanes, terms = ctx.slot, ctx.slot.lanes, []
         for kind in slot.kinds:
-            place = kind.start, kind.size, ctx.channels
-            part = _slice(grad, *place)
-            terms.append(part if kind.in_training else part * _slice(slot.alpha, *place))
-        return (grad, None, None, *terms)
+            part = lanes.cut(grad, kind.start, kind.size)
+            terms.append(part if kind.in_training else part * lanes.cut(slot.alpha, kind.start, kind.size))
+        return (grad, None, *terms)
 
 
-def _take_networks(x: Tensor, take: Tensor, give: Tensor) -> Tensor:
-    places = x.reshape(-1, len(take), x.shape[-1] // len(take))
-    moved: Tensor = TakeNetworks.apply(places, take, give)  # type: ignore[no-untyped-call]
-    return moved.view(x.shape)
-
-
-def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tensor], Tensor]:
+def slot_function(slot: PlannedSlot | None) -> Callable[[Tensor], Tensor]:
     """What happens to wide features at a slot: every seed proposes a change, each operator makes a term of it.
 
     A seed in TRAINING reads detached features: the host's gradient is exactly what it would be without the seed.
@@ -156,59 +137,63 @@ def slot_function(slot: PlannedSlot | None, num_networks: int) -> Callable[[Tens
         return lambda x: x
 
     def run(x: Tensor) -> Tensor:
-        last = _channels_last(x)
-        channels = last.shape[-1] // num_networks
+        lanes = slot.lanes
+        opened = lanes.open(x)
         if slot.order is None or slot.inverse is None:
-            return _channels_back(_grow(slot, last, channels))
-        grown = _grow(slot, _take_networks(last, slot.order, slot.inverse), channels)
-        return _channels_back(_take_networks(grown, slot.inverse, slot.order))
+            return lanes.close(_grow(slot, opened))
+        sorted_x = TakeNetworks.apply(opened, lanes, slot.order, slot.inverse)  # type: ignore[no-untyped-call]
+        grown = TakeNetworks.apply(_grow(slot, sorted_x), lanes, slot.inverse, slot.order)  # type: ignore[no-untyped-call]
+        return lanes.close(grown)
 
     return run
 
 
-def _grow(slot: PlannedSlot, last: Tensor, channels: int) -> Tensor:
-    """Features ``[..., N*C]`` in the slot's order to what they are behind the slot."""
-    if len(slot.pieces) == 1 and slot.kinds[0].size * channels == last.shape[-1]:
-        return _grow_alike(slot, last)
-    x, *dealt = Deal.apply(last, slot, channels)  # type: ignore[no-untyped-call]
+def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
+    """Features in the slot's order to what they are behind the slot."""
+    lanes = slot.lanes
+    if len(slot.pieces) == 1 and slot.kinds[0].size * lanes.width == opened.shape[lanes.axis]:
+        return _grow_alike(slot, opened)
+    x, *dealt = Deal.apply(opened, slot)  # type: ignore[no-untyped-call]
     readers = _kinds_that_read(slot)
     features = dict(zip(readers, dealt, strict=False))
     inputs = dealt[len(readers) :]
-    changes = [_channels_last(c.call(_channels_back(i))) for c, i in zip(slot.cells, inputs, strict=True)]
-    terms = changes if len(changes) == len(slot.kinds) == 1 else Collect.apply(slot, channels, *changes)  # type: ignore[no-untyped-call]
+    changes = [lanes.open(c.call(lanes.close(i))) for c, i in zip(slot.cells, inputs, strict=True)]
+    terms = changes if len(changes) == len(slot.kinds) == 1 else Collect.apply(slot, *changes)  # type: ignore[no-untyped-call]
     for kind in slot.kinds:
         if kind.in_training:
-            features[kind] = _slice(last.detach(), kind.start, kind.size, channels)
-    gates = _gates(slot, features, channels)
+            features[kind] = lanes.cut(opened.detach(), kind.start, kind.size)
+    gates = _gates(slot, features)
     terms = [
-        term if kind.operator is Operator.ADD else _make_term(kind, features[kind], term, gates.get(kind))
+        term if kind.operator is Operator.ADD else _make_term(slot, kind, features[kind], term, gates)
         for kind, term in zip(slot.kinds, terms, strict=True)
     ]
-    out: Tensor = AddTerms.apply(x, slot, channels, *terms)  # type: ignore[no-untyped-call]
+    out: Tensor = AddTerms.apply(x, slot, *terms)  # type: ignore[no-untyped-call]
     return out
 
 
 def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
     """The same where every network, often the only one, has the same kind of seed: there is nothing to deal."""
-    (kind,), (cell,) = slot.kinds, slot.cells
-    features = _channels_back(x.detach() if kind.in_training else x)
+    (kind,), (cell,), lanes = slot.kinds, slot.cells, slot.lanes
+    features = lanes.close(x.detach() if kind.in_training else x)
     gate = slot.gates.call(features) if slot.gates is not None else None
-    term = _channels_last(TERMS[kind.operator](features, cell.call(features), gate))
+    term = lanes.open(TERMS[kind.operator](features, cell.call(features), gate))
     return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
-def _make_term(kind: Kind, features: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
-    term = TERMS[kind.operator](_channels_back(features), _channels_back(change), gate)
-    return _channels_last(term)
+def _make_term(
+    slot: PlannedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]
+) -> Tensor:
+    lanes = slot.lanes
+    return lanes.open(TERMS[kind.operator](lanes.close(features), lanes.close(change), gates.get(kind)))
 
 
-def _gates(slot: PlannedSlot, features: dict[Kind, Tensor], channels: int) -> dict[Kind, Tensor]:
+def _gates(slot: PlannedSlot, features: Mapping[Kind, Tensor]) -> dict[Kind, Tensor]:
     """Gate values of the kinds under GATE, all of which run together."""
     if slot.gates is None:
         return {}
-    kinds = [kind for kind in slot.kinds if kind.operator is Operator.GATE]
+    kinds, lanes = [kind for kind in slot.kinds if kind.operator is Operator.GATE], slot.lanes
     parts = [features[kind] for kind in kinds]
-    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-    values = slot.gates.call(_channels_back(joined))
-    split = values.split([kind.size * channels for kind in kinds], dim=1 if values.ndim == 4 else -1)
-    return dict(zip(kinds, split, strict=True))
+    joined = parts[0] if len(parts) == 1 else lanes.join(parts)
+    values = lanes.open(slot.gates.call(lanes.close(joined)))
+    split = values.split([kind.size * lanes.width for kind in kinds], dim=lanes.axis)
+    return {kind: lanes.close(part) for kind, part in zip(kinds, split, strict=True)}

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from kasmina_env.config import Operator
+from kasmina_env.population.layout import Lanes
 from kasmina_env.population.stack import Template
 from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
 
@@ -32,7 +33,7 @@ class PlannedCell:
     sizes: tuple[int, ...]  # [2 * operators] how many of each kind, acting before in TRAINING
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Run them on the features of their networks, ``[B, R*C, ...]``."""
+        """Run them on the wide features of their networks."""
         return self.template.call(self.parameters, inputs)
 
     @property
@@ -67,13 +68,14 @@ class Piece:
 class PlannedSlot:
     """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed."""
 
+    lanes: Lanes
     order: Tensor | None  # [N] network at each position; None: each at its own number
     inverse: Tensor | None  # [N] position of each network
     cells: list[PlannedCell]  # by blueprint
     gates: PlannedCell | None  # of the seeds under GATE
     kinds: list[Kind]
     pieces: list[Piece]
-    alpha: Tensor  # [num_live * C] amplitude of every channel
+    alpha: Tensor  # amplitudes of the acting seeds (`Lanes.amplitudes`)
 
 
 # Working parameters of the first members of a cell: leaves or views.
@@ -117,15 +119,16 @@ def _plan_slot(
     order = np.concatenate([*rows, np.flatnonzero(~runs)])
     is_sorted = np.array_equal(order, np.arange(len(order)))
     num_live = sum(kind.size for kind in kinds if not kind.in_training)
-    amplitudes = setting.column(alpha[order[:num_live]]).expand(-1, setting.host.slots[slot].channels)
+    lanes = Lanes(setting.host.topology, setting.host.slots[slot].channels)
     return PlannedSlot(
+        lanes=lanes,
         order=None if is_sorted else setting.index(order),
         inverse=None if is_sorted else setting.index(np.argsort(order)),
         cells=cells,
         gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
         kinds=kinds,
         pieces=pieces,
-        alpha=amplitudes.flatten(),
+        alpha=lanes.amplitudes(setting.column(alpha[order[:num_live]])),
     )
 
 

@@ -120,8 +120,8 @@ class Population:
             rows: R networks that draw; all by default.
 
         Returns:
-            Wide inputs, `num_batches` times ``[B, R*C, ...]``, and labels, `num_batches` times ``[B, R]`` (tokens:
-            ``[B, R*T]`` and ``[B, R, T]``).
+            Wide inputs, `num_batches` times (`kasmina_env.layers.widen`), and labels, `num_batches` times ``[B, R]``
+            (tokens: ``[B, R, T]``).
         """
         chosen, shape = self._check_rows(rows), (num_batches, batch_size)
         streams = [self._streams[row].data for row in chosen]

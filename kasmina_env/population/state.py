@@ -116,7 +116,7 @@ class Setting:
     def _make_template(self, part: Part) -> Template:
         channels = self.host.slots[part.slot].channels
         if part.name == GATE:
-            return make_template(partial(Gate, channels=channels), Gate.INITIAL)
+            return make_template(partial(Gate, topology=self.host.topology, channels=channels), Gate.INITIAL)
         variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
         initial = {name: self.birth_gain * value for name, value in variant.initial.items()}
         return make_template(lambda nn: variant.build(nn, channels), initial)
@@ -138,8 +138,13 @@ class Setting:
         return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
     def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and quality ``[B, N]`` of wide logits ``[..., N*num_classes]``, at least in float32."""
-        apart = logits.unflatten(-1, (labels.shape[1], -1))
+        """Loss and quality ``[B, N]`` of wide logits, at least in float32.
+
+        Args:
+            logits: ``[B, N*num_classes]`` of images, ``[N, B, num_classes]``, or of tokens ``[N, B, T, num_classes]``.
+            labels: ``[B, N]`` or ``[B, N, T]``.
+        """
+        apart = logits.unflatten(-1, (labels.shape[1], -1)) if logits.ndim == 2 else logits.movedim(0, -2)
         return self.measure(apart.to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:

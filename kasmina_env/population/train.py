@@ -84,7 +84,7 @@ def train(
 
     Args:
         networks: Hosts and seeds.
-        x: K wide minibatches, each ``[B, N*C, ...]``.
+        x: K wide minibatches.
         y: K times labels ``[B, N]`` or ``[B, N, T]``.
         alpha: Amplitudes ``[N, S]``, constant for these minibatches.
         host_rate, seed_rate: Learning rates ``[N]``.
@@ -109,7 +109,7 @@ def train(
     ]
     seed_of = dict(zip(parts, seeds, strict=True))
     plan = make_plan(networks, alpha, lambda part, cell, count: seed_of[part].leaves, with_training=True)
-    slots = [slot_function(slot, len(networks)) for slot in plan]
+    slots = [slot_function(slot) for slot in plan]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
     absent = setting.absent(networks.conditions.variant)
 
