@@ -45,10 +45,7 @@ class Deal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.slot, lanes = slot, slot.lanes
         kinds = [lanes.cut(x, kind.start, kind.size) for kind in _kinds_that_read(slot)]
-        parts: list[list[Tensor]] = [[] for _ in slot.cells]  # pieces of a cell stand in it as in the slot
-        for piece in slot.pieces:
-            parts[piece.cell].append(lanes.cut(x, piece.in_slot, piece.size))
-        cells = [lanes.join(part) for part in parts]
+        cells = slot.moves.slot_to_cells([x])
         ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
         return (x.view_as(x), *kinds, *cells)
 
@@ -61,12 +58,12 @@ class Deal(torch.autograd.Function):
         for kind, found in zip(kinds, grads, strict=False):
             if found is not None:
                 lanes.cut(out, kind.start, kind.size).add_(found)
-        cells = grads[len(kinds) :]
-        for piece in slot.pieces:
-            found = cells[piece.cell]
-            if found is not None and not slot.kinds[piece.kind].in_training:
-                part = lanes.cut(found, piece.in_cell, piece.size)
-                lanes.cut(out, piece.in_slot, piece.size).add_(part)
+        if slot.moves.cells_to_slot is not None:
+            pairs = zip(slot.cells, grads[len(kinds) :], strict=True)
+            live = [(cell, found) for cell, found in pairs if cell.has_live]
+            known = [torch.zeros_like(lanes.cut(out, 0, sum(cell.sizes))) if f is None else f for cell, f in live]
+            (acting,) = slot.moves.cells_to_slot(known)
+            out.narrow(lanes.axis, 0, len(slot.alpha)).add_(acting)
         return out, None
 
 
@@ -80,20 +77,13 @@ class Collect(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, slot: PlannedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
-        ctx.slot, lanes = slot, slot.lanes
-        parts: list[list[Tensor]] = [[] for _ in slot.kinds]
-        for piece in slot.pieces:
-            parts[piece.kind].append(lanes.cut(changes[piece.cell], piece.in_cell, piece.size))
-        return tuple(lanes.join(part) for part in parts)
+        ctx.slot = slot
+        return slot.moves.cells_to_kinds(changes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        slot, lanes = ctx.slot, ctx.slot.lanes
-        parts: list[list[Tensor]] = [[] for _ in slot.cells]
-        for piece in slot.pieces:
-            parts[piece.cell].append(lanes.cut(grads[piece.kind], piece.in_kind, piece.size))
-        return (None, *(lanes.join(part) for part in parts))
+        return (None, *ctx.slot.moves.kinds_to_cells(grads))
 
 
 class AddTerms(torch.autograd.Function):
@@ -151,7 +141,7 @@ def slot_function(slot: PlannedSlot | None) -> Callable[[Tensor], Tensor]:
 def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
     """Features in the slot's order to what they are behind the slot."""
     lanes = slot.lanes
-    if len(slot.pieces) == 1 and slot.kinds[0].size * lanes.width == opened.shape[lanes.axis]:
+    if len(slot.cells) == len(slot.kinds) == 1 and slot.kinds[0].size * lanes.width == opened.shape[lanes.axis]:
         return _grow_alike(slot, opened)
     x, *dealt = Deal.apply(opened, slot)  # type: ignore[no-untyped-call]
     readers = _kinds_that_read(slot)

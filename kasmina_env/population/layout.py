@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,3 +90,47 @@ class Lanes:
         if self.topology == "image":
             return alpha.expand(-1, self.channels).flatten()
         return alpha.view(-1, *[1] * (2 if self.topology == "vector" else 3))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Networks next to each other in one of the tensors they are taken from."""
+
+    source: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """Features of networks in some tensors to the same ones in others, each put together from stretches.
+
+    Attributes:
+        lanes: How they are cut.
+        sizes: Networks in each source.
+        targets: What each target is put together from.
+        device: Of the features.
+    """
+
+    lanes: Lanes
+    sizes: Sequence[int]
+    targets: Sequence[Sequence[Stretch]]
+    device: torch.device
+    _index: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", None if self.lanes.topology == "image" else self._make_index())
+
+    def _make_index(self) -> Tensor:
+        first = [0, *accumulate(self.sizes)]
+        starts = [(first[s.source] + s.start, s.size) for target in self.targets for s in target]
+        index = np.concatenate([np.arange(start, start + size) for start, size in starts])
+        return torch.from_numpy(index).to(self.device, non_blocking=True)
+
+    def __call__(self, sources: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The targets. Images are copied piece by piece, everything else whole networks at a time."""
+        if self._index is None:
+            cut = self.lanes.cut
+            return tuple(self.lanes.join([cut(sources[s.source], s.start, s.size) for s in t]) for t in self.targets)
+        joined = sources[0] if len(sources) == 1 else torch.cat(list(sources))
+        return joined.index_select(0, self._index).split([sum(s.size for s in t) for t in self.targets])

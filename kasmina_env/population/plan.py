@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kasmina_env.config import Operator
-from kasmina_env.population.layout import Lanes
+from kasmina_env.population.layout import Lanes, Regroup, Stretch
 from kasmina_env.population.stack import Template
 from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
 
@@ -65,6 +66,16 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """How features come from a slot to its cells, changes from these to kinds, and gradients back."""
+
+    slot_to_cells: Regroup
+    cells_to_kinds: Regroup
+    kinds_to_cells: Regroup
+    cells_to_slot: Regroup | None  # from cells with acting seeds to these alone; None where there are none
+
+
+@dataclass(frozen=True)
 class PlannedSlot:
     """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed."""
 
@@ -74,7 +85,7 @@ class PlannedSlot:
     cells: list[PlannedCell]  # by blueprint
     gates: PlannedCell | None  # of the seeds under GATE
     kinds: list[Kind]
-    pieces: list[Piece]
+    moves: Moves
     alpha: Tensor  # amplitudes of the acting seeds (`Lanes.amplitudes`)
 
 
@@ -127,7 +138,7 @@ def _plan_slot(
         cells=cells,
         gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
         kinds=kinds,
-        pieces=pieces,
+        moves=_plan_moves(lanes, [sum(cell.sizes) for cell in cells], kinds, pieces, setting.device),
         alpha=lanes.amplitudes(setting.column(alpha[order[:num_live]])),
     )
 
@@ -147,6 +158,27 @@ def _arrange(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]
         if total > start:
             kinds.append(Kind(operator, in_training, start, total - start))
     return kinds, pieces
+
+
+def _plan_moves(
+    lanes: Lanes, cells: Sequence[int], kinds: Sequence[Kind], pieces: Sequence[Piece], device: torch.device
+) -> Moves:
+    """Args: lanes of the slot, sizes of its cells, its kinds, the pieces of both, and where features are."""
+    of_cells = [[p for p in pieces if p.cell == number] for number in range(len(cells))]
+    of_kinds = [[p for p in pieces if p.kind == number] for number in range(len(kinds))]
+    acting = [p for p in pieces if not kinds[p.kind].in_training]
+    live = sorted({p.cell for p in acting})
+    sizes = [kind.size for kind in kinds]
+    taken = [[Stretch(0, p.in_slot, p.size) for p in cell] for cell in of_cells]
+    sorted_by_kind = [[Stretch(p.cell, p.in_cell, p.size) for p in kind] for kind in of_kinds]
+    back = [[Stretch(p.kind, p.in_kind, p.size) for p in cell] for cell in of_cells]
+    given = [Stretch(live.index(p.cell), p.in_cell, p.size) for p in acting]
+    return Moves(
+        Regroup(lanes, [sum(cells)], taken, device),
+        Regroup(lanes, cells, sorted_by_kind, device),
+        Regroup(lanes, sizes, back, device),
+        Regroup(lanes, [cells[number] for number in live], [given], device) if acting else None,
+    )
 
 
 def _plan_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:
