@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sb3_contrib.common.maskable.distributions import MaskableCategorical
@@ -36,7 +36,7 @@ class NearFirst(MaskableActorCriticPolicy):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Values ``[B, 1]`` and log-probabilities ``[B]`` of actions, and nearness ``[B]``, at most 0."""
         values, log_prob, _ = super().evaluate_actions(obs, actions, action_masks)
-        now = self.action_dist.distribution  # what was evaluated
+        now = cast(MaskableCategorical, self.action_dist.distribution)  # what was evaluated
         first = MaskableCategorical(logits=self.first_logits.expand_as(now.logits), masks=now.masks)
         return values, log_prob, -kl_divergence(now, first)
 

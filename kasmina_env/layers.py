@@ -1,9 +1,9 @@
 """Layers that hold N networks side by side, under the names and signatures of ``torch.nn``.
 
 N networks travel as one wide network: images as ``[B, N*C, H, W]``, whose channels fall into N groups that never mix,
-vectors as ``[N, B, C]`` and tokens as ``[N, B, T, C]``. A grouped convolution, a GroupNorm with N times the groups and a
-batched matmul are then *exactly* N independent networks in one kernel each. What is not an image has its networks in
-front because a few of them are then a piece of memory, which a matmul takes as it is.
+vectors as ``[N, B, C]`` and tokens as ``[N, B, T, C]``. A grouped convolution, a GroupNorm with N times the groups and
+a batched matmul are then *exactly* N independent networks in one kernel each. What is not an image has its networks in
+front: some of them are then one piece of memory, which a batched matmul takes as it is.
 
 Hosts and blueprints are written once, against a namespace argument ``nn``: given this module they build the wide
 network, given ``torch.nn`` they build the ordinary network a user takes home, with the same parameter names.
@@ -46,8 +46,7 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Topology",
-    "merge_networks",
-    "split_networks",
+    "split_logits",
     "widen",
 ]
 
@@ -86,17 +85,6 @@ class Layers(Protocol):
     def Sequential(self) -> Layer: ...
 
 
-def split_networks(x: Tensor, num_networks: int) -> Tensor:
-    """View wide images, ``[B, N*C, H, W]``, with the networks on their own axis: ``[B, H, W, N, C]``."""
-    split: Tensor = x.permute(0, 2, 3, 1).unflatten(-1, (num_networks, -1))
-    return split
-
-
-def merge_networks(x: Tensor) -> Tensor:
-    """Undo `split_networks`: ``[B, H, W, N, C]`` to ``[B, N*C, H, W]``."""
-    return x.flatten(-2).permute(0, 3, 1, 2)
-
-
 def widen(x: Tensor) -> Tensor:
     """Lay the samples of networks side by side: ``[B, N, C]`` to ``[N, B, C]``, tokens ``[B, N, T]`` to ``[N, B, T]``.
 
@@ -108,7 +96,18 @@ def widen(x: Tensor) -> Tensor:
         # network would run through other kernels, which break the ties of a max-pool in another way.
         last = x.permute(0, 3, 4, 1, 2).flatten(3).clone(memory_format=torch.contiguous_format)
         return last.permute(0, 3, 1, 2)
+    # once here, not in every layer
     return x.transpose(0, 1).contiguous()
+
+
+def split_logits(logits: Tensor, num_networks: int) -> Tensor:
+    """View what a wide host returns with the networks next to the classes: ``[B, N, K]``, of tokens ``[B, T, N, K]``.
+
+    Args:
+        logits: ``[B, N*K]`` where features were images, otherwise ``[N, B, K]`` or ``[N, B, T, K]``.
+        num_networks: N.
+    """
+    return logits.unflatten(-1, (num_networks, -1)) if logits.ndim == 2 else logits.movedim(0, -2)
 
 
 class _Wide(Module):
@@ -252,8 +251,8 @@ class GroupNorm(_Wide):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:  # vectors
-            channels = self.forward(x.transpose(0, 1).flatten(1))
-            return channels.unflatten(1, (len(x), -1)).transpose(0, 1)
+            out: Tensor = self.forward(x.transpose(0, 1).flatten(1)).unflatten(1, (len(x), -1)).transpose(0, 1)
+            return out
         groups = self.weight.shape[0] * self.num_groups
         weight, bias = self.weight.flatten(), self.bias.flatten()
         if torch.is_grad_enabled() and not x.requires_grad:

@@ -187,7 +187,7 @@ def test_straight_through_has_the_gradients_of_a_sum():
 @pytest.mark.parametrize("channels", [1, 2, 3, 8, 32, 64])
 def test_the_hidden_layer_of_a_gate_is_never_narrower_than_eight(channels):
     """R5."""
-    assert Gate(nn, channels).hidden.out_features == max(8, channels // 4)
+    assert Gate(nn, "vector", channels).hidden.out_features == max(8, channels // 4)
 
 
 def fresh_gates(host_name: str) -> dict[str, Tensor]:
@@ -204,7 +204,8 @@ def fresh_gates(host_name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("host_name", ["cnn", "mlp"])
 def test_a_fresh_gate_passes_the_ramp(host_name, scale):
     host, parameters = HOSTS_UNDER_TEST[host_name], fresh_gates(host_name)
-    gate, x = Gate(nn, host.slots[0].channels), features(host.topology, host.slots[0].channels, dtype=torch.float32)
+    channels = host.slots[0].channels
+    gate, x = Gate(nn, host.topology, channels), features(host.topology, channels, dtype=torch.float32)
     for row in range(10):
         gate.load_state_dict({name: p[row] for name, p in parameters.items()})
         assert gate(scale * x).min() >= 0.9
@@ -212,9 +213,10 @@ def test_a_fresh_gate_passes_the_ramp(host_name, scale):
 
 def test_an_image_has_one_gate_value_and_a_token_its_own():
     image, tokens = features("image", 8, dtype=torch.float32), features("tokens", 8, dtype=torch.float32)
-    gate = Gate(nn, 8)
-    assert gate(image).shape == (4, 8, 1, 1)
-    assert (gate(image) == gate(image)[:, :1]).all()
+    values = Gate(nn, "image", 8)(image)
+    assert values.shape == (4, 8, 1, 1)
+    assert (values == values[:, :1]).all()
+    gate = Gate(nn, "tokens", 8)
     changed = tokens.clone()
     changed[:, 3] += 1
     assert torch.equal(gate(changed)[:, :3], gate(tokens)[:, :3])

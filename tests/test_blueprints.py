@@ -13,7 +13,7 @@ from kasmina_env.blend import blend
 from kasmina_env.blueprints import BLUEPRINTS, build_seed, register_blueprint
 from kasmina_env.config import Operator
 from kasmina_env.hosts import Slot
-from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.layers import widen
 from kasmina_env.population import Population
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.plan import make_plan
@@ -64,19 +64,16 @@ def blended(population: Population, weights: dict[Part, list[Tensor]], x: Tensor
     """Wide features behind the slot, its seeds at alpha 1."""
     networks, alpha = population.snapshot().networks, np.ones((NUM_NETWORKS, 1))
     (slot,) = make_plan(networks, alpha, lambda part, cell, count: weights[part], with_training=False)
-    return slot_function(slot, NUM_NETWORKS)(x)
+    return slot_function(slot)(x)
 
 
 def side_by_side(parts: list[Tensor]) -> Tensor:
     """Features of each network to wide features."""
-    if parts[0].ndim == 4:
-        return widen(torch.stack(parts, dim=1))
-    return merge_networks(torch.stack(parts, dim=-2))
+    return widen(torch.stack(parts, dim=1))
 
 
-def apart(wide: Tensor) -> list[Tensor]:
-    split = split_networks(wide, NUM_NETWORKS).unbind(-2)
-    return [part.permute(0, 3, 1, 2) if wide.ndim == 4 else part for part in split]
+def apart(wide: Tensor, topology: str) -> tuple[Tensor, ...]:
+    return wide.chunk(NUM_NETWORKS, dim=1) if topology == "image" else wide.unbind()
 
 
 @every_width
@@ -85,7 +82,7 @@ def test_the_ordinary_module_has_the_same_names_and_gives_the_same_output(name, 
     population = newborn(name, operator, topology, channels)
     shake(population)
     parts = [features(topology, channels, seed=i) for i in range(NUM_NETWORKS)]
-    wide = apart(blended(population, weights_of(population), side_by_side(parts)))
+    wide = apart(blended(population, weights_of(population), side_by_side(parts)), topology)
     for row, x in enumerate(parts):
         plain, state = build_seed(nn, name, topology, operator, channels).double(), row_state(population, row)
         plain.load_state_dict({key.removeprefix("slots.0."): p for key, p in state.items()})
@@ -98,7 +95,7 @@ def test_the_ordinary_module_has_the_same_names_and_gives_the_same_output(name, 
 def test_a_newborn_seed_is_near_the_identity(name, operator, topology, channels):
     population = newborn(name, operator, topology, channels)
     parts = [features(topology, channels, batch=32, seed=i) for i in range(NUM_NETWORKS)]
-    wide = apart(blended(population, weights_of(population), side_by_side(parts)))
+    wide = apart(blended(population, weights_of(population), side_by_side(parts)), topology)
     assert max((after - x).norm() / x.norm() for x, after in zip(parts, wide, strict=True)) <= 0.5
 
 

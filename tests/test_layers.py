@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kasmina_env import layers
-from kasmina_env.layers import merge_networks, split_networks, widen
+from kasmina_env.layers import split_logits, widen
 from kasmina_env.population.stack import make_template
 from tests.contract import normal
 
@@ -42,15 +42,9 @@ CASES = [
 every_layer = pytest.mark.parametrize("name, args, settings, shape", CASES)
 
 
-def side_by_side(x: torch.Tensor) -> torch.Tensor:
-    """`[B, N, ...]` to wide features; tokens `[B, N, T, C]` too."""
-    return x.transpose(1, 2).flatten(2) if x.ndim == 4 else widen(x)
-
-
-def apart(wide: torch.Tensor) -> torch.Tensor:
+def apart(wide: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Wide features to `[N, B, ...]`, channels first for images."""
-    split = split_networks(wide, NUM_NETWORKS).movedim(-2, 0)  # [N, B, ..., C]
-    return split.movedim(-1, 2) if wide.ndim == 4 else split
+    return wide.unflatten(1, (NUM_NETWORKS, -1)).movedim(1, 0) if shape == IMAGE else wide
 
 
 def run_plain(layer: nn.Module, values: list[torch.Tensor], x: torch.Tensor):
@@ -67,14 +61,14 @@ def test_value_and_gradients_are_those_of_ordinary_layers(name, args, settings, 
     template = make_template(lambda namespace: getattr(namespace, name)(*args, **settings))
     x = normal(BATCH, NUM_NETWORKS, *shape, dtype=torch.float64)
     weights = [normal(NUM_NETWORKS, *s, seed=i, dtype=torch.float64) for i, s in enumerate(template.shapes)]
-    inputs = [side_by_side(x).requires_grad_(), *(w.requires_grad_() for w in weights)]
+    inputs = [widen(x).requires_grad_(), *(w.requires_grad_() for w in weights)]
     out = template.call(weights, inputs[0])
     gradients = torch.autograd.grad(out.square().sum(), inputs)
     for i in range(NUM_NETWORKS):
         plain, plain_gradients = run_plain(
             getattr(nn, name)(*args, **settings), [w.detach()[i] for w in weights], x[:, i]
         )
-        found = [apart(out)[i], apart(gradients[0])[i], *(g[i] for g in gradients[1:])]
+        found = [apart(out, shape)[i], apart(gradients[0], shape)[i], *(g[i] for g in gradients[1:])]
         torch.testing.assert_close(found, [plain, *plain_gradients], rtol=0, atol=1e-10)
 
 
@@ -123,7 +117,7 @@ def test_a_norm_on_features_without_gradient_learns_all_the_same(name, args):
     shape = IMAGE if name == "GroupNorm" else VECTOR
     template = make_template(lambda namespace: getattr(namespace, name)(*args))
     weights = [normal(NUM_NETWORKS, 4, seed=i, dtype=torch.float64).requires_grad_() for i in range(2)]
-    x = side_by_side(normal(BATCH, NUM_NETWORKS, *shape, dtype=torch.float64))
+    x = widen(normal(BATCH, NUM_NETWORKS, *shape, dtype=torch.float64))
     out = template.call(weights, x)
     gradients = torch.autograd.grad(out.square().sum(), weights)
     leaf = x.clone().requires_grad_()
@@ -149,21 +143,31 @@ def test_widened_images_are_channels_last_and_split_into_their_networks(sizes, n
     wide = widen(x)
     assert wide.shape == (batch, num_networks * image[0], *image[1:])
     assert wide.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(split_networks(wide, num_networks), x.permute(0, 3, 4, 1, 2))
+    assert torch.equal(wide.unflatten(1, (num_networks, -1)), x)
 
 
-@given(
-    shape=st.sampled_from([(2, 6), (2, 5, 6), (2, 6, 3, 3)]),
-    num_networks=st.sampled_from([1, 2, 3, 6]),
-)
-def test_merging_undoes_splitting_without_a_copy(shape, num_networks):
+@given(shape=st.sampled_from([(4, 3, 6), (4, 3, 5, 6)]))
+def test_other_features_have_their_networks_in_front_in_one_piece_each(shape):
     x = normal(*shape)
-    if len(shape) == 4:
-        x = x.to(memory_format=torch.channels_last)
-    split = split_networks(x, num_networks)
-    assert split.shape[-2:] == (num_networks, 6 // num_networks)
-    assert torch.equal(merge_networks(split), x)
-    assert merge_networks(split).data_ptr() == x.data_ptr()
+    wide = widen(x)
+    assert wide.is_contiguous()
+    assert torch.equal(wide, x.movedim(1, 0))
+
+
+@pytest.mark.parametrize("positions", [(), (5,)])
+def test_logits_are_split_into_their_networks(positions):
+    wanted = normal(4, *positions, 3, 7)  # [B, T, N, K]
+    assert torch.equal(split_logits(wanted.movedim(-2, 0), 3), wanted)
+    if not positions:
+        assert torch.equal(split_logits(wanted.flatten(1), 3), wanted)
+
+
+def test_a_linear_map_behind_images_maps_their_channels():
+    layer = layers.Linear(4, 6)
+    for i, (name, p) in enumerate(list(layer.named_parameters())):
+        setattr(layer, name, nn.Parameter(normal(NUM_NETWORKS, *p.shape[1:], seed=i)))
+    x = normal(BATCH, NUM_NETWORKS, 4)
+    torch.testing.assert_close(layer(x.flatten(1)), layer(widen(x)).movedim(0, 1).flatten(1))
 
 
 def test_initial_values_are_spread_over_their_whole_range():

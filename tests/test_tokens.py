@@ -178,7 +178,7 @@ def test_a_wide_embedding_looks_up_each_network_in_its_own_table():
     weight = normal(3, 7, 4, dtype=torch.float64).requires_grad_()
     tokens = torch.from_numpy(np.random.default_rng(0).integers(7, size=(2, 3, 5)))
     out = template.call([weight], widen(tokens))
-    plain = torch.cat([F.embedding(tokens[:, i], weight[i]) for i in range(3)], dim=-1)
+    plain = torch.stack([F.embedding(tokens[:, i], weight[i]) for i in range(3)])
     gradients = [torch.autograd.grad(o.square().sum(), weight)[0] for o in (out, plain)]
     assert torch.equal(out, plain)
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)

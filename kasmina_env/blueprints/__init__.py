@@ -3,11 +3,11 @@
 from kasmina_env.blueprints.base import (
     BLUEPRINTS,
     Blueprint,
-    Topology,
     Variant,
     build_seed,
     register_blueprint,
 )
+from kasmina_env.layers import Topology
 from kasmina_env.registry import import_members
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch import Tensor
 from kasmina_env.hosts import execution_order
 from kasmina_env.layers import widen
 from kasmina_env.population.forward import slot_function
-from kasmina_env.population.layout import Layout
+from kasmina_env.population.lanes import Lanes
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
@@ -69,11 +69,11 @@ def plan_streams(
 
 
 def _branch(
-    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], layout: Layout, num_networks: int, batch: int
+    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], lanes: Lanes, batch: int
 ) -> Callable[[Tensor], Tensor]:
     """A slot that takes the parents' features, stacked along the batch, to its streams'."""
     needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
-    axis = layout.batch_axis
+    axis = lanes.batch_axis
 
     def run(x: Tensor) -> Tensor:
         parents = x.split(batch, dim=axis)
@@ -89,9 +89,9 @@ def _branch(
             elif stream.is_on is True:
                 parts.append(blended[stream.parent])
             else:
-                on = stream.is_on.to(x.device, non_blocking=True)
-                pair = (blended[stream.parent], parents[stream.parent])
-                parts.append(layout.where(on, *pair, num_networks))
+                on = lanes.spread(stream.is_on.to(x.device, non_blocking=True).unsqueeze(1))
+                yes, no = lanes.open(blended[stream.parent]), lanes.open(parents[stream.parent])
+                parts.append(lanes.close(torch.where(on, yes, no)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
 
     return run
@@ -127,14 +127,14 @@ def evaluate(
     num_streams = max(stream_of) + 1
     source_of = dict(zip(stream_of, sources, strict=True))
     parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
-    grow, layout = [slot_function(slot) for slot in plan], Layout(setting.host.topology)
+    grow = [slot_function(slot) for slot in plan]
     figures = []
     chunk = CHUNK if setting.device.type == "cpu" else CHUNK_ON_GPU
     size = min(max(chunk // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)
     for start in range(0, len(data[0]), size):
         labels_of = [split.y[start : start + size] for split in data]
         batch = len(labels_of[0])
-        slots = [_branch(run, streams, layout, num_networks, batch) for run, streams in zip(grow, levels, strict=True)]
+        slots = [_branch(*slot, batch) for slot in zip(grow, levels, setting.lanes, strict=True)]
         wide = widen(torch.cat([seen_by_all(networks, split, start, size) for split in data]))
         logits = setting.host_template.call(parameters, wide, slots)
         y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])

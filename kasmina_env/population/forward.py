@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from kasmina_env.blend import TERMS, straight_through
 from kasmina_env.config import Operator
-from kasmina_env.population.layout import Lanes
+from kasmina_env.population.lanes import Lanes
 from kasmina_env.population.plan import Kind, PlannedSlot
 
 
@@ -62,8 +62,7 @@ class Deal(torch.autograd.Function):
             pairs = zip(slot.cells, grads[len(kinds) :], strict=True)
             live = [(cell, found) for cell, found in pairs if cell.has_live]
             known = [torch.zeros_like(lanes.cut(out, 0, sum(cell.sizes))) if f is None else f for cell, f in live]
-            (acting,) = slot.moves.cells_to_slot(known)
-            out.narrow(lanes.axis, 0, len(slot.alpha)).add_(acting)
+            slot.moves.cells_to_slot.add_to(out, known)
         return out, None
 
 
@@ -170,9 +169,7 @@ def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
     return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
-def _make_term(
-    slot: PlannedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]
-) -> Tensor:
+def _make_term(slot: PlannedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]) -> Tensor:
     lanes = slot.lanes
     return lanes.open(TERMS[kind.operator](lanes.close(features), lanes.close(change), gates.get(kind)))
 

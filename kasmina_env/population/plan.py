@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kasmina_env.config import Operator
-from kasmina_env.population.layout import Lanes, Regroup, Stretch
+from kasmina_env.population.lanes import Lanes, Regroup, Stretch
 from kasmina_env.population.stack import Template
 from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
 
@@ -86,7 +86,7 @@ class PlannedSlot:
     gates: PlannedCell | None  # of the seeds under GATE
     kinds: list[Kind]
     moves: Moves
-    alpha: Tensor  # amplitudes of the acting seeds (`Lanes.amplitudes`)
+    alpha: Tensor  # amplitudes of the acting seeds (`Lanes.spread`)
 
 
 # Working parameters of the first members of a cell: leaves or views.
@@ -130,7 +130,7 @@ def _plan_slot(
     order = np.concatenate([*rows, np.flatnonzero(~runs)])
     is_sorted = np.array_equal(order, np.arange(len(order)))
     num_live = sum(kind.size for kind in kinds if not kind.in_training)
-    lanes = Lanes(setting.host.topology, setting.host.slots[slot].channels)
+    lanes = setting.lanes[slot]
     return PlannedSlot(
         lanes=lanes,
         order=None if is_sorted else setting.index(order),
@@ -139,7 +139,7 @@ def _plan_slot(
         gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
         kinds=kinds,
         moves=_plan_moves(lanes, [sum(cell.sizes) for cell in cells], kinds, pieces, setting.device),
-        alpha=lanes.amplitudes(setting.column(alpha[order[:num_live]])),
+        alpha=lanes.spread(setting.column(alpha[order[:num_live]])),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from kasmina_env.blend import Gate
 from kasmina_env.blueprints import BLUEPRINTS
 from kasmina_env.hosts import Host, make_network
+from kasmina_env.layers import split_logits
+from kasmina_env.population.lanes import Lanes
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.recording import Recorder
 from kasmina_env.population.stack import (
@@ -107,6 +109,11 @@ class Setting:
     def num_slots(self) -> int:
         return len(self.host.slots)
 
+    @cached_property
+    def lanes(self) -> list[Lanes]:
+        """Of each slot."""
+        return [Lanes(self.host.topology, slot.channels) for slot in self.host.slots]
+
     def template(self, part: Part) -> Template:
         """The architecture of a blueprint, or of a gate, in a slot; built when it is first needed."""
         if part not in self.part_templates:
@@ -138,14 +145,8 @@ class Setting:
         return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
     def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and quality ``[B, N]`` of wide logits, at least in float32.
-
-        Args:
-            logits: ``[B, N*num_classes]`` of images, ``[N, B, num_classes]``, or of tokens ``[N, B, T, num_classes]``.
-            labels: ``[B, N]`` or ``[B, N, T]``.
-        """
-        apart = logits.unflatten(-1, (labels.shape[1], -1)) if logits.ndim == 2 else logits.movedim(0, -2)
-        return self.measure(apart.to(at_least_float32(self.dtype)), labels)
+        """Loss and quality ``[B, N]`` of what a wide host returns, at least in float32."""
+        return self.measure(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""

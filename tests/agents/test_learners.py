@@ -175,7 +175,8 @@ def test_paid_for_nearness_alone_a_policy_returns_to_its_first_preferences_among
         nearness.sum().neg().backward()
         optimiser.step()
     found = policy.get_distribution(observation, action_masks=mask.numpy()).distribution.probs
-    assert before.item() < -0.5 and nearness.item() == pytest.approx(0, abs=1e-3)
+    assert before.item() < -0.5
+    assert nearness.item() == pytest.approx(0, abs=1e-3)
     assert torch.allclose(found, wanted, atol=5e-3)
 
 

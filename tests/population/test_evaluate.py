@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kasmina_env.config import Operator
+from kasmina_env.layers import split_logits
 from kasmina_env.population import Population
 from kasmina_env.population.evaluate import plan_streams
 from kasmina_env.tasks import Split, classify
@@ -131,7 +132,9 @@ def test_all_contributions_are_measured_in_one_forward(host):
     """R15: any number of settings takes as many passes through the host as one."""
     population, alpha = mixed_population(host)
     calls = []
-    population.setting.host_template.module.register_forward_hook(lambda module, inputs, out: calls.append(len(out)))
+    population.setting.host_template.module.register_forward_hook(
+        lambda module, inputs, out: calls.append(len(split_logits(out, population.num_networks)))
+    )
     population.evaluate(samples(host), alpha, random_settings(population, num_settings=1))
     alone = len(calls)
     population.evaluate(samples(host), alpha, random_settings(population, num_settings=5))
@@ -145,15 +148,13 @@ def test_seeds_in_training_are_not_run(host):
     population.germinate([0], 0, names[0], Operator.GATE)
     population.germinate([1, 2], 0, names[1], Operator.ADD)
     population.connect([2], 0)
-    widths, axis = {}, 1 if host.topology == "image" else -1
+    sizes, axis, width = {}, *((1, host.slots[0].channels) if host.topology == "image" else (0, 1))
     for part, template in population.setting.part_templates.items():
         template.module.register_forward_hook(
-            lambda _, inputs, out, name=part.name: widths.update(
-                {name: inputs[0].shape[axis] // host.slots[0].channels}
-            )
+            lambda _, inputs, out, name=part.name: sizes.update({name: inputs[0].shape[axis] // width})
         )
     population.evaluate(samples(host), np.ones((3, population.num_slots)))
-    assert widths == {names[1]: 1}
+    assert sizes == {names[1]: 1}
 
 
 @every_host

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kasmina_env.blueprints import build_seed
 from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.layers import split_logits, widen
 from kasmina_env.population import Population
 from kasmina_env.population.export import GrownSlot
 from kasmina_env.population.forward import slot_function
@@ -44,9 +44,9 @@ def logits_of(population: Population, alpha, x: torch.Tensor) -> torch.Tensor:
         return setting.template(part).unflatten(cell.weights.parameters)
 
     plan = make_plan(networks, alpha, parameters_of, with_training=True)
-    slots = [slot_function(slot, len(networks)) for slot in plan]
+    slots = [slot_function(slot) for slot in plan]
     parameters = setting.host_template.unflatten(networks.hosts.parameters)
-    return setting.host_template.call(parameters, widen(x), slots).unflatten(-1, (len(networks), -1))
+    return split_logits(setting.host_template.call(parameters, widen(x), slots), len(networks))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)

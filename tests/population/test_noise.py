@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from kasmina_env.hosts import CNNHost
-from kasmina_env.layers import split_networks
 from kasmina_env.population import Conditions, Population
 from kasmina_env.tasks import Split, with_noise
 from tests.contract import samples
@@ -24,7 +23,7 @@ def population(label_noise=(0.0, 0.3, 1.0), pixel_noise=(0.0, 0.5, 2.0)) -> Popu
 
 def pictures(batch: torch.Tensor) -> torch.Tensor:
     """Wide pictures as ``[N, B, H, W]``."""
-    return split_networks(batch, 3)[..., 0].permute(3, 0, 1, 2)
+    return batch.movedim(1, 0)
 
 
 def test_noise_is_as_wide_as_the_conditions_say():

@@ -25,7 +25,8 @@ def seen_by(population: Population, row: int, num_batches: int = 3) -> list[torc
     """The next minibatches of a row, as inputs and labels."""
     host, num_networks = population.setting.host, population.num_networks
     inputs, labels = population.draw_minibatches(samples(host), num_batches, 4)
-    split = [x.unflatten(1, (num_networks, -1))[:, row] for x in inputs]
+    is_image = population.setting.host.topology == "image"
+    split = [x.unflatten(1, (num_networks, -1))[:, row] if is_image else x[row] for x in inputs]
     return [*split, *(y[:, row] for y in labels)]
 
 
@@ -74,7 +75,7 @@ def test_minibatches_are_drawn_from_all_samples():
     data = Split(torch.arange(10.0).repeat(2, 1).T, torch.arange(10))
     inputs, labels = population.draw_minibatches(data, 5, 20)
     assert set(torch.cat(labels).flatten().tolist()) == set(range(10))
-    assert all(torch.equal(x[:, 0], y[:, 0].float()) for x, y in zip(inputs, labels, strict=True))
+    assert all(torch.equal(x[0, :, 0], y[:, 0].float()) for x, y in zip(inputs, labels, strict=True))
 
 
 def test_a_reseeded_row_draws_anew_and_keeps_its_network():
