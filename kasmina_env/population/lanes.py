@@ -70,7 +70,8 @@ class Stretch(NamedTuple):
 class Regroup:
     """Takes networks from some tensors to others, each put together from stretches of the first.
 
-    Images are copied stretch by stretch. Of everything else a network is one piece of memory: one `index_select` does all.
+    Images are copied stretch by stretch. Of everything else a network is one piece of memory, and one `index_select`
+    does it all.
 
     Args:
         lanes: How features are cut.
