@@ -45,7 +45,7 @@ class Deal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.slot, lanes = slot, slot.lanes
         kinds = [lanes.cut(x, kind.start, kind.size) for kind in _kinds_that_read(slot)]
-        cells = slot.moves.slot_to_cells([x])
+        cells = slot.slot_to_cells([x])
         ctx.mark_non_differentiable(*(x for x, cell in zip(cells, slot.cells, strict=True) if not cell.has_live))
         return (x.view_as(x), *kinds, *cells)
 
@@ -58,11 +58,10 @@ class Deal(torch.autograd.Function):
         for kind, found in zip(kinds, grads, strict=False):
             if found is not None:
                 lanes.cut(out, kind.start, kind.size).add_(found)
-        if slot.moves.cells_to_slot is not None:
-            pairs = zip(slot.cells, grads[len(kinds) :], strict=True)
-            live = [(cell, found) for cell, found in pairs if cell.has_live]
-            known = [torch.zeros_like(lanes.cut(out, 0, sum(cell.sizes))) if f is None else f for cell, f in live]
-            slot.moves.cells_to_slot.add_to(out, known)
+        live = [(cell, found) for cell, found in zip(slot.cells, grads[len(kinds) :], strict=True) if cell.has_live]
+        if live:
+            known = [torch.zeros_like(lanes.cut(out, 0, cell.size)) if found is None else found for cell, found in live]
+            slot.cells_to_slot.add_to(out, known)
         return out, None
 
 
@@ -77,12 +76,12 @@ class Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, slot: PlannedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
         ctx.slot = slot
-        return slot.moves.cells_to_kinds(changes)
+        return slot.cells_to_kinds(changes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.slot.moves.kinds_to_cells(grads))
+        return (None, *ctx.slot.kinds_to_cells(grads))
 
 
 class AddTerms(torch.autograd.Function):

@@ -77,18 +77,11 @@ class Regroup:
         lanes: How features are cut.
         sizes: Networks in each source.
         targets: What each target is put together from.
-        device: Of the features.
     """
 
-    def __init__(
-        self, lanes: Lanes, sizes: Sequence[int], targets: Sequence[Sequence[Stretch]], device: torch.device
-    ) -> None:
-        self._lanes, self._targets = lanes, targets
-        if not lanes.is_image:
-            first = [0, *accumulate(sizes)]
-            rows = [first[s.source] + s.start + np.arange(s.size) for target in targets for s in target]
-            self._index = torch.from_numpy(np.concatenate(rows)).to(device, non_blocking=True)
-            self._sizes = [sum(s.size for s in target) for target in targets]
+    def __init__(self, lanes: Lanes, sizes: Sequence[int], targets: Sequence[Sequence[Stretch]]) -> None:
+        self._lanes, self._sizes, self._targets = lanes, sizes, targets
+        self._index: Tensor | None = None
 
     def __call__(self, sources: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The targets."""
@@ -97,8 +90,16 @@ class Regroup:
             parts = [[cut(sources[s.source], s.start, s.size) for s in target] for target in self._targets]
             return tuple(map(self._lanes.join, parts))
         joined = sources[0] if len(sources) == 1 else torch.cat(list(sources))
-        targets: tuple[Tensor, ...] = joined.index_select(0, self._index).split(self._sizes)
+        if self._index is None:  # many are never asked: gradients in evaluation, all of it where there is one network
+            self._index = self._make_index().to(joined.device, non_blocking=True)
+        sizes = [sum(s.size for s in target) for target in self._targets]
+        targets: tuple[Tensor, ...] = joined.index_select(0, self._index).split(sizes)
         return targets
+
+    def _make_index(self) -> Tensor:
+        first = [0, *accumulate(self._sizes)]
+        rows = [first[s.source] + s.start + np.arange(s.size) for target in self._targets for s in target]
+        return torch.from_numpy(np.concatenate(rows))
 
     def add_to(self, out: Tensor, sources: Sequence[Tensor]) -> None:
         """Add the only target to the first networks of `out`."""

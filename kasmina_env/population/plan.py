@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kasmina_env.config import Operator
@@ -36,6 +36,10 @@ class PlannedCell:
     def call(self, inputs: Tensor) -> Tensor:
         """Run them on the wide features of their networks."""
         return self.template.call(self.parameters, inputs)
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
 
     @property
     def has_live(self) -> bool:
@@ -66,16 +70,6 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Moves:
-    """How features come from a slot to its cells, changes from these to kinds, and gradients back."""
-
-    slot_to_cells: Regroup
-    cells_to_kinds: Regroup
-    kinds_to_cells: Regroup
-    cells_to_slot: Regroup | None  # from cells with acting seeds to these alone; None where there are none
-
-
-@dataclass(frozen=True)
 class PlannedSlot:
     """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed."""
 
@@ -85,8 +79,38 @@ class PlannedSlot:
     cells: list[PlannedCell]  # by blueprint
     gates: PlannedCell | None  # of the seeds under GATE
     kinds: list[Kind]
-    moves: Moves
+    pieces: list[Piece]
     alpha: Tensor  # amplitudes of the acting seeds (`Lanes.spread`)
+
+    @cached_property
+    def slot_to_cells(self) -> Regroup:
+        """Features, to what each cell reads."""
+        targets = [[Stretch(0, p.in_slot, p.size) for p in self.pieces if p.cell == c] for c in range(len(self.cells))]
+        return Regroup(self.lanes, [sum(kind.size for kind in self.kinds)], targets)
+
+    @cached_property
+    def cells_to_kinds(self) -> Regroup:
+        """Changes that cells propose, to those of each kind."""
+        targets = [
+            [Stretch(p.cell, p.in_cell, p.size) for p in self.pieces if p.kind == k] for k in range(len(self.kinds))
+        ]
+        return Regroup(self.lanes, [cell.size for cell in self.cells], targets)
+
+    @cached_property
+    def kinds_to_cells(self) -> Regroup:
+        """Their gradients back."""
+        targets = [
+            [Stretch(p.kind, p.in_kind, p.size) for p in self.pieces if p.cell == c] for c in range(len(self.cells))
+        ]
+        return Regroup(self.lanes, [kind.size for kind in self.kinds], targets)
+
+    @cached_property
+    def cells_to_slot(self) -> Regroup:
+        """Gradients of what cells with acting seeds read, to the features of these seeds, which come first."""
+        live = [number for number, cell in enumerate(self.cells) if cell.has_live]
+        acting = [p for p in self.pieces if not self.kinds[p.kind].in_training]
+        target = [Stretch(live.index(p.cell), p.in_cell, p.size) for p in acting]
+        return Regroup(self.lanes, [self.cells[number].size for number in live], [target])
 
 
 # Working parameters of the first members of a cell: leaves or views.
@@ -138,7 +162,7 @@ def _plan_slot(
         cells=cells,
         gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
         kinds=kinds,
-        moves=_plan_moves(lanes, [sum(cell.sizes) for cell in cells], kinds, pieces, setting.device),
+        pieces=pieces,
         alpha=lanes.spread(setting.column(alpha[order[:num_live]])),
     )
 
@@ -158,27 +182,6 @@ def _arrange(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]
         if total > start:
             kinds.append(Kind(operator, in_training, start, total - start))
     return kinds, pieces
-
-
-def _plan_moves(
-    lanes: Lanes, cells: Sequence[int], kinds: Sequence[Kind], pieces: Sequence[Piece], device: torch.device
-) -> Moves:
-    """Args: lanes of the slot, sizes of its cells, its kinds, the pieces of both, and where features are."""
-    of_cells = [[p for p in pieces if p.cell == number] for number in range(len(cells))]
-    of_kinds = [[p for p in pieces if p.kind == number] for number in range(len(kinds))]
-    acting = [p for p in pieces if not kinds[p.kind].in_training]
-    live = sorted({p.cell for p in acting})
-    sizes = [kind.size for kind in kinds]
-    taken = [[Stretch(0, p.in_slot, p.size) for p in cell] for cell in of_cells]
-    sorted_by_kind = [[Stretch(p.cell, p.in_cell, p.size) for p in kind] for kind in of_kinds]
-    back = [[Stretch(p.kind, p.in_kind, p.size) for p in cell] for cell in of_cells]
-    given = [Stretch(live.index(p.cell), p.in_cell, p.size) for p in acting]
-    return Moves(
-        Regroup(lanes, [sum(cells)], taken, device),
-        Regroup(lanes, cells, sorted_by_kind, device),
-        Regroup(lanes, sizes, back, device),
-        Regroup(lanes, [cells[number] for number in live], [given], device) if acting else None,
-    )
 
 
 def _plan_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:

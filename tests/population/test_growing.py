@@ -9,6 +9,7 @@ import torch
 from kasmina_env.config import Operator
 from kasmina_env.layers import widen
 from kasmina_env.population import Population
+from kasmina_env.population.state import Part
 from kasmina_env.registry import UnknownNameError
 from tests.contract import (
     HOSTS_UNDER_TEST,
@@ -170,3 +171,21 @@ def test_a_row_that_does_not_exist_is_refused_everywhere(population, row):
 def test_a_population_of_none_is_refused():
     with pytest.raises(ValueError, match=r"^`rng_seeds` must hold one integer for each network, got none\. Give at "):
         Population(HOSTS_UNDER_TEST["mlp"], [])
+
+
+@every_host
+def test_a_seed_that_does_not_look_at_its_features_leaves_its_neighbours_alone(host, monkeypatch):
+    """No gradient comes back from what it read."""
+    names, populations = blueprints_for(host.topology)[:2], []
+    for is_blind in (False, True):
+        population = Population(host, range(3))
+        for row, name in enumerate(names):
+            population.germinate([row], 0, name, Operator.ADD, in_training=False)
+        if is_blind:
+            module = population.setting.template(Part(0, names[0])).module
+            monkeypatch.setattr(module, "forward", lambda x: torch.ones_like(x))
+        train(population, np.ones((3, population.num_slots)))
+        populations.append(population)
+    seeing, blind = populations
+    assert are_identical(stacks(seeing, [1, 2]), stacks(blind, [1, 2]))
+    assert not are_identical(stacks(seeing, [0]), stacks(blind, [0]))
