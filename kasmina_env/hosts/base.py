@@ -39,7 +39,8 @@ class Host(Protocol):
 
     ``build(nn)`` returns ``len(slots) + 1`` segments. Segment i maps features to ``[B, C, ...]``, where the slot behind
     it, ``slots[execution_order(slots)[i]]``, keeps the shape; the last one returns logits ``[B, num_classes]``, for
-    tokens ``[B, T, num_classes]``. Built from `kasmina_env.layers` the same segments are N networks wide.
+    tokens ``[B, T, num_classes]``. Built from `kasmina_env.layers` the same segments are N networks wide
+    (see there how these lie: the axes of vectors and tokens are counted from the end).
     """
 
     @property
