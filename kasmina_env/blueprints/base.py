@@ -70,9 +70,9 @@ def register_blueprint(
     """Register a builder ``(nn, channels) -> Module`` as a blueprint; its docstring's first line describes it.
 
     One name may have several builders, each for topologies of its own. Built from `kasmina_env.layers` the same module
-    runs many networks at once, images as ``[B, N*C, H, W]``, vectors as ``[N, B, C]``, tokens as ``[N, B, T, C]``: count
-    the axes of vectors and tokens from the end, and let layers alone mix channels of images. On a GPU what a module does is recorded and
-    replayed: its forward must not wait for the device (`item`, a mask as index) or copy to it.
+    runs many networks at once, images as ``[B, N*C, H, W]``, vectors as ``[N, B, C]``, tokens as ``[N, B, T, C]``: it
+    counts the axes of vectors and tokens from the end, and mixes channels of images in layers alone. On a GPU what it
+    does is recorded and replayed: its forward must not wait for the device (`item`, a mask as index) or copy to it.
 
     Args:
         name: New name, or new for these topologies; a duplicate raises ``ValueError``.
