@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.alpha import BoolArray, Curve, IntArray
 from kasmina_env.config import EnvConfig, Operator
-from kasmina_env.lifecycle import Commands, Facts, LifecycleState, Op, legal, target_differs
+from kasmina_env.lifecycle import Commands, Facts, LifecycleState, Op, legal, prune_hastens, target_differs
 
 FloatArray = NDArray[np.float64]
 
@@ -135,12 +135,17 @@ def flat_mask(table: ActionTable, state: LifecycleState, facts: Facts, config: E
     """Which flat actions are legal now, ``[N, A]``: exactly those that would be carried out."""
     by_slot = legal(state, facts, config.rules)  # [N, S, len(Op)]
     mask = by_slot[:, table.slot, table.op]
-    is_target = table.op == Op.SET_ALPHA_TARGET
-    if is_target.any():
-        differs = target_differs(state, table.commands.target[is_target])  # [N, S, T]
-        chosen = np.arange(int(is_target.sum()))
-        mask[:, is_target] &= differs[:, table.slot[is_target], chosen]
+    for op, is_fit in _judged(table, state):  # [N, S, T], of the T actions of the operation
+        of_op = np.flatnonzero(table.op == op)
+        mask[:, of_op] &= is_fit[:, table.slot[of_op], np.arange(len(of_op))]
     return mask
+
+
+def _judged(table: ActionTable, state: LifecycleState) -> list[tuple[Op, BoolArray]]:
+    """Operations whose arguments may be unfit, and for which of their actions they are fit."""
+    targets = table.commands.target[table.op == Op.SET_ALPHA_TARGET]
+    tempos = table.commands.tempo[table.op == Op.PRUNE]
+    return [(Op.SET_ALPHA_TARGET, target_differs(state, targets)), (Op.PRUNE, prune_hastens(state, tempos))]
 
 
 def factored_mask(table: ActionTable, flat: BoolArray) -> BoolArray:

@@ -183,6 +183,15 @@ def target_differs(state: LifecycleState, target: FloatArray | float) -> BoolArr
     return np.asarray((state.alpha.value[..., None] != goal) & (goal >= 0.0) & (goal <= 1.0))
 
 
+def prune_hastens(state: LifecycleState, tempo: IntArray | int) -> BoolArray:
+    """Where a prune of a tempo begins, or ends one under way sooner, [N, S, T]: none is called off by being repeated.
+
+    `tempo` is one tempo (T = 1), a menu [T], or anything that broadcasts against [N, S, T].
+    """
+    is_sooner = np.maximum(np.asarray(tempo), 0) < state.alpha.remaining[..., None]
+    return np.asarray(~state.is_pruning[..., None] | is_sooner)
+
+
 def _contributes(state: LifecycleState, facts: Facts, rules: LifecycleRules) -> BoolArray:
     least = -math.inf if rules.min_contribution is None else rules.min_contribution
     return np.asarray(facts.has_contribution & (facts.contribution >= least))
@@ -249,6 +258,9 @@ ARGUMENT_RULES: tuple[ArgumentRule, ...] = (
     ArgumentRule(
         (Op.SET_ALPHA_TARGET,), "a target in [0, 1] other than alpha",
         lambda state, commands: target_differs(state, commands.target[:, None, None])[..., 0]),
+    ArgumentRule(
+        (Op.PRUNE,), "a tempo that is sooner than a prune under way",
+        lambda state, commands: prune_hastens(state, commands.tempo[:, None, None])[..., 0]),
 )
 # fmt: on
 

@@ -23,6 +23,7 @@ from kasmina_env.lifecycle import (
     Stage,
     apply,
     legal,
+    prune_hastens,
     rules_table,
     target_differs,
     tick,
@@ -130,6 +131,7 @@ STORIES = {
         "G0 . A P2 . . . .", "T0 T0 H1 B1/2 E0 E0 E0 D0"),
     "a harmful blend is stopped in the middle of its ramp": ("G3 . A P2 .", "T0 T0 B1/3 B1/6 E0"),
     "a slow prune can be finished at once": ("G0 . A P8 P0", "T0 T0 H1 B7/8 E0"),
+    "a slow prune can be hastened": ("G0 . A P8 P2 .", "T0 T0 H1 B7/8 B7/16 E0"),
     "a seed at rest at 0 is pruned at once": ("G0 . A S0:0 . P5", "T0 T0 H1 B0 B0 E0"),
     "a seed at rest below 1 stays until it is raised": (
         "G0 . A S1/2:2 . . S1:0", "T0 T0 H1 B3/4 B1/2 B1/2 H1"),
@@ -155,6 +157,8 @@ FORBIDDEN = {
     "a seed younger than two steps may not be pruned": ("G3", "P0"),
     "alpha may not be retargeted during its ramp": ("G3 . A", "S1/2:3"),
     "a prune may not be called off": ("G0 . A P8", "S1:0"),
+    "a prune may not be drawn out by another": ("G0 . A P8", "P8"),
+    "a prune may not be given the steps it has left": ("G0 . A P8", "P7"),
     "a holding seed may not be set to 1": ("G0 . A", "S1:3"),
     "a target must be another one than alpha": ("G0 . A S1/2:0", "S1/2:3"),
     "a target above 1 is no amplitude": ("G0 . A", "S2:3"),
@@ -202,6 +206,12 @@ def test_fossilizing_needs_a_measured_contribution(measured, minimum, expected) 
 def test_targets_are_judged_as_a_menu() -> None:
     menu = np.array([0.0, 0.5, 1.0, -0.1, 1.1, np.nan])
     assert target_differs(live("G0 . A")[0], menu)[0, 0].tolist() == [True, True] + [False] * 4
+
+
+def test_tempos_of_a_prune_are_judged_as_a_menu() -> None:
+    menu = np.array([-1, 0, 6, 7, 8])
+    assert prune_hastens(live("G0 . A")[0], menu)[0, 0].all()
+    assert prune_hastens(live("G0 . A P8")[0], menu)[0, 0].tolist() == [True] * 3 + [False] * 2
 
 
 # ── random lives ────────────────────────────────────────────────────────────────────────────────
@@ -329,7 +339,8 @@ class Slot:
             return is_free and self.ramp is None and is_new and has_curve
         if op == Op.PRUNE:
             is_loose = stage in (Stage.TRAINING, Stage.BLENDING, Stage.HOLDING)
-            return is_loose and self.age >= rules.min_prune_age and has_curve
+            is_sooner = self.ramp is None or max(given["tempo"], 0) < self.ramp[2] - self.taken
+            return is_loose and self.age >= rules.min_prune_age and has_curve and (is_sooner or not self.is_pruning)
         least = -math.inf if rules.min_contribution is None else rules.min_contribution
         is_worthy = facts["has_contribution"] and facts["contribution"] >= least
         return stage == Stage.HOLDING and is_worthy
