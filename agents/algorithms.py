@@ -18,7 +18,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.nearness import NearFirst
+from agents.actor import Actor, parts_of
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.registry import Registry, unknown_name_message
@@ -107,12 +107,13 @@ def make_model(
     net: tuple[int, ...],
     seed: int,
     settings: Mapping[str, Any],
-    near_first: bool = False,
+    nearness: bool = False,
+    shared_parts: bool = False,
 ) -> BaseAlgorithm:
     """A fresh model.
 
     An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
-    episodes end. With flat actions it begins with the preferences of `between_actions_and_operations`.
+    episodes end. With flat actions it begins by weighing an operation with n actions as sqrt(n) (`preferences`).
 
     Args:
         algorithm: Which.
@@ -122,7 +123,9 @@ def make_model(
         seed: Of the model and of the environments.
         settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
             "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `agents.train` lets it fall.
-        near_first: Whether `ent_coef` weighs nearness to those preferences in place of entropy; of MaskablePPO only.
+        nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
+            entropy; of MaskablePPO only.
+        shared_parts: Whether actions with the same slot, blueprint and so on learn from each other; likewise.
     """
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
@@ -135,26 +138,30 @@ def make_model(
         values["ent_coef"] = values["ent_coef"](1.0)
     values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
     make: Callable[..., BaseAlgorithm] = algorithm.model
-    first = between_actions_and_operations(names)
-    policy: str | type[NearFirst] = algorithm.policy
-    if near_first:
-        policy, values["policy_kwargs"]["first_logits"] = NearFirst, first.tolist()
+    own: dict[str, Any] = {}
+    if nearness:
+        own["preferences"] = preferences(names, 0.0).tolist()
+    if shared_parts:
+        own["parts"] = parts_of(names.action)
+    values["policy_kwargs"] |= own
+    policy = Actor if own else algorithm.policy
     model = make(policy, venv, seed=seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(first)
+            model.policy.get_parameter("action_net.bias").copy_(preferences(names, 0.5))
     return model
 
 
-def between_actions_and_operations(names: Names) -> torch.Tensor:
-    """Logits of flat actions ``[A]`` for a policy that knows nothing: an operation with n actions weighs sqrt(n).
+def preferences(names: Names, power: float) -> torch.Tensor:
+    """Logits of flat actions ``[A]`` to which an operation with n actions weighs ``n**power``.
 
-    Were all actions equally likely, a policy would hardly ever wait, or advance the seeds it has, because the menu of
-    GERMINATE is so long, and would never see what comes of not growing; were all operations, it would hardly grow.
+    Were all actions equally likely (1), a policy would hardly ever wait, or advance the seeds it has, because the menu
+    of GERMINATE is so long, and would never see what comes of not growing; were all operations (0), it would hardly
+    grow.
     """
     operations = [name.split()[0] for name in names.action]
     count = Counter(operations)
-    return -0.5 * torch.tensor([count[op] for op in operations]).log()
+    return (power - 1) * torch.tensor([count[op] for op in operations]).log()
 
 
 def annealed(name: str, value: Any) -> Any:

@@ -43,7 +43,9 @@ class Recipe:
         group: Rows next to each other that play the same episodes and are measured against each other
             (`agents.paired`); 1: none are.
         net: Hidden layers of the networks.
-        near_first: Whether `ent_coef` weighs nearness to the first policy in place of entropy (`agents.nearness`).
+        nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
+            entropy; of MaskablePPO only, as is what follows (`agents.actor`).
+        shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
         seed: Of the controller and of the environments.
         settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
         hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
@@ -56,7 +58,8 @@ class Recipe:
     num_envs: int = 64
     group: int = 1
     net: tuple[int, ...] = (64, 64)
-    near_first: bool = False
+    nearness: bool = False
+    shared_parts: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -187,8 +190,9 @@ def train(
         raise ValueError(
             f"`group` must be 1 for {recipe.algorithm}, whose buffer would keep what others earned, got {recipe.group}."
         )
-    if recipe.near_first and algorithm.model is not MaskablePPO:
-        raise ValueError(f"`near_first` must be False for {recipe.algorithm}, got True. Use maskable_ppo.")
+    for name in ("nearness", "shared_parts"):
+        if getattr(recipe, name) and algorithm.model is not MaskablePPO:
+            raise ValueError(f"`{name}` must be False for {recipe.algorithm}, got True. Use maskable_ppo.")
     if resume:
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
@@ -203,9 +207,9 @@ def train(
             fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
             model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
     else:
-        model = make_model(
-            algorithm, venv, names_of(env), recipe.net, recipe.seed, recipe.hyperparameters, recipe.near_first
-        )
+        ways = {"nearness": recipe.nearness, "shared_parts": recipe.shared_parts}
+        hyperparameters = recipe.hyperparameters
+        model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, hyperparameters, **ways)
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sb3_contrib import MaskablePPO
 
+from agents.actor import Actor, SharedParts, parts_of
 from agents.algorithms import ALGORITHMS
-from agents.nearness import NearFirst
 from agents.policy import HELD_OUT, MAX_SEED, make_env, play
 from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_of, recipe_path, train
 from kasmina_env.presets import PRESETS
@@ -154,17 +154,21 @@ def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
 
 
-def near_first(**changes):
-    return dataclasses.replace(tiny("maskable_ppo"), near_first=True, **changes)
+def near(**changes):
+    return dataclasses.replace(tiny("maskable_ppo"), nearness=True, **changes)
 
 
-def test_paid_for_nearness_alone_a_policy_returns_to_its_first_preferences_among_what_is_legal(tmp_path):
-    train(near_first(total_steps=32), tmp_path / "run")
+def sharing(**changes):
+    return dataclasses.replace(tiny("maskable_ppo"), shared_parts=True, **changes)
+
+
+def test_paid_for_nearness_alone_a_policy_comes_to_what_is_preferred_among_what_is_legal(tmp_path):
+    train(near(total_steps=32), tmp_path / "run")
     policy = MaskablePPO.load(tmp_path / "run" / "model.zip", device="cpu").policy
     num_actions = policy.action_space.n
     observation = torch.randn(1, *policy.observation_space.shape)
     actions, mask = torch.zeros(1, dtype=torch.long), torch.arange(num_actions)[None] % 3 > 0
-    wanted = policy.first_logits.masked_fill(~mask, -torch.inf).softmax(-1)
+    wanted = policy.preferences.masked_fill(~mask, -torch.inf).softmax(-1)
     with torch.no_grad():
         policy.action_net.bias.copy_(torch.linspace(-3, 3, num_actions))
     optimiser = torch.optim.Adam([policy.action_net.bias], lr=0.1)
@@ -181,8 +185,8 @@ def test_paid_for_nearness_alone_a_policy_returns_to_its_first_preferences_among
 
 
 def test_where_all_are_preferred_alike_nearness_is_entropy_less_what_it_is_at_most(tmp_path):
-    policy = train(near_first(total_steps=32), tmp_path / "run").policy
-    policy.first_logits.zero_()
+    policy = train(near(total_steps=32), tmp_path / "run").policy
+    policy.preferences.zero_()
     observation, mask = torch.randn(5, *policy.observation_space.shape), torch.ones(5, policy.action_space.n) > 0
     mask[:, ::2] = False
     actions = torch.ones(5, dtype=torch.long)
@@ -191,20 +195,58 @@ def test_where_all_are_preferred_alike_nearness_is_entropy_less_what_it_is_at_mo
     assert torch.allclose(nearness, entropy - mask.sum(-1).log(), atol=1e-5)
 
 
-def test_a_policy_near_its_first_goes_on_and_is_kept(tmp_path):
-    train(near_first(), tmp_path / "run")
-    model = train(near_first(total_steps=96), tmp_path / "run", resume=True)
+def test_parts_belong_to_one_operation():
+    names = ["WAIT", "GERMINATE a mlp ADD tempo3", "GERMINATE b mlp ADD tempo5", "PRUNE a tempo3"]
+    # GERMINATE: ADD a b mlp tempo3 tempo5; PRUNE: a tempo3
+    assert parts_of(names) == [
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0, 0],
+        [1, 0, 1, 1, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 1],
+    ]
+
+
+def test_actions_learn_from_those_they_share_parts_with():
+    parts = torch.tensor(parts_of(["WAIT", "GROW a big", "GROW a small", "GROW b big", "GROW b small"]))
+    own = torch.nn.Linear(3, 5)
+    layer, x = SharedParts(own, parts), torch.randn(7, 3)
+    assert torch.equal(layer(x), own(x))
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(x)[:, 1].sum().backward()
+    optimiser.step()
+    change = (layer(x) - own(x)).detach()
+    assert (change[:, 0] == 0).all()
+    assert torch.allclose(change[:, 4], torch.zeros(7))
+    assert torch.allclose(change[:, 2], change[:, 3])
+    assert torch.allclose(3 * change[:, 2], change[:, 1], atol=1e-5)
+    assert (change[:, 1].abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("recipe", [near, sharing], ids=["nearness", "shared_parts"])
+def test_a_policy_of_our_own_learns_goes_on_and_is_kept(recipe, tmp_path):
+    fresh = train(recipe(total_steps=1), tmp_path / "fresh").policy
+    train(recipe(), tmp_path / "run")
+    model = train(recipe(total_steps=96), tmp_path / "run", resume=True)
     assert model.num_timesteps == 96
+    optimised = [p for group in model.policy.optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in optimised} == {id(p) for p in model.policy.parameters()}
+    assert set(fresh.state_dict()) == set(model.policy.state_dict())
     model.policy.save(tmp_path / "policy.zip")
-    again = NearFirst.load(tmp_path / "policy.zip", device="cpu")
-    assert torch.equal(again.first_logits, model.policy.first_logits)
-    with pytest.raises(ValueError, match=r"^`near_first` must be True as in .*, got False\. "):
+    again = Actor.load(tmp_path / "policy.zip", device="cpu")
+    observation = torch.randn(3, *again.observation_space.shape)
+    distributions = [policy.get_distribution(observation).distribution for policy in (again, model.policy)]
+    assert torch.equal(distributions[0].logits, distributions[1].logits)
+    assert torch.equal(again.preferences, model.policy.preferences)
+
+
+@pytest.mark.parametrize("name", ["nearness", "shared_parts"])
+def test_a_policy_of_our_own_is_refused_where_it_is_not_known(name, tmp_path):
+    train(tiny("maskable_ppo", **{name: True}, total_steps=32), tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"^`{name}` must be True as in .*, got False\. "):
         train(tiny("maskable_ppo", total_steps=128), tmp_path / "run", resume=True)
-
-
-def test_nearness_is_refused_where_it_is_not_known(tmp_path):
-    with pytest.raises(ValueError, match=r"^`near_first` must be False for ppo, got True\. "):
-        train(tiny("ppo", near_first=True), tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"^`{name}` must be False for ppo, got True\. "):
+        train(tiny("ppo", **{name: True}), tmp_path / "ppo")
+    assert not (tmp_path / "ppo").exists()
 
 
 def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
