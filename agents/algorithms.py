@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
 
-from agents.actor import Actor, parts_of
 from agents.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
 from kasmina_env import KasminaVectorEnv
-from kasmina_env.registry import Registry, unknown_name_message
+from kasmina_env.registry import Registry
 from kasmina_env.shell import ActionForm
 
 Decode = Callable[[IntArray], IntArray]  # actions of the model to flat ones [N]
@@ -95,83 +89,6 @@ ALGORITHMS.register("a2c", Algorithm(A2C, Unmasked, "factored"))
 ALGORITHMS.register("recurrent_ppo", Algorithm(RecurrentPPO, Recurrent, "factored", "MlpLstmPolicy"))
 ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
-
-OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
-LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
-
-
-def make_model(
-    algorithm: Algorithm,
-    venv: VecEnv,
-    names: Names,
-    net: tuple[int, ...],
-    seed: int,
-    settings: Mapping[str, Any],
-    nearness: bool = False,
-    shared_parts: bool = False,
-) -> BaseAlgorithm:
-    """A fresh model.
-
-    An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
-    episodes end. With flat actions it begins by weighing an operation with n actions as sqrt(n) (`preferences`).
-
-    Args:
-        algorithm: Which.
-        venv: What it learns on.
-        names: Of the environment.
-        net: Hidden layers.
-        seed: Of the model and of the environments.
-        settings: Keyword arguments of the model's class; an unknown one raises and names the nearest. A rate such as
-            "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `agents.train` lets it fall.
-        nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
-            entropy; of MaskablePPO only.
-        shared_parts: Whether actions with the same slot, blueprint and so on learn from each other; likewise.
-    """
-    known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
-    for name in settings:
-        if name not in known:
-            raise ValueError(unknown_name_message("hyperparameters", name, known))
-    own_policy = settings.get("policy_kwargs", {})
-    values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
-    values = {name: annealed(name, value) for name, value in values.items()}
-    if callable(values.get("ent_coef")):
-        values["ent_coef"] = values["ent_coef"](1.0)
-    values["policy_kwargs"] = {"net_arch": list(net), **own_policy}
-    make: Callable[..., BaseAlgorithm] = algorithm.model
-    own: dict[str, Any] = {}
-    if nearness:
-        own["preferences"] = preferences(names, 0.0).tolist()
-    if shared_parts:
-        own["parts"] = parts_of(names.action)
-    values["policy_kwargs"] |= own
-    policy = Actor if own else algorithm.policy
-    model = make(policy, venv, seed=seed, device="cpu", **values)
-    if algorithm.action_space == "flat" and not algorithm.is_off_policy:
-        with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(preferences(names, 0.5))
-    return model
-
-
-def preferences(names: Names, power: float) -> torch.Tensor:
-    """Logits of flat actions ``[A]`` to which an operation with n actions weighs ``n**power``.
-
-    Were all actions equally likely (1), a policy would hardly ever wait, or advance the seeds it has, because the menu
-    of GERMINATE is so long, and would never see what comes of not growing; were all operations (0), it would hardly
-    grow.
-    """
-    operations = [name.split()[0] for name in names.action]
-    count = Counter(operations)
-    return (power - 1) * torch.tensor([count[op] for op in operations]).log()
-
-
-def annealed(name: str, value: Any) -> Any:
-    """A value of a recipe; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
-    if not isinstance(value, str) or not value.startswith(LINEAR):
-        return value
-    try:
-        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
-    except ValueError:
-        raise ValueError(f"`{name}` must be a number behind {LINEAR!r}, got {value!r}. Write {LINEAR}0.001.") from None
 
 
 def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEnv) -> Policy:

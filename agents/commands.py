@@ -96,7 +96,7 @@ def train(
             and none on a GPU.
         resume: Go on from the last checkpoint in the folder.
     """
-    from agents.train import load_recipe, recipe_path
+    from agents.recipe import load_recipe, recipe_path
     from agents.train import train as learn
 
     if not resume:

@@ -104,7 +104,7 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
         runs: NAME=FOLDER, or a folder, whose arm is the algorithm of its recipe.
         env_id: Registered id that they must have been trained on, all with the same settings.
     """
-    from agents.train import recipe_of
+    from agents.recipe import recipe_of
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}

@@ -171,7 +171,7 @@ def find_source(name: str, preset: str | None) -> Source:
     """
     path, settings, own = Path(name), dict(settings_of(name)), preset
     if name not in CONTROLS and path.is_dir():
-        from agents.train import recipe_of  # brings stable-baselines3, which a control does without
+        from agents.recipe import recipe_of  # brings stable-baselines3, which a control does without
 
         recipe = recipe_of(path)
         own, settings = recipe.preset, dict(recipe.settings)

@@ -2,100 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sb3_contrib import MaskablePPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from agents.algorithms import ALGORITHMS, annealed, make_model, make_player
+from agents.algorithms import ALGORITHMS, make_player
+from agents.models import annealed, make_model
 from agents.paired import Paired
 from agents.policy import MAX_SEED, Policy, make_env, names_of
+from agents.recipe import Recipe, load_recipe, plain, recipe_of
 from kasmina_env import KasminaVectorEnv
-from kasmina_env.config import check_nested
-from kasmina_env.files import read_document
 from kasmina_env.sb3 import KasminaVecEnv
-from kasmina_env.shipped import config_path, slug
 
 MONITORED = ("committed_score", "test_accuracy", "num_fossilized", "compute", "is_success")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of one training run.
-
-    Attributes:
-        preset: Registered id.
-        algorithm: Name in `agents.algorithms.ALGORITHMS`.
-        total_steps: Environment steps, all rows together.
-        num_envs: Rows of the population.
-        group: Rows next to each other that play the same episodes and are measured against each other
-            (`agents.paired`); 1: none are.
-        net: Hidden layers of the networks.
-        nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
-            entropy; of MaskablePPO only, as is what follows (`agents.actor`).
-        shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
-        seed: Of the controller and of the environments.
-        settings: Fields of `kasmina_env.config.EnvConfig` that differ from the preset.
-        hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
-            their return is not discounted, hence gamma 1 in all recipes that come with this.
-    """
-
-    preset: str = "Kasmina/Digits-v0"
-    algorithm: str = "maskable_ppo"
-    total_steps: int = 60_000
-    num_envs: int = 64
-    group: int = 1
-    net: tuple[int, ...] = (64, 64)
-    nearness: bool = False
-    shared_parts: bool = False
-    seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("total_steps", "num_envs", "group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Train for some steps.")
-        if not 0 <= self.seed <= MAX_SEED - self.num_envs:
-            raise ValueError(
-                f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
-            )
-
-
-def load_recipe(path: Path, **overrides: Any) -> Recipe:
-    """Read a recipe from JSON; an unknown key, whose nearest is named, or a value of another kind raises."""
-    given = {**read_document(path), **overrides}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-    check_nested("recipe", Recipe, values)
-    return Recipe(**values)
-
-
-def recipe_path(preset: str, algorithm: str) -> Path:
-    """The recipe that comes for an algorithm: that for the id if there is one, otherwise that for all ids."""
-    ALGORITHMS.get(algorithm)
-    try:
-        return config_path(f"{slug(preset)}.{algorithm}.json", "")
-    except FileNotFoundError:
-        return config_path(f"{algorithm}.json", "Give one with --recipe.")
-
-
-def recipe_of(run: Path) -> Recipe:
-    """The recipe in the folder of a finished training run."""
-    if not all((run / name).is_file() for name in ("recipe.json", "model.zip")):
-        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got '{run}'. Train one first.")
-    return load_recipe(run / "recipe.json")
 
 
 def load_learned(run: Path, env: KasminaVectorEnv) -> Policy:
@@ -186,13 +115,6 @@ def train(
         num_workers: Processes over which the networks are spread.
     """
     algorithm = ALGORITHMS.get(recipe.algorithm)
-    if recipe.group > 1 and algorithm.is_off_policy:
-        raise ValueError(
-            f"`group` must be 1 for {recipe.algorithm}, whose buffer would keep what others earned, got {recipe.group}."
-        )
-    for name in ("nearness", "shared_parts"):
-        if getattr(recipe, name) and algorithm.model is not MaskablePPO:
-            raise ValueError(f"`{name}` must be False for {recipe.algorithm}, got True. Use maskable_ppo.")
     if resume:
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
@@ -207,13 +129,11 @@ def train(
             fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
             model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
     else:
-        ways = {"nearness": recipe.nearness, "shared_parts": recipe.shared_parts}
-        hyperparameters = recipe.hyperparameters
-        model = make_model(algorithm, venv, names_of(env), recipe.net, recipe.seed, hyperparameters, **ways)
+        model = make_model(recipe, venv, names_of(env))
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(_plain(recipe), indent=2) + "\n")
+    (out / "recipe.json").write_text(json.dumps(plain(recipe), indent=2) + "\n")
     if not resume:
         save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
     # a resumed run logs beside what it goes on from
@@ -243,13 +163,7 @@ def _check_resumable(recipe: Recipe, out: Path) -> None:
     """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
     if not (out / "checkpoint.zip").is_file():
         raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
-    found = _plain(load_recipe(out / "recipe.json"))
-    for key, value in _plain(recipe).items():
+    found = plain(load_recipe(out / "recipe.json"))
+    for key, value in plain(recipe).items():
         if key != "total_steps" and found[key] != value:
             raise ValueError(f"`{key}` must be {found[key]!r} as in {out}, got {value!r}. Resume with the same recipe.")
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """As it is read back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return values

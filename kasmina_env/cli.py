@@ -20,8 +20,9 @@ from kasmina_env.actions import ARGUMENTS, HEADS
 from kasmina_env.config import Operator
 from kasmina_env.core import Core
 from kasmina_env.files import read_document
-from kasmina_env.lifecycle import Op, rules_table
+from kasmina_env.lifecycle import Op
 from kasmina_env.presets import PRESETS
+from kasmina_env.render import rules_table
 from kasmina_env.shipped import config_path, slug
 from kasmina_env.tasks import DATASETS, SPLITS
 from kasmina_env.tasks.fetch import fetch

@@ -1,7 +1,7 @@
 """The life of a seed in a slot: one table of transitions, from which everything else is derived.
 
-`legal` says what may be done, `apply` does it, `tick` lets one step pass and `rules_table` explains
-it, all by reading `TRANSITIONS`. The order inside one step of an environment is: `apply`, `tick`,
+`legal` says what may be done, `apply` does it, `tick` lets one step pass and `kasmina_env.render.rules_table`
+explains it, all by reading `TRANSITIONS`. The order inside one step of an environment is: `apply`, `tick`,
 then the networks train and are evaluated.
 
 Axes: N networks, S slots. States are frozen dataclasses of arrays and are never changed in place.
@@ -9,7 +9,6 @@ Axes: N networks, S slots. States are frozen dataclasses of arrays and are never
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -396,15 +395,3 @@ def tick(state: LifecycleState, rules: LifecycleRules) -> LifecycleState:
         if row.cause is None:
             state = _enter(state, fires(row, state, facts, rules), row.next_stage)
     return state
-
-
-def rules_table(rules: LifecycleRules) -> list[tuple[str, str, str, str, str]]:
-    """The lifecycle in words: rows (stage, operation, next stage, requirements, meaning)."""
-    table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
-    values = dataclasses.asdict(rules)
-    for row in TRANSITIONS:
-        words = [CONDITIONS[name].words.format(**values) for name in row.requires]
-        words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]
-        cause = "tick" if row.cause is None else row.cause.name
-        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.meaning))
-    return table

@@ -1,14 +1,15 @@
-"""Episodes as text and as pictures."""
+"""Episodes as text and as pictures; the rules of the lifecycle as text."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kasmina_env.core import Core
-from kasmina_env.lifecycle import Op, Stage
+from kasmina_env.lifecycle import ARGUMENT_RULES, CONDITIONS, TRANSITIONS, LifecycleRules, Op, Stage
 from kasmina_env.reward import compute_growth, param_growth
 
 if TYPE_CHECKING:
@@ -136,3 +137,15 @@ def _mark_operations(ax: Axes, core: Core, row: int, slot: int) -> None:
         is_here = (core.actions.op[taken] == op) & (core.actions.slot[taken] == slot) & (taken >= 0)
         steps = np.flatnonzero(is_here)
         ax.plot(steps + 0.5, np.full(len(steps), 0.5), marker=mark, **options)
+
+
+def rules_table(rules: LifecycleRules) -> list[tuple[str, str, str, str, str]]:
+    """The lifecycle in words: rows (stage, operation, next stage, requirements, meaning)."""
+    table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
+    values = dataclasses.asdict(rules)
+    for row in TRANSITIONS:
+        words = [CONDITIONS[name].words.format(**values) for name in row.requires]
+        words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]
+        cause = "tick" if row.cause is None else row.cause.name
+        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.meaning))
+    return table

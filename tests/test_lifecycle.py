@@ -24,7 +24,6 @@ from kasmina_env.lifecycle import (
     apply,
     legal,
     prune_hastens,
-    rules_table,
     target_differs,
     tick,
 )
@@ -97,15 +96,6 @@ def test_stages_say_who_has_a_seed_and_who_is_in_the_output() -> None:
 
 def test_the_table_names_known_conditions_and_uses_all_of_them() -> None:
     assert {name for row in TRANSITIONS for name in row.requires} == set(CONDITIONS)
-
-
-def test_the_rules_are_explained_with_their_values() -> None:
-    table = rules_table(LifecycleRules(min_training_steps=7, min_contribution=0.25))
-    assert len(table) == len(TRANSITIONS) + 1
-    needs = {(row[0], row[1]): row[3] for row in table}
-    assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"
-    assert needs["HOLDING", "FOSSILIZE"] == "a measured contribution, minimum 0.25"
-    assert "a blueprint and an operator, a known curve" in needs["DORMANT", "GERMINATE"]
 
 
 BAD_RULES = [(field.name, value) for field in fields(LifecycleRules) for value in (math.nan, "1")]

@@ -1,4 +1,4 @@
-"""Episodes as text: what there is, what was done, and what became of it."""
+"""Episodes as text: what there is, what was done, and what became of it; and the rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import gymnasium as gym
 import pytest
 
-from kasmina_env.lifecycle import Op
+from kasmina_env.lifecycle import TRANSITIONS, LifecycleRules, Op
+from kasmina_env.render import rules_table
 from tests.episodes import IDS, SMALL, WAIT, dead_row, digest, op_actions, play_lively, small_env, small_vec
 
 
@@ -113,3 +114,13 @@ def test_rent_is_that_of_the_instance(tmp_path):
     spent = env.core.view.compute_spent[0]
     assert spent > 0
     assert f"rent paid {0.5 * spent:.4f}" in env.render()
+
+
+def test_the_rules_are_explained_with_their_values() -> None:
+    table = rules_table(LifecycleRules(min_training_steps=7, min_contribution=0.25))
+    assert len(table) == len(TRANSITIONS) + 1
+    needs = {(row[0], row[1]): row[3] for row in table}
+    assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"
+    assert needs["HOLDING", "FOSSILIZE"] == "a measured contribution, minimum 0.25"
+    assert needs["BLENDING", "PRUNE"].endswith("a tempo that is sooner than a prune under way")
+    assert "a blueprint and an operator, a known curve" in needs["DORMANT", "GERMINATE"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agents.commands import run
-from agents.train import Recipe, load_recipe
+from agents.recipe import Recipe, load_recipe
 from kasmina_env.presets import PRESETS
 from kasmina_env.shipped import config_path
 

@@ -10,8 +10,9 @@ import pytest
 
 from agents.evaluate import compare_arms
 from agents.policy import HELD_OUT, MAX_SEED, make_env
+from agents.recipe import Recipe
 from agents.search import Effort, search, search_contexts
-from agents.train import Recipe, train
+from agents.train import train
 from kasmina_env import KasminaVectorEnv
 
 MIX = "Kasmina/DigitsMix-v0"

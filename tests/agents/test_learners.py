@@ -13,7 +13,8 @@ from sb3_contrib import MaskablePPO
 from agents.actor import Actor, SharedParts, parts_of
 from agents.algorithms import ALGORITHMS
 from agents.policy import HELD_OUT, MAX_SEED, make_env, play
-from agents.train import Recipe, fresh_seed, load_learned, load_recipe, recipe_of, recipe_path, train
+from agents.recipe import Recipe, load_recipe, recipe_of, recipe_path
+from agents.train import fresh_seed, load_learned, train
 from kasmina_env.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"

@@ -8,7 +8,8 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.paired import Paired
 from agents.policy import make_env
-from agents.train import Recipe, train
+from agents.recipe import Recipe
+from agents.train import train
 from kasmina_env.sb3 import KasminaVecEnv
 from tests.episodes import dead_row
 
