@@ -148,7 +148,6 @@ FORBIDDEN = {
     "alpha may not be retargeted during its ramp": ("G3 . A", "S1/2:3"),
     "a prune may not be called off": ("G0 . A P8", "S1:0"),
     "a prune may not be drawn out by another": ("G0 . A P8", "P8"),
-    "a prune may not be given the steps it has left": ("G0 . A P8", "P7"),
     "a holding seed may not be set to 1": ("G0 . A", "S1:3"),
     "a target must be another one than alpha": ("G0 . A S1/2:0", "S1/2:3"),
     "a target above 1 is no amplitude": ("G0 . A", "S2:3"),
