@@ -155,12 +155,16 @@ def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
 
 
+def ordinary(**changes):
+    return dataclasses.replace(tiny("maskable_ppo"), **{"nearness": False, "shared_parts": False, **changes})
+
+
 def near(**changes):
-    return dataclasses.replace(tiny("maskable_ppo"), nearness=True, **changes)
+    return ordinary(nearness=True, **changes)
 
 
 def sharing(**changes):
-    return dataclasses.replace(tiny("maskable_ppo"), shared_parts=True, **changes)
+    return ordinary(shared_parts=True, **changes)
 
 
 def test_paid_for_nearness_alone_a_policy_comes_to_what_is_preferred_among_what_is_legal(tmp_path):
@@ -242,9 +246,9 @@ def test_a_policy_of_our_own_learns_goes_on_and_is_kept(recipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["nearness", "shared_parts"])
 def test_a_policy_of_our_own_is_refused_where_it_is_not_known(name, tmp_path):
-    train(tiny("maskable_ppo", **{name: True}, total_steps=32), tmp_path / "run")
+    train(ordinary(**{name: True}, total_steps=32), tmp_path / "run")
     with pytest.raises(ValueError, match=rf"^`{name}` must be True as in .*, got False\. "):
-        train(tiny("maskable_ppo", total_steps=128), tmp_path / "run", resume=True)
+        train(ordinary(total_steps=128), tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match=rf"^`{name}` must be False for ppo, got True\. "):
         train(tiny("ppo", **{name: True}), tmp_path / "ppo")
     assert not (tmp_path / "ppo").exists()
