@@ -89,7 +89,7 @@ def train(
         env_id: Registered id; default: that of the recipe given, else Kasmina/Digits-v0.
         out: New folder for the run.
         algorithm: Whose recipe in configs/ is taken: maskable_ppo (default), ppo, a2c, recurrent_ppo, dqn or qr_dqn.
-        recipe: JSON file with fields of `agents.train.Recipe`, in place of that.
+        recipe: JSON file with fields of `agents.recipe.Recipe`, in place of that.
         steps: Environment steps, in place of the recipe's.
         seed: Of controller and environments, in place of the recipe's.
         workers: Processes over which the networks are spread; by default one for each core that then has 16 of them,
