@@ -3,9 +3,9 @@
 import numpy as np
 
 from kasmina_env import Population
-from kasmina_env.config import Operator
-from kasmina_env.hosts import CNNHost
+from kasmina_env.networks.hosts import CNNHost
 from kasmina_env.population import Optimizer
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import TASKS
 
 

@@ -5,8 +5,8 @@ import time
 
 import torch
 
-from kasmina_env.layers import Conv2d
-from kasmina_env.modes import find_device
+from kasmina_env.networks.layers import Conv2d
+from kasmina_env.population.device import find_device
 
 
 def main(networks: int = 1024, repeats: int = 10) -> None:

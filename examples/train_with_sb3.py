@@ -5,7 +5,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 import kasmina_env  # noqa: F401  registers the environments
-from kasmina_env.sb3 import KasminaVecEnv
+from kasmina_env.envs.sb3 import KasminaVecEnv
 
 
 def main(num_envs: int = 32, total_timesteps: int = 20_000) -> None:

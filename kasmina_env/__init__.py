@@ -9,15 +9,16 @@ import importlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from kasmina_env.presets import PRESETS
+from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:
-    from kasmina_env.blueprints import register_blueprint
-    from kasmina_env.env import KasminaEnv
-    from kasmina_env.hosts import register_host
-    from kasmina_env.population import Population, load_network, save_network
+    from kasmina_env.envs.env import KasminaEnv
+    from kasmina_env.envs.vector_env import KasminaVectorEnv
+    from kasmina_env.networks.blueprints import register_blueprint
+    from kasmina_env.networks.hosts import register_host
+    from kasmina_env.networks.network_file import load_network, save_network
+    from kasmina_env.population import Population
     from kasmina_env.tasks import register_task
-    from kasmina_env.vector_env import KasminaVectorEnv
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,14 +34,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "KasminaEnv": "kasmina_env.env",
-    "KasminaVectorEnv": "kasmina_env.vector_env",
+    "KasminaEnv": "kasmina_env.envs.env",
+    "KasminaVectorEnv": "kasmina_env.envs.vector_env",
     "Population": "kasmina_env.population",
-    "load_network": "kasmina_env.population",
-    "register_blueprint": "kasmina_env.blueprints",
-    "register_host": "kasmina_env.hosts",
+    "load_network": "kasmina_env.networks.network_file",
+    "register_blueprint": "kasmina_env.networks.blueprints",
+    "register_host": "kasmina_env.networks.hosts",
     "register_task": "kasmina_env.tasks",
-    "save_network": "kasmina_env.population",
+    "save_network": "kasmina_env.networks.network_file",
 }
 
 
@@ -56,8 +57,8 @@ def _register() -> None:
     for name in PRESETS:
         gymnasium.register(
             id=name,
-            entry_point="kasmina_env.env:KasminaEnv",
-            vector_entry_point="kasmina_env.vector_env:KasminaVectorEnv",
+            entry_point="kasmina_env.envs.env:KasminaEnv",
+            vector_entry_point="kasmina_env.envs.vector_env:KasminaVectorEnv",
             kwargs={"preset": name},
         )
 

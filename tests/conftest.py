@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import torch
 
-from kasmina_env.presets import PRESETS
+from kasmina_env.settings.presets import PRESETS
 from kasmina_env.tasks.files import DATASETS, find
 
 hypothesis.settings.register_profile("kasmina", derandomize=True, deadline=None, max_examples=30, database=None)

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kasmina_env.blueprints import BLUEPRINTS
-from kasmina_env.config import Operator
-from kasmina_env.hosts import HOSTS, CNNHost, Host, TransformerHost, make_network
-from kasmina_env.population import GrownNetwork, Optimizer, Population, Snapshot
+from kasmina_env.networks.blueprints import BLUEPRINTS
+from kasmina_env.networks.grown import GrownNetwork
+from kasmina_env.networks.hosts import HOSTS, CNNHost, Host, TransformerHost, make_network
+from kasmina_env.population import Optimizer, Population, Snapshot
 from kasmina_env.population.stack import Stack
 from kasmina_env.population.state import GATE, Part
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 
 HOSTS_UNDER_TEST = {name: HOSTS.get(name)() for name in HOSTS}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from kasmina_env import PRESETS
-from kasmina_env.lifecycle import Op
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.tasks import DATASETS
 
 ROOT = Path(__file__).parents[1]

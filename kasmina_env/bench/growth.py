@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kasmina_env.bench.workload import Lively, is_lively
-from kasmina_env.presets import PRESETS
-from kasmina_env.vector_env import KasminaVectorEnv
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.settings.presets import PRESETS
 
 # Which host setting makes slots, and its values.
 SLOTS: Mapping[str, tuple[str, tuple[Any, ...]]] = {

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kasmina_env.alpha import FloatArray
 from kasmina_env.bench.growth import Cost
 from kasmina_env.bench.measure import PARTS, Measured
+from kasmina_env.lifecycle.alpha import FloatArray
 
 COLOURS = ("#000000", "#777777", "#0072B2", "#56B4E9")  # of rivals
 

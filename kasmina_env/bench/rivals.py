@@ -13,7 +13,7 @@ import torch
 
 from kasmina_env.bench.plain import PlainTraining
 from kasmina_env.bench.workload import LivelyEnv
-from kasmina_env.machine import num_cores
+from kasmina_env.settings.machine import num_cores
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv

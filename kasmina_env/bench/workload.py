@@ -12,10 +12,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from kasmina_env.alpha import BoolArray, IntArray
-from kasmina_env.core import Core
-from kasmina_env.env import KasminaEnv
-from kasmina_env.vector_env import KasminaVectorEnv
+from kasmina_env.envs.env import KasminaEnv
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.core import Core
+from kasmina_env.lifecycle.alpha import BoolArray, IntArray
 
 
 class Lively:

@@ -1,9 +1,7 @@
 """The engine: N networks that train and grow side by side as one wide network."""
 
-from kasmina_env.population.export import GrownNetwork
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
-from kasmina_env.population.saved import load_network, save_network
 from kasmina_env.population.sharded import AnyPopulation, ShardedPopulation, ShardedSnapshot, place_population
 from kasmina_env.population.state import Conditions
 from kasmina_env.population.train import GradientHealth
@@ -13,14 +11,11 @@ __all__ = [
     "AnyPopulation",
     "Conditions",
     "GradientHealth",
-    "GrownNetwork",
     "Optimizer",
     "Population",
     "ShardedPopulation",
     "ShardedSnapshot",
     "Snapshot",
     "WorkerPopulation",
-    "load_network",
     "place_population",
-    "save_network",
 ]

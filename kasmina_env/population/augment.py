@@ -21,7 +21,7 @@ def draw_changes(stream: RandomStream, shape: tuple[int, ...], size: int, augmen
         stream: Of the network.
         shape: Of the samples.
         size: Height and width of a picture.
-        augment: A name in `kasmina_env.config.AUGMENTATIONS` other than "none".
+        augment: A name in `kasmina_env.settings.config.AUGMENTATIONS` other than "none".
     """
     reach = int(size * MAX_SHIFT)
     return stream.integers((-reach, -reach, 0), (reach + 1, reach + 1, 1 + (augment == "shift_flip")), (*shape, 3))

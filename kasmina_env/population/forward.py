@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kasmina_env.blend import TERMS, straight_through
-from kasmina_env.config import Operator
-from kasmina_env.population.lanes import Lanes
+from kasmina_env.networks.blend import TERMS, straight_through
 from kasmina_env.population.plan import Kind, PlannedSlot
+from kasmina_env.population.wide_features import Lanes
+from kasmina_env.settings.config import Operator
 
 
 class TakeNetworks(torch.autograd.Function):
@@ -87,9 +87,9 @@ class Collect(torch.autograd.Function):
 class AddTerms(torch.autograd.Function):
     """Put the terms of a slot's seeds, by kind, into the features.
 
-    Acting seeds, which come first, add ``alpha * term`` (`kasmina_env.blend.blend`, in one kernel). Those in TRAINING,
+    Acting seeds, which come first, add ``alpha * term`` (`blend`, in one kernel). Those in TRAINING,
     which come next, change no value, bit for bit, and get the gradient as if their term had been added
-    (`kasmina_env.blend.straight_through`). Host features keep their gradient at weight 1.
+    (`straight_through`). Host features keep their gradient at weight 1.
     """
 
     @staticmethod

@@ -19,10 +19,10 @@ from itertools import product
 import numpy as np
 from torch import Tensor
 
-from kasmina_env.config import Operator
-from kasmina_env.population.lanes import Lanes, Regroup, Stretch
 from kasmina_env.population.stack import Template
 from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
+from kasmina_env.population.wide_features import Lanes, Regroup, Stretch
+from kasmina_env.settings.config import Operator
 
 
 @dataclass(frozen=True)

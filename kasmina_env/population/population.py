@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.hosts import Host
-from kasmina_env.layers import widen
+from kasmina_env.networks.grown import GrownNetwork, GrownSeed, Recipe, build_network
+from kasmina_env.networks.hosts import Host
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import evaluate as evaluation
 from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
-from kasmina_env.population.export import GrownNetwork, GrownSeed, Recipe, build_network
 from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.state import (
@@ -31,6 +30,7 @@ from kasmina_env.population.state import (
     make_setting,
 )
 from kasmina_env.population.train import GradientHealth
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Measure, Split, classify
 
 Rows = Sequence[int] | IntArray
@@ -116,11 +116,11 @@ class Population:
         Args:
             data: To draw from.
             num_batches, batch_size: K and B.
-            augment: A name in `kasmina_env.config.AUGMENTATIONS`.
+            augment: A name in `kasmina_env.settings.config.AUGMENTATIONS`.
             rows: R networks that draw; all by default.
 
         Returns:
-            Wide inputs, `num_batches` times (`kasmina_env.layers.widen`), and labels, `num_batches` times ``[B, R]``
+            Wide inputs, `num_batches` times (see `widen`), and labels, `num_batches` times ``[B, R]``
             (tokens: ``[B, R, T]``).
         """
         chosen, shape = self._check_rows(rows), (num_batches, batch_size)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from kasmina_env import layers
-from kasmina_env.layers import Layers
+from kasmina_env.networks import layers
+from kasmina_env.networks.layers import Layers
 
 RandomStream = np.random.Generator
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kasmina_env.blend import Gate
-from kasmina_env.blueprints import BLUEPRINTS
-from kasmina_env.hosts import Host, make_network
-from kasmina_env.layers import split_logits
-from kasmina_env.population.lanes import Lanes
+from kasmina_env.networks.blend import Gate
+from kasmina_env.networks.blueprints import BLUEPRINTS
+from kasmina_env.networks.hosts import Host, make_network
+from kasmina_env.networks.layers import split_logits
+from kasmina_env.population.cuda_graph import Recorder
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.recording import Recorder
 from kasmina_env.population.stack import (
     RandomStream,
     Stack,
@@ -28,6 +27,7 @@ from kasmina_env.population.stack import (
     new_stack,
 )
 from kasmina_env.population.variants import weight_scales
+from kasmina_env.population.wide_features import Lanes
 from kasmina_env.tasks import Measure
 
 IntArray = NDArray[np.int64]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kasmina_env.hosts import execution_order
+from kasmina_env.networks.hosts import execution_order
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.optim import Updates
 from kasmina_env.population.plan import make_plan

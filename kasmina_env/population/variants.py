@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch.nn import Module
 
-from kasmina_env.alpha import FloatArray
-from kasmina_env.layers import GroupNorm
+from kasmina_env.lifecycle.alpha import FloatArray
+from kasmina_env.networks.layers import GroupNorm
 from kasmina_env.population.stack import Template
 
 

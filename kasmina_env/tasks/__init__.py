@@ -1,6 +1,6 @@
 """Problems to train on. A new one is one file here with one decorated function."""
 
-from kasmina_env.registry import import_members
+from kasmina_env.settings.registry import import_members
 from kasmina_env.tasks.base import (
     SPLITS,
     TASKS,

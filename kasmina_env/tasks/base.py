@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kasmina_env.registry import Registry
+from kasmina_env.settings.registry import Registry
 
 SPLITS = ("train", "inner_valid", "outer_valid", "test")
 
@@ -197,7 +197,7 @@ MakeT = TypeVar("MakeT", bound=Callable[..., Task])
 def register_task(name: str) -> Callable[[MakeT], MakeT]:
     """Register a function that makes a `Task` from keyword settings; a duplicate name raises.
 
-    Settings annotated with one of `kasmina_env.config.KINDS` are checked before it is called.
+    Settings annotated with one of `kasmina_env.settings.config.KINDS` are checked before it is called.
     """
 
     def decorate(make: MakeT) -> MakeT:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kasmina_env.registry import Registry
+from kasmina_env.settings.registry import Registry
 
 ROOT_VARIABLE = "KASMINA_DATA"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kasmina_env.config import check_at_least_one
+from kasmina_env.settings.config import check_at_least_one
 from kasmina_env.tasks.base import Task, register_task, split_samples
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kasmina_env.config import check_at_least_one
+from kasmina_env.settings.config import check_at_least_one
 from kasmina_env.tasks.base import Split, Task, losses, over_positions, register_task
 
 # Fixed, since the text differs between versions of Python; the last symbol stands for every other character.

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import AUGMENTATIONS
-from kasmina_env.hosts import CNNHost
+from kasmina_env.networks.hosts import CNNHost
 from kasmina_env.population import Population
 from kasmina_env.population.augment import draw_changes, gather_changed
-from kasmina_env.presets import PRESETS
+from kasmina_env.settings.config import AUGMENTATIONS
+from kasmina_env.settings.presets import PRESETS
 from tests.contract import are_identical, normal, samples
 from tests.episodes import digest, play_lively, small_env, small_vec
 

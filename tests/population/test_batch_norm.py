@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kasmina_env.hosts import CNNHost
+from kasmina_env.networks.hosts import CNNHost
 from kasmina_env.population import Optimizer, Population
 from tests.contract import are_identical, mixed_population, plain_network, row_state, samples, stacks, without
 

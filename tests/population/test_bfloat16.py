@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from kasmina_env import load_network, save_network
-from kasmina_env.blend import blend
-from kasmina_env.blueprints import build_seed
-from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.networks.blend import blend
+from kasmina_env.networks.blueprints import build_seed
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Optimizer, Population
 from kasmina_env.population.optim import Updates
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import classify
 from tests.contract import (
     BARE_SGD,

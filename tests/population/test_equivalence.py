@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Optimizer, Population
 from kasmina_env.population.optim import Updates
 from kasmina_env.population.stack import new_stack
+from kasmina_env.settings.config import Operator
 from tests.contract import (
     BARE_SGD,
     HOSTS_UNDER_TEST,

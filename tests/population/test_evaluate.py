@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.layers import split_logits
+from kasmina_env.networks.layers import split_logits
 from kasmina_env.population import Population
 from kasmina_env.population.evaluate import plan_streams
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split, classify
 from tests.contract import (
     HOSTS_UNDER_TEST,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kasmina_env.config import Operator
-from kasmina_env.hosts import execution_order
-from kasmina_env.layers import widen
+from kasmina_env.networks.hosts import execution_order
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Optimizer, Population
+from kasmina_env.settings.config import Operator
 from tests.contract import (
     blueprints_for,
     cross_entropy,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Population
 from kasmina_env.population.state import Part
-from kasmina_env.registry import UnknownNameError
+from kasmina_env.settings.config import Operator
+from kasmina_env.settings.registry import UnknownNameError
 from tests.contract import (
     HOSTS_UNDER_TEST,
     Kind,

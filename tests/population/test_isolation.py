@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Population
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 from tests.contract import (
     BARE_SGD,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kasmina_env.hosts import CNNHost
+from kasmina_env.networks.hosts import CNNHost
 from kasmina_env.population import Conditions, Population
 from kasmina_env.tasks import Split, with_noise
 from tests.contract import samples

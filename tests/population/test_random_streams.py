@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
 from kasmina_env.population import Population
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import TASKS, Split
 from tests.contract import (
     HOSTS_UNDER_TEST,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.layers import widen
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.population.recording import Recorder
+from kasmina_env.population.cuda_graph import Recorder
+from kasmina_env.settings.config import Operator
 from tests.contract import (
     HOSTS_UNDER_TEST,
     are_identical,

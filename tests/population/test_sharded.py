@@ -10,8 +10,8 @@ import torch
 
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.bench.workload import Lively
-from kasmina_env.config import Operator
 from kasmina_env.population import Population, ShardedPopulation
+from kasmina_env.settings.config import Operator
 from tests.contract import HOSTS_UNDER_TEST, are_identical, blueprints_for, every_host, samples
 
 CPU = torch.device("cpu")

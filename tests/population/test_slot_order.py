@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kasmina_env.config import Operator
-from kasmina_env.hosts import CNNHost, Slot, execution_order, make_network
-from kasmina_env.layers import widen
+from kasmina_env.networks.costs import measure_costs
+from kasmina_env.networks.hosts import CNNHost, Slot, execution_order, make_network
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Population
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
-from kasmina_env.view import measure_costs
 from tests.contract import BARE_SGD, IMAGE_HOSTS, minibatch, samples, shake, state_of
 
 HOST = CNNHost(width=8, image_size=8, kernels=(1, 3), pools=(0,), slots_at="both")

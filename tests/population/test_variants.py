@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.config import Operator
-from kasmina_env.hosts import CNNHost
-from kasmina_env.layers import widen
+from kasmina_env.networks.hosts import CNNHost
+from kasmina_env.networks.layers import widen
 from kasmina_env.population import Conditions, Population
+from kasmina_env.settings.config import Operator
 from tests.contract import minibatch
 
 WHOLE = CNNHost(width=8, kernels=(3, 3, 3), group_size=4)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from kasmina_env import KasminaVectorEnv
-from kasmina_env.config import Operator
 from kasmina_env.population import Population, WorkerPopulation, place_population
 from kasmina_env.population.worker import MOST_UNANSWERED
+from kasmina_env.settings.config import Operator
 from tests.contract import HOSTS_UNDER_TEST, are_identical, blueprints_for, samples
 from tests.population.test_sharded import life
 

@@ -1,1 +1,0 @@
-"""Controllers for kasmina_env: scripted, searched and learned, and how to compare them."""

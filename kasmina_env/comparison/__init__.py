@@ -1,0 +1,1 @@
+"""Arms played on the same episodes, their statistics, pages and pictures; calibration."""

@@ -1,0 +1,351 @@
+"""How much decisions matter on a registered problem: five gaps, measured with a few hundred schedules.
+
+`kasmina calibrate ID` writes them beside the presets, where `kasmina describe ID` finds them. Schedules are screened on
+seeds of their own; those that are kept are then measured on further seeds, where `calibration_statistics.py` chooses
+and measures on different halves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.comparison.calibration_statistics import (
+    Chosen,
+    Gap,
+    best_per_context,
+    best_per_instance,
+    best_single,
+    cross_validate,
+    gap,
+    gap_of_choices,
+    gap_to_each,
+)
+from kasmina_env.controllers.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
+from kasmina_env.controllers.schedule import Plan, Planned
+from kasmina_env.controllers.search import actions_in, measure, num_rows, random_plan
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.machine import on_this_device
+from kasmina_env.settings.presets import PRESETS
+
+MEANINGS = {
+    "growth": "best fixed schedule - wait",
+    "choice": "best fixed schedule - mean of random schedules, which commit and never fidget",
+    "adaptivity": "best schedule of each instance - best single schedule",
+    "watching": "best schedule of each instance - best for what is visible of it",
+    "lifecycle": "best staged schedule - best instant insertion at alpha 1",
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        schedules: Screened, a fifth of them random, the others from `what_where_when`.
+        screening: Seeds each is screened on; for a family, one in each of so many instances.
+        kept: Schedules that are measured further, of the staged ones and of the instant ones.
+        random: Random schedules measured, whatever they are worth.
+        seeds: Of each instance, half to choose on and half to measure on, in turn.
+        instances: Of a family's train split.
+    """
+
+    schedules: int = 240
+    screening: int = 6
+    kept: int = 16
+    random: int = 16
+    seeds: int = 32
+    instances: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 4 if name == "seeds" else 1
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}. Measure more.")
+
+
+USUAL_SIZES = Sizes()
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """Schedules worth measuring: how seeds join the network is up to the lifecycle, or at once."""
+
+    staged: tuple[Plan, ...]
+    instant: tuple[Plan, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a problem's decisions are worth.
+
+    Attributes:
+        preset: Registered id.
+        settings: Of the problem, as plain data: what it was when this was measured.
+        sizes: How much was measured.
+        instances: Those that were measured.
+        gaps: By the names of `MEANINGS`; None where only a family has one.
+        means: Mean returns of the arms.
+        contenders: Best first.
+        best_of_instance: For a family, instance to the best schedule of it.
+    """
+
+    preset: str
+    settings: Mapping[str, Any]
+    sizes: Sizes
+    instances: Measured
+    gaps: Mapping[str, Gap | None]
+    means: Mapping[str, float]
+    contenders: Contenders
+    best_of_instance: Mapping[int, Plan]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The instances that are measured: some of a family's train split, or the only one there is."""
+
+    numbers: IntArray  # [I]
+    visible: Mapping[str, FloatArray]  # [I] each; empty without a family
+    is_family: bool
+
+
+def find_instances(env: KasminaVectorEnv, count: int) -> Measured:
+    """So many instances, evenly spread over the train split."""
+    instances = env.core.instances
+    train = instances.split("train")
+    numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
+    return Measured(numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, len(instances) > 1)
+
+
+def latest_start(env: KasminaVectorEnv, plan: Plan) -> int:
+    """The last step at which a plan's seeds can all be grown so that they are fossilized before the end."""
+    fossilize = [i for i, name in enumerate(env.action_names) if name.startswith("FOSSILIZE")]
+    steps = range(env.core.config.horizon)
+    fits = [step for step in steps if np.isin(actions_in(env, _started_at(plan, step)), fossilize).sum() == len(plan)]
+    return fits[-1] if fits else 0
+
+
+def _started_at(plan: Plan, step: int) -> Plan:
+    return tuple(Planned(step, seed.slot, seed.blueprint, seed.operator, seed.tempo) for seed in plan)
+
+
+def what_where_when(env: KasminaVectorEnv) -> list[Plan]:
+    """What, where and when: every subset of slots with one blueprint and operator, from the first step, half way, late.
+
+    Late is as late as can be.
+    """
+    config, slots = env.core.config, env.core.slot_names
+    subsets = chain.from_iterable(combinations(slots, n) for n in range(1, len(slots) + 1))
+    plans = []
+    for subset in subsets:
+        for tempo in config.tempos:
+            pattern = tuple(Planned(0, slot, config.blueprints[0], "ADD", tempo) for slot in subset)
+            starts = sorted({0, config.horizon // 2, latest_start(env, pattern)})
+            for blueprint, operator, start in product(config.blueprints, config.operators, starts):
+                plans.append(tuple(Planned(start, slot, blueprint, operator, tempo) for slot in subset))
+    return plans
+
+
+def random_plans(env: KasminaVectorEnv, count: int, rng: np.random.Generator) -> list[Plan]:
+    """Plans drawn without a thought."""
+    return [random_plan(rng, env.core.config, env.core.slot_names) for _ in range(count)]
+
+
+def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
+    """Which schedules to measure further, from screening returns ``[P, E]``.
+
+    The best on average; of a family half of them, and then the first of each episode (an instance each), the second ...
+    """
+    by_mean = np.argsort(-returns.mean(axis=1), kind="stable").tolist()
+    by_episode = np.argsort(-returns, axis=0, kind="stable").ravel().tolist() if is_family else []
+    half = by_mean[: count // 2]
+    return np.array(list(dict.fromkeys([*half, *by_episode, *by_mean]))[:count], dtype=np.int64)
+
+
+def screen(
+    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: Progress | None
+) -> Contenders:
+    """Keep the best of many plans, staged and instant, seen on a few seeds.
+
+    Args:
+        preset: Registered id.
+        plans: To choose from.
+        seeds: Of the episodes; in a family each plays an instance, in turn.
+        instances: See `find_instances`.
+        count: Plans to keep of each kind.
+        on_step: For progress bars.
+    """
+    kept = []
+    for is_instant in (False, True):
+        env = _make(preset, len(plans) * len(seeds), is_instant)
+        played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
+        returns = measure(env, plans, seeds, played, on_step)
+        best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
+        kept.append((*best, ()))  # doing nothing is a choice, and where growing does not pay the best
+    return Contenders(*kept)
+
+
+def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
+    """An environment without more rows than there are episodes to play."""
+    return make_env(preset, min(num_rows(), num_episodes), instant=is_instant)
+
+
+def _table(
+    preset: str,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    instances: Measured,
+    on_step: Progress | None,
+    is_instant: bool = False,
+) -> FloatArray:
+    """Returns of every plan in every instance on the same seeds, ``[P, I, S]``."""
+    shape = (len(plans), len(instances.numbers), len(seeds))
+    env = _make(preset, int(np.prod(shape)), is_instant)
+    numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
+    return measure(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
+
+
+def calibrate(
+    preset: str,
+    sizes: Sizes = USUAL_SIZES,
+    seed: int = 0,
+    contenders: Contenders | None = None,
+    on_step: Progress | None = None,
+) -> Calibration:
+    """Measure how much decisions matter.
+
+    Args:
+        preset: Registered id.
+        sizes: How much to measure.
+        seed: Of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
+        contenders: Schedules to measure; left out: those that survive a screening.
+        on_step: For progress bars.
+    """
+    rng = np.random.default_rng(seed)
+    env = make_env(preset, 1)
+    instances = find_instances(env, sizes.instances)
+    seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
+    drawn = random_plans(env, max(sizes.random, sizes.schedules // 5), rng)
+    if contenders is None:
+        structured = what_where_when(env)
+        chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
+        plans = [*drawn, *(structured[i] for i in sorted(chosen))]
+        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
+    measured, reference = seeds[sizes.screening :], drawn[: sizes.random]
+    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
+    instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
+    wait, random, staged = np.split(returns, [1, 1 + len(reference)])
+    return Calibration(
+        preset,
+        json.loads(json.dumps(asdict(env.core.config))),
+        sizes,
+        instances,
+        find_gaps(wait, random, staged, instant, instances.visible if instances.is_family else None),
+        {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
+        | {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))},
+        Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
+        _best_of_instance(contenders.staged, staged, instances),
+    )
+
+
+def find_gaps(
+    wait: FloatArray,
+    random: FloatArray,
+    staged: FloatArray,
+    instant: FloatArray,
+    visible: Mapping[str, FloatArray] | None,
+) -> dict[str, Gap | None]:
+    """The gaps of `MEANINGS` from returns.
+
+    Args:
+        wait: ``[1, I, S]``.
+        random: Of random schedules, ``[Q, I, S]``.
+        staged: Of the schedules to choose from, ``[P, I, S]``.
+        instant: Of those inserted at once, ``[P, I, S]``.
+        visible: What a controller sees of the instances, ``[I]`` each; None without a family.
+    """
+    best = cross_validate(staged, best_single)
+    gaps: dict[str, Gap | None] = {
+        "growth": gap(best.returns, wait[0]),
+        "choice": gap_to_each(best.returns, random),
+        **dict.fromkeys(("adaptivity", "watching")),
+        "lifecycle": gap(best.returns, cross_validate(instant, best_single).returns),
+    }
+    if visible is not None:
+        each: Chosen = cross_validate(staged, best_per_instance)
+        gaps["adaptivity"] = gap_of_choices(each, best)
+        gaps["watching"] = gap_of_choices(each, cross_validate(staged, best_per_context(visible)))
+    return gaps
+
+
+def _best_first(plans: Sequence[Plan], returns: FloatArray) -> tuple[Plan, ...]:
+    return tuple(plans[i] for i in np.argsort(-returns.mean(axis=(1, 2)), kind="stable"))
+
+
+def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Measured) -> dict[int, Plan]:
+    if not instances.is_family:
+        return {}
+    return {
+        int(number): plans[i] for number, i in zip(instances.numbers, returns.mean(axis=2).argmax(axis=0), strict=True)
+    }
+
+
+def num_calibration_steps(preset: str, sizes: Sizes) -> int:
+    """Environment steps a calibration takes at most."""
+    num_instances = len(find_instances(make_env(preset, 1), sizes.instances).numbers)
+    screened = 2 * sizes.schedules * sizes.screening
+    measured = (1 + sizes.random + 2 * (sizes.kept + 1)) * num_instances * sizes.seeds
+    return PRESETS.get(preset).config().horizon * (screened + measured)
+
+
+def command_of(preset: str, sizes: Sizes, seed: int) -> str:
+    """What to type for the same calibration."""
+    usual = asdict(USUAL_SIZES)
+    words = [f"--{name} {value}" for name, value in asdict(sizes).items() if value != usual[name]]
+    return on_this_device(" ".join([f"kasmina calibrate {preset} --seed {seed}", *words]))
+
+
+def save_calibration(path: Path, found: Calibration, command: str) -> None:
+    """Write a calibration as JSON."""
+    gaps = {
+        name: None if g is None else {**asdict(g.difference), "noise": g.noise, "in_noise": g.in_noise}
+        for name, g in found.gaps.items()
+    }
+    data = {
+        "id": found.preset,
+        "command": command,
+        "gaps": gaps,
+        "meanings": MEANINGS,
+        "mean_returns": dict(found.means),
+        "best": {name: in_words(plans[0]) for name, plans in vars(found.contenders).items()},
+        "best_of_instance": {str(number): in_words(plan) for number, plan in found.best_of_instance.items()},
+        "instances": {
+            "numbers": found.instances.numbers.tolist(),
+            "visible": {name: facts.tolist() for name, facts in found.instances.visible.items()},
+        },
+        "sizes": asdict(found.sizes),
+        "settings": dict(found.settings),
+        "contenders": asdict(found.contenders),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def load_contenders(path: Path) -> Contenders:
+    """The schedules of a calibration that was written."""
+    data = read_document(path, "contenders")["contenders"]
+    return Contenders(
+        *(tuple(tuple(Planned(**seed) for seed in plan) for plan in data[kind]) for kind in ("staged", "instant"))
+    )
+
+
+def in_words(plan: Plan) -> str:
+    """A plan in one line."""
+    return ", ".join(f"{seed.start}: {seed.action}" for seed in plan) or "WAIT throughout"

@@ -1,0 +1,178 @@
+"""Comparing controllers on the same held-out episodes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.comparison.arms import CONTROLS, make_player
+from kasmina_env.comparison.statistics import (
+    Estimate,
+    FloatArray,
+    bootstrap,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    share_of_gap,
+)
+from kasmina_env.controllers.policy import (
+    FIRST_SEEDS,
+    HELD_OUT,
+    Episodes,
+    Names,
+    Progress,
+    instances_for,
+    make_env,
+    names_of,
+    play,
+)
+from kasmina_env.controllers.schedule import describe
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one controller did. A learned one may have several runs, each on the same episodes."""
+
+    name: str
+    runs: list[Episodes]
+
+    def column(self, field: str) -> FloatArray:
+        """A field of all episodes, ``[runs, episodes]``."""
+        return np.stack([getattr(run, field) for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Arms are judged by return: committed score minus first score, minus costs."""
+
+    arm: str
+    num_runs: int
+    returns_of_runs: tuple[float, ...]  # the mean of each
+    mean_return: Estimate
+    iqm_return: float
+    score: float
+    test_accuracy: float
+    param_growth: float
+    compute: float
+    minus_best: Estimate | None  # difference to the best control; None without controls
+    improves: float | None  # probability of improvement over it
+    share_of_fixed: float | None  # of the way from wait to the best fixed schedule; None without those arms
+    shares_of_runs: tuple[float | None, ...]  # the same of each run
+    gap_closed: float | None  # of the way from the best fixed schedule to the oracle
+    prune_share: float
+    illegal: int
+
+
+def compare_arms(
+    preset: str,
+    players: Mapping[str, Sequence[str]],
+    num_episodes: int,
+    num_envs: int = 64,
+    on_step: Progress | None = None,
+    split: str = "test",
+    **settings: Any,
+) -> tuple[list[Arm], Names]:
+    """Play the same episodes with every policy, of seeds that no training uses; in families, instances in turn.
+
+    Args:
+        preset: Registered id.
+        players: Name of an arm to its runs: names of controls, or folders of training runs.
+        num_episodes: Episodes of each run.
+        num_envs: Rows played side by side.
+        on_step: For progress bars.
+        split: "test": held-out seeds and test instances; "train": what recipes are chosen by.
+        **settings: Fields of `EnvConfig` that differ from the preset.
+    """
+    num_envs, arms = min(num_envs, num_episodes), []
+    seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
+    instances = instances_for(make_env(preset, 1, **settings), seeds, split)
+    made = {name: [make_player(run, preset, num_envs, **settings) for run in runs] for name, runs in players.items()}
+    for name, runs in made.items():
+        arms.append(Arm(name, [play(env, policy, seeds, on_step, instances) for env, policy in runs]))
+    return arms, names_of(next(iter(made.values()))[0][0])
+
+
+def kind_of(arms: Sequence[Arm]) -> str:
+    """Whether the episodes played are held out from all training and choosing, in a word."""
+    return "held-out" if arms[0].runs[0].seeds[0] >= HELD_OUT else "training"
+
+
+def best_control(arms: Sequence[Arm]) -> Arm | None:
+    """The control with the best mean return, of those that do not foresee the episode."""
+    controls = [arm for arm in arms if arm.name in CONTROLS and not CONTROLS.get(arm.name).is_bound]
+    return max(controls, key=lambda arm: arm.column("returns").mean(), default=None)
+
+
+def table(arms: Sequence[Arm], names: Names) -> tuple[list[Row], str | None]:
+    """Summarise arms, best first; and name the best control.
+
+    Args:
+        arms: What was played.
+        names: Of the environment.
+    """
+    best = best_control(arms)
+    means = {arm.name: float(arm.column("returns").mean()) for arm in arms}
+    rows = [_row(arm, best, means, names) for arm in arms]
+    return sorted(rows, key=lambda row: -row.mean_return.value), None if best is None else best.name
+
+
+def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -> Row:
+    returns, strata, rng = arm.column("returns"), arm.runs[0].instances, np.random.default_rng(0)
+    ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
+
+    def share(value: float, low: str, high: str) -> float | None:
+        return share_of_gap(value, means[low], means[high]) if low in means and high in means else None
+
+    of_runs = tuple(float(value) for value in returns.mean(axis=1))
+    return Row(
+        arm=arm.name,
+        num_runs=len(arm.runs),
+        returns_of_runs=of_runs,
+        mean_return=bootstrap(returns, lambda sample: float(sample.mean()), rng, strata),
+        iqm_return=interquartile_mean(returns),
+        score=float(arm.column("scores").mean()),
+        test_accuracy=float(arm.column("test_accuracies").mean()),
+        param_growth=float(arm.column("param_growths").mean()),
+        compute=float(arm.column("computes").mean()),
+        minus_best=None if best is None else paired_difference(returns, best.column("returns"), rng, strata),
+        improves=None if best is None else probability_of_improvement(returns, best.column("returns")),
+        share_of_fixed=share(means[arm.name], "wait", "fixed"),
+        shares_of_runs=tuple(share(value, "wait", "fixed") for value in of_runs),
+        gap_closed=share(means[arm.name], "fixed", "oracle"),
+        prune_share=ops["PRUNE"] / max(ops.total(), 1),
+        illegal=int(arm.column("illegal").sum()),
+    )
+
+
+def favourites(arm: Arm, names: Names, count: int = 3) -> list[tuple[int, str]]:
+    """The most common action sequences of an arm, each with how many episodes followed it."""
+    sequences = Counter(tuple(int(a) for a in row) for run in arm.runs for row in run.actions)
+    return [(times, describe(actions, names)) for actions, times in sequences.most_common(count)]
+
+
+def write(out: Path, preset: str, rows: Sequence[Row], arms: Sequence[Arm], names: Names, best: str | None) -> None:
+    """Write comparison.json (table and favourite schedules) and episodes.csv (every episode)."""
+    out.mkdir(parents=True, exist_ok=True)
+    summary = {
+        "id": preset,
+        "seeds": [int(arms[0].runs[0].seeds[0]), int(arms[0].runs[0].seeds[-1])],
+        "best_control": best,
+        "rows": [asdict(row) for row in rows],
+        "favourites": {arm.name: favourites(arm, names) for arm in arms},
+    }
+    (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n")
+    fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")
+    with (out / "episodes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arm", "run", *fields])
+        for arm in arms:
+            for number, run in enumerate(arm.runs):
+                columns = [getattr(run, field).tolist() for field in fields]
+                writer.writerows([arm.name, number, *values] for values in zip(*columns, strict=True))

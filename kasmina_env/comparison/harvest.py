@@ -1,0 +1,74 @@
+"""Taking a network home: play episodes with a controller, keep the committed network of one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from kasmina_env import __version__
+from kasmina_env.comparison.arms import Source, make_player
+from kasmina_env.controllers.policy import HELD_OUT, Progress, instances_for, names_of, play
+from kasmina_env.controllers.schedule import describe
+from kasmina_env.networks.grown import GrownNetwork
+from kasmina_env.tasks import Measure, Split
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """A committed network, what is known about it, and the data it is tested on."""
+
+    network: GrownNetwork
+    facts: dict[str, Any]  # plain JSON values
+    test: Split
+
+
+def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step: Progress | None = None) -> Harvest:
+    """Play episodes, and keep the committed network of the best score, or that of one seed.
+
+    Args:
+        source: Who plays what.
+        num_episodes: Held-out episodes, those of a comparison, played side by side.
+        seed: Play this episode alone instead; in a family about the test instance that a comparison gives it.
+        on_step: For progress bars.
+
+    Raises:
+        ValueError: If no network lived to the end of its episode.
+    """
+    seeds = HELD_OUT + np.arange(num_episodes) if seed is None else np.array([seed])
+    # a row that is reset only in the step after its last still holds what it grew when the playing ends
+    settings = {**source.settings, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    env, policy = make_player(source.name, source.preset, len(seeds), **settings)
+    names = names_of(env)
+    episodes = play(env, policy, seeds, on_step, instances_for(env, seeds))
+    scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
+    best = int(np.argmax(scores))
+    network, population = env.network(best, committed=True).cpu(), env.core.population
+    test = population.seen_by(best, env.core.data["test"])
+    test = test.to(torch.device("cpu"), test.x.dtype)
+    if np.isneginf(scores[best]) or not all(tensor.isfinite().all() for tensor in network.parameters()):
+        raise ValueError(f"`run` must grow a network that lives, got none in {len(seeds)} episodes. Play others.")
+    facts = {
+        "id": source.preset,
+        "settings": dict(source.settings),
+        "policy": source.name,
+        "seed": int(seeds[best]),
+        "instance": int(env.core.view.instance[best]),
+        "episodes_played": len(seeds),
+        "score": float(episodes.scores[best]),
+        "test_accuracy": quality(network, test, population.setting.measure),
+        "return": float(episodes.returns[best]),
+        "schedule": describe(episodes.actions[best], names),
+        "kasmina_env": __version__,
+    }
+    return Harvest(network, facts, test)
+
+
+@torch.no_grad()
+def quality(network: GrownNetwork, data: Split, measure: Measure) -> float:
+    """Mean quality of an ordinary network on a split, as the task measures it (for classification: accuracy)."""
+    _, found = measure(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
+    return float(found.double().mean())

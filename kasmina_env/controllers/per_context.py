@@ -1,0 +1,126 @@
+"""Contexts: what a controller is told of an instance before anything is trained, cut into a small grid of cells.
+
+A schedule for each cell is the strongest control that does not watch the training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.controllers.policy import BoolArray, Float32Array, FloatArray, IntArray, Names, instances_of, preset_of
+from kasmina_env.controllers.schedule import Fixed, actions_from, steps_of
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.registry import unknown_name_message
+
+
+@dataclass(frozen=True)
+class Context:
+    """A cell of the grid.
+
+    Attributes:
+        bounds: Entry of the observation, ``instance.<fact>``, to lowest and highest value.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+
+
+def make_contexts(entries: Sequence[str], values: FloatArray) -> list[Context]:
+    """Cut each fact at its quantiles; cells without any instance are left out.
+
+    Args:
+        entries: V names of the observation's entries.
+        values: Of the instances to train on ``[I, V]``, in units of the observation.
+    """
+    num_cells = 4 if len(entries) == 1 else 2
+    edges = [np.quantile(column, np.linspace(0, 1, num_cells + 1)) for column in values.T]
+    cells = [
+        Context({name: (float(low), float(high)) for name, (low, high) in zip(entries, bounds, strict=True)})
+        for bounds in product(*[list(pairwise(e)) for e in edges])
+    ]
+    used = set(nearest(cells, entries, values).tolist())
+    return [cell for i, cell in enumerate(cells) if i in used]
+
+
+def nearest(contexts: Sequence[Context], entries: Sequence[str], values: FloatArray) -> IntArray:
+    """Index of the cell each instance lies in, or lies nearest to, ``[N]``.
+
+    Args:
+        contexts: All cells.
+        entries: V names of the observation's entries.
+        values: ``[N, V]``, in units of the observation.
+    """
+    bounds = np.array([[context.bounds[entry] for entry in entries] for context in contexts])  # [C, V, 2]
+    low, high = bounds[None, ..., 0], bounds[None, ..., 1]
+    here = values[:, None, :]
+    outside = np.maximum(np.maximum(low - here, here - high), 0.0)
+    return np.asarray(outside.sum(axis=2).argmin(axis=1))
+
+
+def contexts_of(env: KasminaVectorEnv, facts: Sequence[str] = ()) -> tuple[list[Context], IntArray]:
+    """The contexts of a family, and which of them each instance to train on lies in ``[I]``.
+
+    Args:
+        env: Of a family.
+        facts: Names of the visible facts that span the grid; left out: all.
+    """
+    train, known = instances_of(env, "train"), tuple(env.core.instances.visible)
+    if train is None or not known:
+        raise ValueError(f"`env_id` must be of a family with visible facts, got {preset_of(env)!r}. Name another one.")
+    for fact in facts:
+        if fact not in known:
+            raise ValueError(unknown_name_message("facts", fact, known))
+    columns = [i for i, fact in enumerate(known) if fact in (facts or known)]
+    entries, values = [f"instance.{known[i]}" for i in columns], env.core.instances.scaled_facts()[train][:, columns]
+    contexts = make_contexts(entries, values)
+    return contexts, nearest(contexts, entries, values)
+
+
+class PerContext:
+    """Plays the schedule of the context that the observation says it is in, by the clock.
+
+    Args:
+        names: Of the environment.
+        contexts: C cells.
+        actions: A schedule for each ``[C, T]``.
+    """
+
+    def __init__(self, names: Names, contexts: Sequence[Context], actions: IntArray) -> None:
+        self.contexts, self._entries = contexts, tuple(contexts[0].bounds)
+        self._columns = [names.column(entry) for entry in self._entries]
+        self.schedules, self._fixed = actions, Fixed(names, actions)
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        values = observation[:, self._columns].astype(np.float64)
+        return self._fixed.act(observation, mask, nearest(self.contexts, self._entries, values))
+
+
+def save_contexts(
+    path: Path,
+    preset: str,
+    names: Names,
+    found: Sequence[tuple[Context, IntArray, float]],
+    about: Mapping[str, Any],
+) -> None:
+    """Write contexts, the schedule of each and its mean return as JSON."""
+    contexts = [
+        {"bounds": context.bounds, "steps": steps_of(actions, names), "mean_return": value}
+        for context, actions, value in found
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"id": preset, "contexts": contexts, "about": dict(about)}, indent=2) + "\n")
+
+
+def load_contexts(path: Path, names: Names) -> PerContext:
+    """Read what `save_contexts` wrote."""
+    found = read_document(path, "contexts")["contexts"]
+    contexts = [Context({key: (low, high) for key, (low, high) in entry["bounds"].items()}) for entry in found]
+    actions = np.stack([actions_from(entry["steps"], names, path.name) for entry in found])
+    return PerContext(names, contexts, actions)

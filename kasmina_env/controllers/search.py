@@ -1,0 +1,254 @@
+"""Open-loop search for the best fixed schedule: many plans at once, as rows of one population."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.controllers.per_context import Context, contexts_of
+from kasmina_env.controllers.policy import (
+    MAX_SEED,
+    FloatArray,
+    IntArray,
+    Progress,
+    instances_of,
+    make_env,
+    names_of,
+    play,
+)
+from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.population.device import find_device
+from kasmina_env.settings.config import EnvConfig
+
+FAMILY = 3  # times as many episodes where one plan must serve all instances
+NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a search tries.
+
+    Attributes:
+        num_structured, num_random: Plans to begin with.
+        rounds: Of successive halving: plans kept, neighbours added to each of the best four, and episodes that each
+            plan is then measured on.
+    """
+
+    num_structured: int = 216
+    num_random: int = 64
+    rounds: tuple[tuple[int, int, int], ...] = ((281, 0, 2), (32, 8, 8), (8, 6, 16), (6, 0, 64))
+
+    @property
+    def num_episodes(self) -> int:
+        """At most."""
+        return sum((kept + 4 * num_neighbours) * episodes for kept, num_neighbours, episodes in self.rounds)
+
+    def times(self, factor: int) -> Effort:
+        """The same plans on more episodes."""
+        return replace(self, rounds=tuple((kept, around, factor * count) for kept, around, count in self.rounds))
+
+
+USUAL_EFFORT = Effort()
+# In each context, which holds a part of the instances: the menu at once, then changes of what is best there.
+CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (8, 4, 12), (5, 0, 40)))
+
+
+def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str], limit: int) -> list[Plan]:
+    """Ways to put at most one blueprint in each slot at once, with the first operator and the shortest tempo.
+
+    Args:
+        rng: Of the choice.
+        config: Of the problem.
+        slots: Their names.
+        limit: All ways if there are no more, otherwise so many of them at random.
+    """
+    menu = (None, *config.blueprints)
+    num_ways = len(menu) ** len(slots) - 1  # without the empty one, number 0
+    numbers = 1 + (np.arange(num_ways) if num_ways <= limit else rng.choice(num_ways, size=limit, replace=False))
+    digits = numbers[:, None] // len(menu) ** np.arange(len(slots)) % len(menu)
+    start, operator, tempo = 0, config.operators[0], min(config.tempos)
+    return [
+        tuple(Planned(start, slot, menu[i], operator, tempo) for slot, i in zip(slots, way, strict=True) if menu[i])
+        for way in digits.tolist()
+    ]
+
+
+def random_plan(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str]) -> Plan:
+    """A plan with a seed in a random subset of slots, mostly started early."""
+    chosen = [slot for slot in slots if rng.random() < 0.75] or [str(rng.choice(slots))]
+    latest = int(rng.choice([1, 4, config.horizon // 2]))
+    return tuple(
+        Planned(
+            start=int(rng.integers(latest)),
+            slot=slot,
+            blueprint=str(rng.choice(config.blueprints)),
+            operator=str(rng.choice(config.operators)),
+            tempo=int(rng.choice(config.tempos)),
+        )
+        for slot in chosen
+    )
+
+
+def neighbours(rng: np.random.Generator, plan: Plan, config: EnvConfig, slots: Sequence[str], count: int) -> list[Plan]:
+    """Plans that differ from one in a single choice."""
+    found: list[Plan] = []
+    while len(found) < count:
+        other = random_plan(rng, config, slots)
+        fresh = other[int(rng.integers(len(other)))]
+        kept = {seed.slot: seed for seed in plan}
+        old = kept.get(fresh.slot)
+        field = str(rng.choice(["start", "blueprint", "operator", "tempo", "drop"]))
+        if old is None:
+            kept[fresh.slot] = fresh
+        elif field == "drop" and len(kept) > 1:
+            del kept[fresh.slot]
+        elif field != "drop":
+            kept[fresh.slot] = replace(old, **{field: getattr(fresh, field)})
+        candidate = tuple(kept.values())
+        if candidate != plan:
+            found.append(candidate)
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best plan of a search, and its returns on the last round's episodes."""
+
+    plan: Plan
+    actions: IntArray  # [T]
+    returns: FloatArray  # [E]
+
+
+def num_rows() -> int:
+    """How many episodes to play side by side where networks train by default."""
+    return NUM_ENVS if find_device().type == "cpu" else NUM_ENVS_ON_GPU
+
+
+def search(
+    preset: str,
+    seed: int = 0,
+    on_step: Progress | None = None,
+    effort: Effort = USUAL_EFFORT,
+    **settings: Any,
+) -> Found:
+    """Find a good schedule for all instances to train on; doing nothing is one.
+
+    Args:
+        preset: Registered id.
+        seed: Of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
+        on_step: For progress bars.
+        effort: How much is tried; for families on `FAMILY` times the episodes.
+        **settings: Fields of `EnvConfig` that differ from the preset.
+    """
+    env = make_env(preset, num_rows(), **settings)
+    train = instances_of(env, "train")
+    effort = effort if train is None else effort.times(FAMILY)
+    return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
+
+
+def search_contexts(
+    preset: str,
+    seed: int = 0,
+    facts: Sequence[str] = (),
+    on_step: Progress | None = None,
+    effort: Effort = CONTEXT_EFFORT,
+    **settings: Any,
+) -> list[tuple[Context, Found]]:
+    """Find a good schedule for each context, from the instances to train on that lie in it; doing nothing is one.
+
+    Args:
+        preset: Registered id of a family.
+        seed: Of the search.
+        facts: Visible facts that span the grid; left out: all.
+        on_step: For progress bars.
+        effort: How much is tried, in each context.
+        **settings: Fields of `EnvConfig` that differ from the preset.
+    """
+    env = make_env(preset, num_rows(), **settings)
+    rng, train = np.random.default_rng(seed), instances_of(env, "train")
+    contexts, homes = contexts_of(env, facts)
+    assert train is not None
+    found = [find_plan(env, rng, train[homes == i], effort, ((),), on_step) for i in range(len(contexts))]
+    return list(zip(contexts, found, strict=True))
+
+
+def find_plan(
+    env: KasminaVectorEnv,
+    rng: np.random.Generator,
+    instances: IntArray | None,
+    effort: Effort,
+    known: Sequence[Plan] = (),
+    on_step: Progress | None = None,
+) -> Found:
+    """Successive halving over plans that are known, structured or random, improved by single changes.
+
+    Args:
+        env: Where they are measured.
+        rng: Of plans and episodes.
+        instances: To draw episodes from, or None.
+        effort: How much is tried.
+        known: Plans to begin with, besides.
+        on_step: For progress bars.
+    """
+    config, slots = env.core.config, env.core.slot_names
+    plans = [*known, *structured_plans(rng, config, slots, effort.num_structured)]
+    plans += [random_plan(rng, config, slots) for _ in range(effort.num_random)]
+    returns = np.zeros((len(plans), 0))
+    for num_kept, num_neighbours, num_episodes in effort.rounds:
+        plans = plans[:num_kept]
+        plans += [plan for best in plans[:4] for plan in neighbours(rng, best, config, slots, num_neighbours)]
+        seeds = rng.integers(MAX_SEED, size=num_episodes)
+        chosen = None if instances is None else rng.choice(instances, size=num_episodes)
+        returns = measure(env, plans, seeds, chosen, on_step)
+        order = np.argsort(-returns.mean(axis=1), kind="stable")
+        plans, returns = [plans[i] for i in order], returns[order]
+    return Found(plans[0], actions_in(env, plans[0]), returns[0])
+
+
+def num_search_steps(preset: str, per_context: bool = False, facts: Sequence[str] = ()) -> int:
+    """Environment steps a search takes, at most."""
+    env = make_env(preset, 1)
+    if per_context:
+        num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(env, facts)[0])
+    else:
+        num_episodes = USUAL_EFFORT.num_episodes * (1 if instances_of(env, "train") is None else FAMILY)
+    return env.core.config.horizon * num_episodes
+
+
+def actions_in(env: KasminaVectorEnv, plan: Plan) -> IntArray:
+    """A plan written out as flat actions of an environment, ``[T]``."""
+    config = env.core.config
+    return actions_of(plan, names_of(env), config.min_training_steps, config.instant)
+
+
+def measure(
+    env: KasminaVectorEnv,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    instances: IntArray | None = None,
+    on_step: Progress | None = None,
+) -> FloatArray:
+    """Returns of every plan on the same episodes, ``[P, E]``; all of them side by side, as rows of one population.
+
+    Plans that come to the same actions are played once.
+
+    Args:
+        env: Any number of rows.
+        plans: P plans.
+        seeds: Of E episodes.
+        instances: Of a family, one for each episode; left out: the seeds draw them.
+        on_step: For progress bars.
+    """
+    schedules, which = np.unique([actions_in(env, plan) for plan in plans], axis=0, return_inverse=True)
+    of_schedule, of_episode = (index.ravel() for index in np.indices((len(schedules), len(seeds))))
+    returns = np.zeros(len(of_schedule))
+    for start in range(0, len(of_schedule), env.num_envs):
+        part = slice(start, start + env.num_envs)
+        policy = Fixed(names_of(env), schedules[np.resize(of_schedule[part], env.num_envs)])
+        chosen = None if instances is None else instances[of_episode[part]]
+        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
+    return returns.reshape(len(schedules), len(seeds))[which.ravel()]

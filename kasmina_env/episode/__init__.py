@@ -1,0 +1,1 @@
+"""The decision problem without an interface: N episodes reset and stepped together."""

@@ -1,0 +1,358 @@
+"""The features a controller sees, as one table, from which `observation.py` derives the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kasmina_env.episode.reward import compute_growth, fossil_growth, param_growth
+from kasmina_env.episode.state import View
+from kasmina_env.lifecycle.alpha import FloatArray, IntArray
+from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.networks.costs import Costs
+from kasmina_env.settings.config import EnvConfig, Operator
+from kasmina_env.settings.instances import Instances
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a feature may look at."""
+
+    view: View
+    costs: Costs
+    config: EnvConfig
+    instances: Instances
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One row of the table: one entry of the observation, or one per slot, or one per slot and label.
+
+    Attributes:
+        name: What it is called; entries are named `name`, `slot.name` or `slot.name=label`.
+        low, high: Bounds; values are clipped to them.
+        value: Scene to ``[N]``, for features of slots ``[N, S]``, with labels one more axis ``[..., L]``.
+        meaning: One sentence for people.
+        is_per_slot: Whether every slot has one.
+        labels: Names of the last axis, from settings and instances; an empty tuple leaves the feature out.
+        joint: What stands between name and label.
+    """
+
+    name: str
+    low: float
+    high: float
+    value: Callable[[Scene], NDArray[np.generic]]
+    meaning: str
+    is_per_slot: bool = False
+    labels: Callable[[EnvConfig, Instances], tuple[str, ...] | None] = lambda config, instances: None
+    joint: str = "="
+
+
+def _squash(x: FloatArray) -> FloatArray:
+    """[0, inf) to [0, 1)."""
+    return x / (1 + x)
+
+
+def _log2_size(ratio: FloatArray) -> FloatArray:
+    """Growth by a factor 1 to 0, by a factor 64 to 1."""
+    return np.log2(1 + ratio) / 6
+
+
+def _one_hot(code: IntArray, size: int) -> NDArray[np.generic]:
+    return np.asarray(code[..., None] == np.arange(size))
+
+
+def _operations(config: EnvConfig) -> list[Op]:
+    return [op for op in Op if op is not Op.SET_ALPHA_TARGET or config.targets]
+
+
+def _operator_codes(config: EnvConfig) -> IntArray:
+    return np.array([Operator[name] for name in config.operators])
+
+
+def _log_norm(norm: FloatArray) -> FloatArray:
+    """1e-4 to -1, 1 to 0, 1e4 to 1."""
+    return np.log10(np.maximum(norm, 1e-4)) / 4
+
+
+def _accuracy_change(steps: int) -> Callable[[Scene], NDArray[np.generic]]:
+    return lambda scene: scene.view.accuracy - scene.view.trace.accuracy_before(scene.view.step, steps)
+
+
+def _ramp_scale(config: EnvConfig) -> float:
+    return float(max(*config.tempos, *config.prune_tempos))
+
+
+def _contribution_trend(scene: Scene) -> FloatArray:
+    view = scene.view
+    change = view.facts.contribution - view.last_contribution
+    return np.where(view.has_trend, change, 0.0)
+
+
+def _share(scene: Scene, table: FloatArray, host: float) -> FloatArray:
+    """Share of each seed in the whole network, ``[N, S]``."""
+    seeds = scene.costs.of_seeds(table, scene.view.lifecycle)
+    return np.asarray(seeds / (host + seeds.sum(axis=1, keepdims=True)))
+
+
+_NETWORK = (
+    Feature("progress", 0, 1, lambda s: s.view.step / s.config.horizon, "Share of the episode that is over."),
+    Feature("train_loss", 0, 1, lambda s: _squash(s.view.train_loss), "Training loss, l / (1 + l)."),
+    Feature("inner_loss", 0, 1, lambda s: _squash(s.view.inner_loss), "Loss on inner_valid, l / (1 + l)."),
+    Feature("accuracy", 0, 1, lambda s: s.view.accuracy, "Accuracy on inner_valid."),
+    Feature("accuracy_change_1", -1, 1, _accuracy_change(1), "Its change over 1 step."),
+    Feature("accuracy_change_3", -1, 1, _accuracy_change(3), "Its change over 3 steps."),
+    Feature("accuracy_change_8", -1, 1, _accuracy_change(8), "Its change over 8 steps."),
+    Feature("best_accuracy", 0, 1, lambda s: s.view.best_accuracy, "The best of this episode."),
+    Feature(
+        "steps_since_best",
+        0,
+        1,
+        lambda s: s.view.steps_since_best / s.config.horizon,
+        "Steps since then over the horizon.",
+    ),
+    Feature(
+        "generalization_gap",
+        -1,
+        1,
+        lambda s: np.tanh(s.view.inner_loss - s.view.train_loss),
+        "tanh of the loss on inner_valid minus the training loss.",
+    ),
+    Feature(
+        "gradient_norm",
+        -1,
+        1,
+        lambda s: _log_norm(s.view.gradient_norm),
+        "log10 of the host's gradient norm over 4, at first that of the warm-up; -1 if not measured.",
+    ),
+    Feature(
+        "gradient_trend",
+        -1,
+        1,
+        lambda s: np.where(
+            s.view.step > 1,
+            _log_norm(s.view.gradient_norm) - _log_norm(s.view.last_gradient_norm),
+            0.0,
+        ),
+        "Change of gradient_norm since the last step.",
+    ),
+    Feature(
+        "param_growth",
+        0,
+        1,
+        lambda s: _log2_size(param_growth(s.view, s.costs)),
+        "log2(1 + parameters of seeds / of the host) over 6.",
+    ),
+    Feature(
+        "fossil_growth",
+        0,
+        1,
+        lambda s: _log2_size(fossil_growth(s.view, s.costs)),
+        "The same for fossilized seeds: what the score charges for.",
+    ),
+    Feature(
+        "compute_growth",
+        0,
+        1,
+        lambda s: _log2_size(compute_growth(s.view, s.costs)),
+        "log2(1 + compute of seeds / of the host) over 6: what the rent charges for.",
+    ),
+    Feature(
+        "rent_paid",
+        0,
+        1,
+        lambda s: _squash(10 * s.instances.numbers["rent_price"][s.view.instance] * s.view.compute_spent),
+        "Rent paid in this episode, 10 r / (1 + 10 r).",
+    ),
+    Feature(
+        "seeds_alive",
+        0,
+        1,
+        lambda s: s.view.num_alive / s.view.lifecycle.stage.shape[1],
+        "Share of slots with a seed that is not fossilized.",
+    ),
+    Feature("last_action_legal", 0, 1, lambda s: s.view.is_legal, "Whether the last action was legal."),
+    Feature(
+        "last_op",
+        0,
+        1,
+        lambda s: s.view.last_op[..., None] == _operations(s.config),
+        "The last operation asked for.",
+        labels=lambda config, instances: tuple(op.name for op in _operations(config)),
+    ),
+    Feature(
+        "instance",
+        0,
+        1,
+        lambda s: s.instances.scaled_facts()[s.view.instance],
+        "A fact of the instance, from the family's lowest (0) to its highest (1), logarithmic if above 0.",
+        labels=lambda config, instances: tuple(instances.visible),
+        joint=".",
+    ),
+)
+
+_SLOT = (
+    Feature(
+        "stage",
+        0,
+        1,
+        lambda s: _one_hot(s.view.lifecycle.stage, len(Stage)),
+        "Stage of the slot.",
+        is_per_slot=True,
+        labels=lambda config, instances: tuple(stage.name for stage in Stage),
+    ),
+    Feature(
+        "blueprint",
+        0,
+        1,
+        lambda s: _one_hot(s.view.lifecycle.blueprint, len(s.config.blueprints)),
+        "Blueprint of its seed.",
+        is_per_slot=True,
+        labels=lambda config, instances: config.blueprints,
+    ),
+    Feature(
+        "operator",
+        0,
+        1,
+        lambda s: s.view.lifecycle.operator[..., None] == _operator_codes(s.config),
+        "Blend operator of its seed.",
+        is_per_slot=True,
+        labels=lambda config, instances: config.operators if len(config.operators) > 1 else (),
+    ),
+    Feature("alpha", 0, 1, lambda s: s.view.lifecycle.alpha.value, "Alpha of its seed.", is_per_slot=True),
+    Feature(
+        "target",
+        0,
+        1,
+        lambda s: s.view.lifecycle.alpha.target,
+        "Where its alpha is going.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "ramp_remaining",
+        0,
+        1,
+        lambda s: s.view.lifecycle.alpha.remaining / _ramp_scale(s.config),
+        "Steps until it gets there over the longest tempo; left out where every ramp takes one step.",
+        is_per_slot=True,
+        labels=lambda config, instances: None if _ramp_scale(config) > 1 else (),
+    ),
+    Feature(
+        "tempo",
+        0,
+        1,
+        lambda s: s.view.lifecycle.tempo / _ramp_scale(s.config),
+        "Tempo chosen at germination over the longest tempo; left out where there is one.",
+        is_per_slot=True,
+        labels=lambda config, instances: None if len(config.tempos) > 1 else (),
+    ),
+    Feature(
+        "is_pruning",
+        0,
+        1,
+        lambda s: s.view.lifecycle.is_pruning,
+        "Whether its seed is on its way out; left out where pruning takes no time.",
+        is_per_slot=True,
+        labels=lambda config, instances: None if any(config.prune_tempos) else (),
+    ),
+    Feature(
+        "steps_in_stage",
+        0,
+        1,
+        lambda s: _squash(s.view.lifecycle.steps_in_stage / 5),
+        "Steps in this stage, (n / 5) / (1 + n / 5).",
+        is_per_slot=True,
+    ),
+    Feature(
+        "age",
+        0,
+        1,
+        lambda s: s.view.lifecycle.age / s.config.horizon,
+        "Steps since germination over the horizon.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "contribution",
+        -1,
+        1,
+        lambda s: s.view.facts.contribution,
+        "Accuracy on inner_valid lost when only this seed is switched off; 0 if not measured.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "has_contribution",
+        0,
+        1,
+        lambda s: s.view.facts.has_contribution,
+        "Whether the contribution was measured.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "contribution_trend",
+        -1,
+        1,
+        _contribution_trend,
+        "Its change since the last step.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "gradient_share",
+        0,
+        1,
+        lambda s: s.view.gradient_share,
+        "Gradient norm of the host's segment before the slot over that of the whole host; 0 if not measured.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "gradient_ratio",
+        0,
+        1,
+        lambda s: _squash(s.view.gradient_ratio),
+        "Gradient per parameter of the seed over the host's, r / (1 + r); 0 if not measured.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "vanishing",
+        0,
+        1,
+        lambda s: s.view.vanishing,
+        "Share of the seed's tensors whose gradient vanishes.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "exploding",
+        0,
+        1,
+        lambda s: s.view.exploding,
+        "Share of the seed's tensors whose gradient explodes or is not finite.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "has_gradients",
+        0,
+        1,
+        lambda s: s.view.has_gradients,
+        "Whether the seed's gradients were measured.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "param_share",
+        0,
+        1,
+        lambda s: _share(s, s.costs.seed_parameters, s.costs.host_parameters),
+        "Share of the seed in the network's parameters.",
+        is_per_slot=True,
+    ),
+    Feature(
+        "compute_share",
+        0,
+        1,
+        lambda s: _share(s, s.costs.seed_compute, s.costs.host_compute),
+        "Share of the seed in the network's compute.",
+        is_per_slot=True,
+    ),
+)
+FEATURES: tuple[Feature, ...] = (*_NETWORK, *_SLOT)

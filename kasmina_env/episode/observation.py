@@ -1,0 +1,62 @@
+"""Observations: bounds, names and values, all derived from the table of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kasmina_env.episode.features import FEATURES, Feature, Scene
+from kasmina_env.settings.config import EnvConfig
+from kasmina_env.settings.instances import Instances
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ObservationTable:
+    """Layout of an observation: F entries, features of the network first, then slot by slot."""
+
+    features: tuple[Feature, ...]
+    names: tuple[str, ...]
+    meanings: tuple[str, ...]  # [F]
+    low: Float32Array  # [F]
+    high: Float32Array  # [F]
+
+
+def make_observation_table(config: EnvConfig, instances: Instances, slot_names: Sequence[str]) -> ObservationTable:
+    """Lay the features out for these menus, facts and slots."""
+    features = tuple(f for f in FEATURES if f.labels(config, instances) != ())
+    rows: list[tuple[str, Feature]] = []
+    for scope in (None, *slot_names):
+        for feature in features:
+            if feature.is_per_slot == (scope is not None):
+                name = feature.name if scope is None else f"{scope}.{feature.name}"
+                labels = feature.labels(config, instances)
+                names = [name] if labels is None else [f"{name}{feature.joint}{label}" for label in labels]
+                rows += [(entry, feature) for entry in names]
+    return ObservationTable(
+        features,
+        tuple(name for name, _ in rows),
+        tuple(feature.meaning for _, feature in rows),
+        np.array([feature.low for _, feature in rows], dtype=np.float32),
+        np.array([feature.high for _, feature in rows], dtype=np.float32),
+    )
+
+
+def observe(table: ObservationTable, scene: Scene) -> Float32Array:
+    """Encode a scene: ``[N, F]``, finite and clipped to the table's bounds."""
+    view = scene.view
+    n, num_slots = view.lifecycle.stage.shape
+    of_network, of_slots = [], []
+    for feature in table.features:
+        value = np.asarray(feature.value(scene), dtype=np.float32)
+        if feature.is_per_slot:
+            of_slots.append(value.reshape(n, num_slots, -1))
+        else:
+            of_network.append(value.reshape(n, -1))
+    per_slot = np.concatenate(of_slots, axis=2).reshape(n, -1)
+    entries = np.concatenate([*of_network, per_slot], axis=1)
+    return np.asarray(np.clip(entries, table.low, table.high))

@@ -1,0 +1,117 @@
+"""The learning algorithms of stable-baselines3 that recipes name, and the policies their models become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from kasmina_env.controllers.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
+from kasmina_env.envs.spaces import ActionForm
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.settings.registry import Registry
+
+Decode = Callable[[IntArray], IntArray]  # actions of the model to flat ones [N]
+
+
+class Masked:
+    """A model that knows which flat actions are legal; deterministic."""
+
+    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
+        self._model, self._decode = model, decode
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        actions, _ = self._model.predict(observation, action_masks=mask, deterministic=True)
+        return self._decode(actions)
+
+
+class Unmasked:
+    """A model that is free to choose what is not legal, and was trained so; deterministic."""
+
+    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
+        self._model, self._decode = model, decode
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        actions, _ = self._model.predict(observation, deterministic=True)
+        return self._decode(actions)
+
+
+class Recurrent:
+    """An unmasked model with a memory of the episode, which begins anew where progress is 0; deterministic."""
+
+    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
+        self._model, self._decode, self._progress = model, decode, names.column("progress")
+        self._memory: Any = None
+        self._num_networks = 0
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        if len(observation) != self._num_networks:
+            self._memory, self._num_networks = None, len(observation)
+        actions, self._memory = self._model.predict(
+            observation, self._memory, episode_start=observation[:, self._progress] == 0, deterministic=True
+        )
+        return self._decode(actions)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """How to make a model, and what it plays as.
+
+    Attributes:
+        model: Class of stable-baselines3 or sb3-contrib.
+        player: Policy of a trained model.
+        action_space: Form of the actions it learns with.
+        policy: Kind of network, by the library's name.
+    """
+
+    model: type[BaseAlgorithm]
+    player: Callable[[Any, Names, Decode], Policy]
+    action_space: ActionForm
+    policy: str = "MlpPolicy"
+
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether it learns from a buffer of old transitions."""
+        return issubclass(self.model, OffPolicyAlgorithm)
+
+
+ALGORITHMS: Registry[Algorithm] = Registry("algorithm")
+ALGORITHMS.register("maskable_ppo", Algorithm(MaskablePPO, Masked, "flat"))
+ALGORITHMS.register("ppo", Algorithm(PPO, Unmasked, "factored"))
+ALGORITHMS.register("a2c", Algorithm(A2C, Unmasked, "factored"))
+ALGORITHMS.register("recurrent_ppo", Algorithm(RecurrentPPO, Recurrent, "factored", "MlpLstmPolicy"))
+ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
+ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
+
+
+def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEnv) -> Policy:
+    """A trained model as a policy of flat actions.
+
+    Raises:
+        ValueError: If the environment has other observations or actions than the one the model was trained in.
+    """
+    table = env.core.actions
+    size = len(env.observation_names)
+    num_actions = table.num_actions if algorithm.action_space == "flat" else table.num_choices
+    found = (model.observation_space.shape, _size(model.action_space))
+    if found != ((size,), num_actions):
+        raise ValueError(
+            f"`run` must be trained with {size} observed figures and actions {num_actions}, got {found}. Train it on "
+            "this environment."
+        )
+    return algorithm.player(model, names_of(env), _flat if algorithm.action_space == "flat" else table.flatten)
+
+
+def _flat(actions: IntArray) -> IntArray:
+    return np.asarray(actions, dtype=np.int64)
+
+
+def _size(space: Any) -> int | tuple[int, ...]:
+    return int(space.n) if isinstance(space, spaces.Discrete) else tuple(int(n) for n in space.nvec)

@@ -1,0 +1,99 @@
+"""Recipes: the settings of a training run, read from JSON and kept beside what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sb3_contrib import MaskablePPO
+
+from kasmina_env.controllers.policy import MAX_SEED
+from kasmina_env.learning.algorithms import ALGORITHMS
+from kasmina_env.settings.config import check_nested
+from kasmina_env.settings.configs import config_path, slug
+from kasmina_env.settings.documents import read_document
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training run.
+
+    Attributes:
+        preset: Registered id.
+        algorithm: Name in `kasmina_env.learning.algorithms.ALGORITHMS`.
+        total_steps: Environment steps, all rows together.
+        num_envs: Rows of the population.
+        group: Rows next to each other that play the same episodes and are measured against each other
+            (`kasmina_env.learning.group_baseline`); 1: none are.
+        net: Hidden layers of the networks.
+        nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
+            entropy; of MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
+        shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
+        seed: Of the controller and of the environments.
+        settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
+        hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
+            their return is not discounted, hence gamma 1 in all recipes that come with this.
+    """
+
+    preset: str = "Kasmina/Digits-v0"
+    algorithm: str = "maskable_ppo"
+    total_steps: int = 60_000
+    num_envs: int = 64
+    group: int = 1
+    net: tuple[int, ...] = (64, 64)
+    nearness: bool = False
+    shared_parts: bool = False
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_envs", "group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Train for some steps.")
+        if not 0 <= self.seed <= MAX_SEED - self.num_envs:
+            raise ValueError(
+                f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
+            )
+        algorithm = ALGORITHMS.get(self.algorithm)
+        if self.group > 1 and algorithm.is_off_policy:
+            raise ValueError(
+                f"`group` must be 1 for {self.algorithm}, whose buffer would keep what others earned, got {self.group}."
+            )
+        for name in ("nearness", "shared_parts"):
+            if getattr(self, name) and algorithm.model is not MaskablePPO:
+                raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")
+
+
+def load_recipe(path: Path, **overrides: Any) -> Recipe:
+    """Read a recipe from JSON; an unknown key, whose nearest is named, or a value of another kind raises."""
+    given = {**read_document(path), **overrides}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    check_nested("recipe", Recipe, values)
+    return Recipe(**values)
+
+
+def recipe_path(preset: str, algorithm: str) -> Path:
+    """The recipe that comes for an algorithm: that for the id if there is one, otherwise that for all ids."""
+    ALGORITHMS.get(algorithm)
+    try:
+        return config_path(f"{slug(preset)}.{algorithm}.json", "")
+    except FileNotFoundError:
+        return config_path(f"{algorithm}.json", "Give one with --recipe.")
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe in the folder of a finished training run."""
+    if not all((run / name).is_file() for name in ("recipe.json", "model.zip")):
+        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got '{run}'. Train one first.")
+    return load_recipe(run / "recipe.json")
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """As it is read back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return values

@@ -1,0 +1,1 @@
+"""Layers, blending, blueprints, hosts, their costs, and grown networks with their files."""

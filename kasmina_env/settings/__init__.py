@@ -1,0 +1,1 @@
+"""Settings, presets, instances, registries and documents on disk."""

@@ -1,0 +1,164 @@
+"""Instances: the numbered concrete problems of a task family, one of which every episode is about.
+
+A family is a JSON file in configs/: what may differ, how it was drawn, and the instances themselves, so that everybody
+trains and tests on the same ones. A problem without a family has one instance, which is what its settings say.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.lifecycle.alpha import FloatArray, IntArray
+from kasmina_env.settings.config import EnvConfig, Rule, check_setting, freeze, is_number
+from kasmina_env.settings.configs import config_path
+from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.registry import unknown_name_message
+
+SPLIT_NAMES = ("train", "test")
+# Settings of which an instance may have its own value; what else it names is a setting of its host.
+NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
+_REMEDY = "Name a family that comes with the package, or a file."
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(entry, kind) for entry in value)
+
+
+_SOME = Rule(lambda value: _is_list_of(Mapping, value) and len(value) > 0, "be a non-empty list of instances")
+# What a family's document has besides "draw".
+PARTS: dict[str, Rule] = {
+    "train": _SOME,
+    "test": _SOME,
+    "visible": Rule(lambda value: _is_list_of(str, value), "be a list of names"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """I instances, those to train controllers on first.
+
+    Attributes:
+        num_train: How many are to train on.
+        numbers: Each of `NUMBERS` to its values ``[I]``.
+        host_settings: For each instance, the settings of its host that differ.
+        visible: Facts a controller sees, by name, ``[I]`` each; the others it can only infer.
+        ranges: Of the visible facts, lowest and highest.
+    """
+
+    num_train: int
+    numbers: Mapping[str, FloatArray]
+    host_settings: tuple[Mapping[str, Any], ...]
+    visible: Mapping[str, FloatArray]
+    ranges: Mapping[str, tuple[float, float]]
+
+    def __len__(self) -> int:
+        return len(self.host_settings)
+
+    def split(self, name: str) -> IntArray:
+        """Numbers of the instances to train on, or of those to test on; a single instance is both."""
+        if name not in SPLIT_NAMES:
+            raise ValueError(unknown_name_message("split", name, SPLIT_NAMES))
+        numbers = np.arange(len(self))
+        if len(self) == 1:
+            return numbers
+        return numbers[: self.num_train] if name == "train" else numbers[self.num_train :]
+
+    def scaled_facts(self) -> FloatArray:
+        """Visible facts from 0 (the family's lowest) to 1 (its highest), ``[I, facts]``."""
+        columns = [_scaled(values, *self.ranges[name]) for name, values in self.visible.items()]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0))
+
+
+def _scaled(values: FloatArray, low: float, high: float) -> FloatArray:
+    """On a logarithmic scale where all are above 0."""
+    if low > 0:
+        values, low, high = np.log(values), np.log(low), np.log(high)
+    return np.asarray((values - low) / (high - low if high > low else 1.0))
+
+
+def make_instances(config: EnvConfig) -> Instances:
+    """The instances of a problem: its family's, or the one its own settings describe."""
+    if not config.instances:
+        return Instances(1, {name: np.array([float(getattr(config, name))]) for name in NUMBERS}, ({},), {}, {})
+    path = Path(config.instances)
+    if path.suffix != ".json":
+        path = config_path(f"{config.instances}.instances.json", _REMEDY)
+    if not path.is_file():
+        raise FileNotFoundError(f"`instances` must name a file that exists, got '{path}'. {_REMEDY}")
+    return read_family(read_document(path), config)
+
+
+def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
+    """Make instances of a family's JSON document; what they leave out is as in the problem's settings.
+
+    Args:
+        document: "draw" (see `draw_family`), "visible" (names), and "train" and "test", lists of instances.
+        config: Of the problem.
+
+    Raises:
+        ValueError: If a part is missing or is something else, instances settle different things, or a value breaks the
+            rule of its setting.
+    """
+    _check_parts(document, config.instances)
+    entries: list[dict[str, Any]] = [*document["train"], *document["test"]]
+    if any(set(entry) != set(entries[0]) for entry in entries):
+        raise ValueError(f"`instances` must all settle the same things, got {config.instances!r}. Draw them again.")
+    for i, entry in enumerate(entries):
+        for name in (name for name in NUMBERS if name in entry):
+            check_setting(name, entry[name], f"Correct instance {i} of {config.instances!r}.")
+    numbers = {name: np.array([float(entry.get(name, getattr(config, name))) for entry in entries]) for name in NUMBERS}
+    settings = tuple({key: freeze(value) for key, value in entry.items() if key not in NUMBERS} for entry in entries)
+    visible = {name: _facts(name, entries) for name in document["visible"]}
+    ranges = {name: (float(values.min()), float(values.max())) for name, values in visible.items()}
+    return Instances(len(document["train"]), numbers, settings, visible, ranges)
+
+
+def _check_parts(document: Mapping[str, Any], family: str) -> None:
+    """Raise a ``ValueError`` if a document lacks a part, or has something else in its place."""
+    for name, rule in PARTS.items():
+        if not rule.holds(document.get(name)):
+            got = reprlib.repr(document.get(name))  # which may be long
+            raise ValueError(f"`{name}` must {rule.words}, got {got}. Correct it in {family!r}.")
+
+
+def _facts(name: str, entries: Sequence[Mapping[str, Any]]) -> FloatArray:
+    """A visible fact of all instances, ``[I]``."""
+    if name not in entries[0]:
+        raise ValueError(unknown_name_message("visible", name, tuple(entries[0]) or ("(nothing)",)))
+    for entry in entries:
+        if not isinstance(entry[name], bool) and not is_number(entry[name]):
+            raise ValueError(f"`visible` must name finite numbers, got {name!r}, once {entry[name]!r}. Leave it out.")
+    return np.array([float(entry[name]) for entry in entries])
+
+
+def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[dict[str, Any]]:
+    """Draw instances at random, numbers rounded to four digits.
+
+    Args:
+        draw: Name of what differs to ``{"one_of": [...]}``, ``{"uniform": [low, high]}`` or
+            ``{"log_uniform": [low, high]}``. Every choice of a "one_of" is taken equally often.
+        size: Number of instances.
+        seed: Of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {name: _draw_column(rng, spec, size) for name, spec in draw.items()}
+    return [{name: values[i] for name, values in columns.items()} for i in range(size)]
+
+
+def _draw_column(rng: np.random.Generator, spec: Mapping[str, Any], size: int) -> Sequence[Any]:
+    (kind, values), *others = spec.items()
+    if others or kind not in ("one_of", "uniform", "log_uniform"):
+        raise ValueError(
+            f"`draw` must be one of 'one_of', 'uniform' and 'log_uniform' for each name, got {dict(spec)}. Correct it."
+        )
+    if kind == "one_of":
+        return [values[i] for i in rng.permutation(np.arange(size) % len(values))]
+    low, high = np.log(values) if kind == "log_uniform" else values
+    drawn = rng.uniform(low, high, size)
+    return [float(f"{value:.4g}") for value in (np.exp(drawn) if kind == "log_uniform" else drawn)]

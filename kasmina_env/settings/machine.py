@@ -1,0 +1,30 @@
+"""What entry points ask of the machine: cores, and how a process keeps memory. Never a side effect of an import."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+GIBIBYTE = 2**30
+DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to return large blocks to the system at every free: their pages would be faulted in again."""
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of <malloc.h>
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    for option, size in ((mmap_threshold, GIBIBYTE), (trim_threshold, GIBIBYTE), (top_pad, GIBIBYTE // 16)):
+        mallopt(option, size)
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_this_device(command: str) -> str:
+    """What to type for the same again: before a command stands the device, where one was named for it."""
+    return f"{DEVICE}={device} {command}" if (device := os.environ.get(DEVICE)) else command

@@ -1,0 +1,181 @@
+"""The registered problems, as data. Numbers come from `kasmina compare` and searches; see the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kasmina_env.settings.config import EnvConfig, make_config
+from kasmina_env.settings.registry import Registry
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A registered problem.
+
+    Attributes:
+        id: Gymnasium id.
+        description: One line for people.
+        settings: Fields of `EnvConfig`.
+    """
+
+    id: str
+    description: str
+    settings: Mapping[str, Any]
+
+    def config(self, **overrides: Any) -> EnvConfig:
+        """The preset's settings with some of them overridden, validated."""
+        return make_config(self.settings, overrides)
+
+
+PRESETS: Registry[Preset] = Registry("id")
+
+_HALVED = {"stem": 2, "pooling": "average"}
+# The host sees 28x28 or 32x32 pictures through a stem that halves them, which keeps a step affordable on one core. Its
+# 1x1 kernels see no shape until a seed gives them spatial reach. Growing is cheap enough that a second seed can pay.
+_PICTURES = {
+    "host": "cnn",
+    "horizon": 30,
+    "batches_per_step": 8,
+    "learning_rate": 0.01,
+    "blueprints": ("norm", "attention", "pointwise", "depthwise", "conv_light"),
+    "tempos": (3, 8),
+    "operation_price": 0.01,
+}
+
+_ALL = (
+    Preset(
+        "Kasmina/Spirals-v0",
+        "A linear network that cannot follow three interleaved spirals until a seed bends it; the fast one for tests",
+        {
+            "task": "spirals",
+            "task_settings": {"turns": 1.25},
+            "host": "mlp",
+            "host_settings": {"in_features": 2, "num_classes": 3, "width": 8, "depth": 2, "is_linear": True},
+            "horizon": 24,
+            "batches_per_step": 8,
+            "learning_rate": 0.02,
+            "blueprints": ("layer_norm", "lora", "mlp_small", "mlp"),
+            "tempos": (3, 5),
+            "success_score": 0.7,
+        },
+    ),
+    Preset(
+        "Kasmina/Digits-v0",
+        "A CNN that cannot see shape until a seed gives it spatial reach, on 1 797 real digits",
+        {
+            "task": "digits",
+            "host": "cnn",
+            "host_settings": {"in_channels": 1, "image_size": 8, "num_classes": 10, "width": 8},
+            "horizon": 15,
+            "batches_per_step": 8,
+            "learning_rate": 0.0075,
+            "blueprints": ("norm", "attention", "pointwise", "depthwise", "conv_light"),
+            "tempos": (2, 4),
+            "prune_tempos": (0, 2),
+            "min_training_steps": 1,
+            "min_prune_age": 1,
+            "embargo_steps": 2,
+            "operation_price": 0.01,
+            "watch_samples": 64,
+            "score_samples": 64,
+            "success_score": 0.7,
+        },
+    ),
+    Preset(
+        "Kasmina/DigitsMix-v0",
+        "A family: which stages of the host see shape is hidden; noise, learning rate and prices differ too",
+        {
+            "task": "digits",
+            "host": "cnn",
+            "host_settings": {"in_channels": 1, "image_size": 8, "width": 8, "kernels": (3, 3, 3), "group_size": 4},
+            "instances": "digits_mix",
+            "horizon": 10,
+            "batches_per_step": 14,
+            "warmup_batches": 14,  # whose gradients are the first that a controller sees
+            "decay": "linear",
+            "blueprints": ("pointwise", "depthwise", "conv_light"),
+            "operators": ("ADD",),
+            "tempos": (1,),
+            "prune_tempos": (0,),
+            "targets": (),
+            "min_training_steps": 1,
+            "min_prune_age": 1,
+            "embargo_steps": 2,
+            "watch_samples": 64,
+            "score_samples": 64,
+            "success_score": 0.7,
+        },
+    ),
+    Preset(
+        "Kasmina/DigitsService-v0",
+        "A mature host in service whose data have shifted: every step counts, and a seed must be brought in with care",
+        {
+            "task": "digits_shifted",
+            "task_settings": {"degrees": 15.0},
+            "host": "cnn",
+            "host_settings": {"width": 8, "kernels": (3, 1, 3), "slot_blocks": (0, 1)},
+            "horizon": 52,
+            "batches_per_step": 4,
+            "learning_rate": 0.0008,
+            "host_factor": 0.02,
+            "warmup_batches": 200,
+            "objective": "mean",
+            "birth_gain": 20 / 3,  # seeds twice as large as the features they join
+            "blueprints": ("pointwise", "conv_light"),
+            "operators": ("ADD",),
+            "tempos": (8, 20),
+            "param_price": 0.005,
+            "rent_price": 0.0005,
+            "operation_price": 0.01,
+            "success_score": 0.87,
+        },
+    ),
+    Preset(
+        "Kasmina/Text-v0",
+        "A character model that sees one character until a seed looks back, on the text of Python's own help",
+        {
+            "task": "text",
+            "task_settings": {"context": 16},
+            "host": "transformer",
+            "host_settings": {"num_classes": 97, "context": 16, "width": 16, "num_heads": 0},
+            "horizon": 30,
+            "batches_per_step": 8,
+            "batch_size": 16,
+            "learning_rate": 0.01,
+            "blueprints": ("layer_norm", "lora", "shift", "attention", "mlp_small", "mlp"),
+            "tempos": (3, 8),
+            "operation_price": 0.003,
+            "success_score": 0.42,
+        },
+    ),
+    Preset(
+        "Kasmina/FashionMNIST-v0",
+        "The same question on 28x28 pictures of clothes; needs the files of Fashion-MNIST (`kasmina data fetch`)",
+        {
+            **_PICTURES,
+            "task": "fashion_mnist",
+            "host_settings": {"in_channels": 1, "image_size": 28, "num_classes": 10, "width": 8, **_HALVED},
+            "success_score": 0.55,
+        },
+    ),
+    Preset(
+        "Kasmina/CIFAR10-v0",
+        "And on 32x32 colour photographs; needs the files of CIFAR-10 (`kasmina data fetch`)",
+        {
+            **_PICTURES,
+            "task": "cifar10",
+            "host_settings": {"in_channels": 3, "image_size": 32, "num_classes": 10, "width": 16, **_HALVED},
+            "batches_per_step": 24,
+            "batch_size": 64,
+            "learning_rate": 0.02,
+            "decay": "linear",
+            "operation_price": 0.005,
+            "success_score": 0.42,
+        },
+    ),
+)
+
+for _preset in _ALL:
+    PRESETS.register(_preset.id, _preset)

@@ -1,0 +1,141 @@
+"""Taking a network home from the command line: what is reported of it is true of the file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kasmina_env import load_network
+from kasmina_env.cli.commands import run
+from kasmina_env.comparison.arms import CONTROLS, Source, find_source
+from kasmina_env.comparison.evaluate import compare_arms
+from kasmina_env.comparison.harvest import harvest, quality
+from kasmina_env.controllers.policy import HELD_OUT, instances_for, make_env, names_of, play
+from kasmina_env.controllers.schedule import save_schedule
+from kasmina_env.tasks import classify
+from tests.episodes import IDS, small_settings
+
+SPIRALS = "Kasmina/Spirals-v0"
+TINY = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    recipe = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")])
+    return tmp_path / "run"
+
+
+def export(*words: object) -> None:
+    run(["export", *map(str, words)])
+
+
+def facts_of(path) -> dict:
+    return json.loads(path.with_suffix(".json").read_text())["facts"]
+
+
+def test_the_reported_test_accuracy_is_that_of_the_loaded_file(tmp_path):
+    path = tmp_path / "net.safetensors"
+    export("fixed", "-o", path, "--env-id", SPIRALS, "--episodes", 4)
+    facts, env = facts_of(path), make_env(SPIRALS, 4)
+    assert quality(load_network(path), env.core.data["test"], classify) == facts["test_accuracy"]
+    played = play(env, CONTROLS.get("fixed").make(env), HELD_OUT + np.arange(4))
+    best = int(played.scores.argmax())
+    assert (facts["seed"], facts["score"]) == (played.seeds[best], played.scores[best])
+    assert abs(facts["test_accuracy"] - played.test_accuracies[best]) < 1e-6
+    assert facts["test_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_what_is_reported_of_a_network_is_what_its_environment_reports(env_id):
+    """In the measure of the task (for text this is not accuracy), and with the noise of the instance."""
+    settings = small_settings(env_id)
+    grown = harvest(Source("plateau", env_id, settings), 1, seed=5)
+    env = make_env(env_id, 1, **settings)
+    seeds = np.array([5])
+    played = play(env, CONTROLS.get("plateau").make(env), seeds, instances=instances_for(env, seeds))
+    assert grown.facts["score"] == played.scores[0]
+    assert abs(grown.facts["test_accuracy"] - played.test_accuracies[0]) < 1e-6
+
+
+def test_a_trained_run_plays_its_own_problem_with_its_own_settings(trained, tmp_path, capsys):
+    export(trained, "-o", tmp_path / "net.safetensors", "--episodes", 2)
+    facts = facts_of(tmp_path / "net.safetensors")
+    assert (facts["id"], facts["settings"], facts["policy"]) == (SPIRALS, TINY, str(trained))
+    assert facts["seed"] in (HELD_OUT, HELD_OUT + 1)
+    assert f"quality on test {facts['test_accuracy']:.3f}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_episode_can_be_named_by_its_seed(tmp_path):
+    export("plateau", "-o", tmp_path / "net.safetensors", "--env-id", SPIRALS, "--episode", 5)
+    facts = facts_of(tmp_path / "net.safetensors")
+    assert (facts["seed"], facts["episodes_played"]) == (5, 1)
+
+
+def test_in_a_family_the_episodes_are_those_of_a_comparison():
+    family, settings = "Kasmina/DigitsMix-v0", small_settings("Kasmina/DigitsMix-v0")
+    (arm,), _ = compare_arms(family, {"wait": ["wait"]}, 3, **settings)
+    found = harvest(Source("wait", family, settings), 1, seed=HELD_OUT + 2).facts
+    assert found["instance"] == arm.runs[0].instances[2] >= 180
+    assert found["score"] == pytest.approx(arm.runs[0].scores[2], abs=0.03)  # one network rounds otherwise than three
+
+
+def test_a_schedule_of_ones_own_is_played_from_its_file(tmp_path):
+    names = names_of(make_env(SPIRALS, 1))
+    actions = np.zeros(names.horizon, dtype=np.int64)
+    actions[0] = names.action.index("GERMINATE layer0 mlp ADD tempo3")
+    save_schedule(tmp_path / "mine.json", SPIRALS, names, actions, {})
+    source = find_source(str(tmp_path / "mine.json"), None)
+    facts = harvest(source, num_episodes=2).facts
+    assert facts["schedule"] == "0: GERMINATE layer0 mlp ADD tempo3"
+
+
+def test_only_what_was_fossilized_comes_home():
+    grown = harvest(find_source("plateau", SPIRALS), num_episodes=8)
+    fossils = grown.facts["schedule"].count("FOSSILIZE")
+    assert len(grown.network.recipe.seeds) == fossils > 0
+    assert all(seed.alpha == 1 for seed in grown.network.recipe.seeds.values())
+
+
+def test_it_is_written_as_a_program_that_needs_nothing_of_ours(tmp_path):
+    export("wait", "-o", tmp_path / "net.pt2", "--env-id", SPIRALS, "--episode", 5)
+    test = make_env(SPIRALS, 1).core.data["test"]
+    predicted = torch.export.load(tmp_path / "net.pt2").module()(test.x).argmax(dim=1)
+    accuracy = (predicted == test.y).double().mean().item()
+    assert accuracy == facts_of(tmp_path / "net.pt2")["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["fixd"], "Did you mean 'fixed'?"),
+        (["wait", "--episode", "first"], "`episode` must be 'best' or a seed, got 'first'"),
+        (["wait", "-o", "net.zip"], "`path` must end in .safetensors, .pt2, .onnx, got 'net.zip'"),
+        (["wait", "--episodes", "0"], "`episodes` must be at least 1, got 0"),
+        (["wait", "--env-id", "Kasmina/Digit-v0"], "Did you mean 'Kasmina/Digits-v0'?"),
+        (["tests"], "`run` must be a folder with a finished training run, got 'tests'"),
+    ],
+)
+def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys, tmp_path):
+    out = [] if "-o" in words else ["-o", str(tmp_path / "net.safetensors")]
+    with pytest.raises(SystemExit, match="2"):
+        run(["export", *words, *out])
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_problem_than_the_runs_own_is_refused(trained):
+    with pytest.raises(ValueError, match=f"`env-id` must be {SPIRALS} for "):
+        find_source(str(trained), "Kasmina/Digits-v0")
+
+
+def test_a_file_that_exists_is_kept_and_nothing_is_played(tmp_path, capsys):
+    (tmp_path / "net.json").write_text("precious")
+    with pytest.raises(SystemExit, match="2"):
+        export("fixed", "-o", tmp_path / "net.safetensors", "--episodes", 100_000)
+    assert "`path` must be new" in capsys.readouterr().out
+    assert (tmp_path / "net.json").read_text() == "precious"

@@ -1,0 +1,242 @@
+"""Every registered host, and what a user's own host must be able to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kasmina_env.networks import layers
+from kasmina_env.networks.hosts import (
+    HOSTS,
+    CNNHost,
+    Host,
+    MLPHost,
+    Slot,
+    execution_order,
+    make_network,
+    register_host,
+)
+from kasmina_env.networks.layers import widen
+from kasmina_env.population import Population
+from kasmina_env.settings.config import Operator
+from tests.contract import (
+    IMAGE_HOSTS,
+    blueprints_for,
+    every_host,
+    minibatch,
+    mixed_population,
+    plain_network,
+    samples,
+    state_of,
+)
+from tests.episodes import WAIT, small_vec
+
+
+@every_host
+def test_a_host_keeps_the_protocol(host):
+    """R13."""
+    assert isinstance(host, Host)
+    assert host.topology in ("image", "vector", "tokens")
+    assert len({slot.name for slot in host.slots}) == len(host.slots) > 0
+    assert len(host.build(nn)) == len(host.build(layers)) == len(host.slots) + 1
+
+
+@every_host
+def test_features_at_every_slot_have_the_shape_that_the_host_states(host):
+    """R13."""
+    seen = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(x.shape)
+        return x
+
+    x, _ = minibatch(host, 1)
+    logits = make_network(host, nn)(x[:, 0], [look] * len(host.slots))
+    positions = host.input_shape if host.topology == "tokens" else ()
+    assert logits.shape == (5, *positions, host.num_classes)
+    for index, shape in zip(execution_order(host.slots), seen, strict=True):
+        slot = host.slots[index]
+        channel_axis = 1 if host.topology == "image" else -1
+        assert shape[channel_axis] == slot.channels
+        assert len(shape) == {"image": 4, "vector": 2, "tokens": 3}[host.topology]
+
+
+@every_host
+def test_wide_and_ordinary_host_have_the_same_parameters(host):
+    with torch.device("meta"):
+        wide, ordinary = (make_network(host, namespace) for namespace in (layers, nn))
+    wanted = {name: p.shape for name, p in state_of(ordinary).items()}
+    assert {name: p.shape[1:] for name, p in wide.named_parameters()} == wanted
+
+
+@every_host
+def test_equal_hosts_are_equal_values(host):
+    assert type(host)(**vars(host)) == host
+    assert hash(type(host)(**vars(host))) == hash(host)
+
+
+# ── images stay channels_last ───────────────────────────────────────────────────────────────────
+
+every_image_host = pytest.mark.parametrize("host", IMAGE_HOSTS.values(), ids=IMAGE_HOSTS)
+
+
+def is_channels_last(x: object) -> bool:
+    return not isinstance(x, Tensor) or x.ndim != 4 or x.is_contiguous(memory_format=torch.channels_last)
+
+
+@every_image_host
+def test_features_stay_channels_last_through_hosts_and_seeds(host):
+    """R7."""
+    population, alpha = mixed_population(host)
+    setting, seen = population.setting, []
+
+    def look(module: nn.Module, inputs: tuple[object, ...], out: Tensor) -> None:
+        seen.append((module, all(map(is_channels_last, [*inputs, out]))))
+
+    for template in (setting.host_template, *setting.part_templates.values()):
+        for module in template.module.modules():
+            module.register_forward_hook(look)
+    x, y = minibatch(host, population.num_networks)
+    population.train([widen(x)], [y], alpha)
+    assert len(seen) > 50
+    assert [module for module, is_kept in seen if not is_kept] == []
+
+
+@every_image_host
+def test_minibatches_are_channels_last_from_the_start(host):
+    """R7."""
+    inputs, _ = Population(host, range(3)).draw_minibatches(samples(host), 2, 4)
+    assert all(x.shape[1] == 3 * host.input_shape[0] and is_channels_last(x) for x in inputs)
+
+
+class Conversions(TorchDispatchMode):
+    """Collect operations that copy a batch of images, as another type or in another memory layout."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.found = batch, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        is_copy = func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten._to_copy, torch.ops.aten.copy_)
+        if is_copy and args[0].ndim == 4 and len(args[0]) == self.batch:
+            self.found.append(f"{func} {tuple(args[0].shape)}")
+        return out
+
+
+@every_image_host
+def test_no_memory_format_is_converted_in_forward(host):
+    """R7."""
+    population, x = Population(host, range(4)), widen(minibatch(host, 4)[0])
+    template = population.setting.host_template
+    parameters = template.unflatten(population.snapshot().networks.hosts.parameters)
+    with Conversions(batch=5) as conversions:
+        template.call(parameters, x, [lambda features: features] * len(host.slots))
+    assert conversions.found == []
+
+
+# ── somebody else's host ────────────────────────────────────────────────────────────────────────
+
+
+class Awkward(nn.Module):
+    """A layer whose parameters are called like the slots of a network."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.slots = layer
+        self.seed_slots = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seed_slots(self.slots(x))
+
+
+@dataclass(frozen=True)
+class AwkwardHost:
+    """A host of one slot, registered nowhere."""
+
+    topology: str = "vector"
+    num_classes: int = 3
+    input_shape: tuple[int, ...] = (4,)
+    slots: tuple[Slot, ...] = (Slot("only", 8),)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [Awkward(nn.Linear(4, 8)), nn.Linear(8, 3)]
+
+
+def test_a_host_with_slots_in_its_parameter_names_works():
+    """R9."""
+    host = AwkwardHost()
+    assert isinstance(host, Host)
+    population = Population(host, range(3))
+    population.germinate([1], 0, blueprints_for("vector")[0], Operator.ADD, in_training=False)
+    before, (x, y) = population.snapshot().networks.hosts.parameters, minibatch(host, 3)
+    population.train([widen(x)], [y], np.ones((3, 1)))
+    assert ((population.snapshot().networks.hosts.parameters != before).sum(dim=1) > 40).all()
+    expected = plain_network(population, np.ones((3, 1)), 1)(x[:, 1])
+    torch.testing.assert_close(population.network(1, np.ones(1))(x[:, 1]), expected)
+
+
+@dataclass
+class ThawedHost:
+    """A host that can be changed, and so has no hash."""
+
+    width: int = 4
+
+    topology, num_classes, input_shape = "vector", 3, (2,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("only", self.width),)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [nn.Linear(2, self.width), nn.Linear(self.width, 3)]
+
+
+def test_a_host_needs_no_hash(monkeypatch):
+    monkeypatch.setitem(HOSTS._infos, "thawed", ThawedHost)
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, host="thawed", host_settings={"width": 6})
+    vec.reset(seed=0)
+    assert np.isfinite(vec.step(np.full(2, WAIT))[1]).all()
+
+
+def test_the_turn_of_a_slot_is_named():
+    with pytest.raises(TypeError, match="positional"):
+        Slot("only", 8, 1)
+
+
+def test_a_host_is_not_replaced():
+    with pytest.raises(ValueError, match="`host` must have a new name, got 'cnn' a second time"):
+        register_host("cnn")(AwkwardHost)
+    assert HOSTS.get("cnn") is CNNHost
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: CNNHost(image_size=4), "`pools` must leave something to pool, got 3 pools for features of size 4."),
+        (lambda: CNNHost(stem=3), "`stem` must divide the image size 8, got 3. Use one of its divisors."),
+        (lambda: CNNHost(kernels=(2, 3)), "`kernels` must be odd sizes, one for each block, got (2, 3). Use e.g."),
+        (lambda: CNNHost(kernels=()), "`kernels` must be odd sizes, one for each block, got (). Use e.g."),
+        (lambda: CNNHost(kernels=(-1, 3)), "`kernels` must be odd sizes, one for each block, got (-1, 3). Use e.g."),
+        (lambda: CNNHost(pools=(0, 3)), "`pools` must be different blocks from 0 to 2, got (0, 3). Name blocks that "),
+        (lambda: CNNHost(pools=(1, 1)), "`pools` must be different blocks from 0 to 2, got (1, 1). Name blocks that "),
+        (lambda: CNNHost(stem=0), "`stem` must be at least 1, got 0. Use a positive integer."),
+        (lambda: CNNHost(norm="bach"), "`norm` must be one of group, batch, got 'bach'. Did you mean 'batch'?"),
+        (lambda: CNNHost(slots_at="behind"), "`slots_at` must be one of before, after, both, got 'behind'."),
+        (lambda: CNNHost(width=0), "`width` must be at least 1, got 0. Use a positive integer."),
+        (lambda: CNNHost(num_classes=0), "`num_classes` must be at least 1, got 0. Use a positive integer."),
+        (lambda: CNNHost(in_channels=-1), "`in_channels` must be at least 1, got -1. Use a positive integer."),
+        (lambda: CNNHost(image_size=0), "`image_size` must be at least 1, got 0. Use a positive integer."),
+        (lambda: MLPHost(width=0), "`width` must be at least 1, got 0. Use a positive integer."),
+        (lambda: MLPHost(depth=-2), "`depth` must be at least 1, got -2. Use a positive integer."),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_sentence(make, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        make()
+    assert str(caught.value).startswith(message)
