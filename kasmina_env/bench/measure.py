@@ -20,7 +20,7 @@ from kasmina_env.bench.floor import Machine, Work, measure_machine, work_of
 from kasmina_env.bench.rivals import Run, rivals
 from kasmina_env.bench.workload import Lively, lively_population
 from kasmina_env.envs.vector_env import KasminaVectorEnv
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.settings.presets import PRESETS
 
 PARTS = ("train", "evaluate", "contribution", "policy", "rest")

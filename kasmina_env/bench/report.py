@@ -11,7 +11,7 @@ import numpy as np
 
 from kasmina_env.bench.growth import Cost
 from kasmina_env.bench.measure import PARTS, Measured
-from kasmina_env.lifecycle.alpha import FloatArray
+from kasmina_env.lifecycle.arrays import FloatArray
 
 COLOURS = ("#000000", "#777777", "#0072B2", "#56B4E9")  # of rivals
 

@@ -15,7 +15,7 @@ import numpy as np
 from kasmina_env.envs.env import KasminaEnv
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.core import Core
-from kasmina_env.lifecycle.alpha import BoolArray, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 
 
 class Lively:

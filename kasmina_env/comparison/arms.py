@@ -11,10 +11,11 @@ import numpy as np
 
 from kasmina_env.controllers.lookahead import Lookahead, Oracle
 from kasmina_env.controllers.per_context import PerContext, load_contexts
-from kasmina_env.controllers.policy import IntArray, Names, Policy, instances_of, make_env, names_of, preset_of
+from kasmina_env.controllers.policy import Names, Policy, instances_of, make_env, names_of, preset_of
 from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Given, Plateau, Random, Wait
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import Registry

@@ -27,10 +27,11 @@ from kasmina_env.comparison.calibration_statistics import (
     gap_of_choices,
     gap_to_each,
 )
-from kasmina_env.controllers.policy import MAX_SEED, FloatArray, IntArray, Progress, make_env
+from kasmina_env.controllers.policy import MAX_SEED, Progress, make_env
 from kasmina_env.controllers.schedule import Plan, Planned
 from kasmina_env.controllers.search import actions_in, measure, num_rows, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
 from kasmina_env.settings.presets import PRESETS

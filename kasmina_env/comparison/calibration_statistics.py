@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kasmina_env.comparison.statistics import Estimate, FloatArray, paired_difference
+from kasmina_env.comparison.statistics import Estimate, paired_difference
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 NUM_SEEDS_OF_NOISE = 16
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1e9)  # of `best_per_context`; with the last one facts count for nothing
 

@@ -15,7 +15,6 @@ import numpy as np
 from kasmina_env.comparison.arms import CONTROLS, make_player
 from kasmina_env.comparison.statistics import (
     Estimate,
-    FloatArray,
     bootstrap,
     interquartile_mean,
     paired_difference,
@@ -34,6 +33,7 @@ from kasmina_env.controllers.policy import (
     play,
 )
 from kasmina_env.controllers.schedule import describe
+from kasmina_env.lifecycle.arrays import FloatArray
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from kasmina_env.comparison.arms import CONTROLS
 from kasmina_env.comparison.evaluate import Arm, Row, favourites, kind_of
 from kasmina_env.comparison.statistics import has_strata
-from kasmina_env.controllers.policy import BoolArray, FloatArray, IntArray, Names
+from kasmina_env.controllers.policy import Names
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.settings.instances import Instances
 
 COLUMNS = (

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kasmina_env.controllers.policy import BoolArray, Float32Array, FloatArray, IntArray, Names, make_equal, names_of
+from kasmina_env.controllers.policy import Names, make_equal, names_of
 from kasmina_env.controllers.schedule import Plan
 from kasmina_env.controllers.search import neighbours, structured_plans
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
 NONE = -1  # no action chosen
 Intention = tuple[tuple[int, int], ...]  # germinations to come: the step from which on, and the flat action

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.policy import BoolArray, Float32Array, FloatArray, IntArray, Names, instances_of, preset_of
+from kasmina_env.controllers.policy import Names, instances_of, preset_of
 from kasmina_env.controllers.schedule import Fixed, actions_from, steps_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
 

@@ -8,14 +8,9 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from kasmina_env.envs.vector_env import KasminaVectorEnv
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-Float32Array = NDArray[np.float32]
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
 HELD_OUT = 1_000_000  # evaluation seeds start here
 MAX_SEED = 500_000  # training and search use seeds below this one

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.policy import BoolArray, Float32Array, IntArray, Names
+from kasmina_env.controllers.policy import Names
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.documents import read_document
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kasmina_env.controllers.policy import BoolArray, Float32Array, IntArray, Names, names_of
+from kasmina_env.controllers.policy import Names, names_of
 from kasmina_env.controllers.schedule import Plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 
 
 class Wait:

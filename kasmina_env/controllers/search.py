@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 
 from kasmina_env.controllers.per_context import Context, contexts_of
-from kasmina_env.controllers.policy import (
-    MAX_SEED,
-    FloatArray,
-    IntArray,
-    Progress,
-    instances_of,
-    make_env,
-    names_of,
-    play,
-)
+from kasmina_env.controllers.policy import MAX_SEED, Progress, instances_of, make_env, names_of, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.population.device import find_device
 from kasmina_env.settings.config import EnvConfig
 

@@ -13,8 +13,7 @@ from kasmina_env.envs import spaces as shell
 from kasmina_env.envs.render import render
 from kasmina_env.envs.spaces import ActionForm
 from kasmina_env.episode.core import CoreSnapshot
-from kasmina_env.episode.observation import Float32Array
-from kasmina_env.lifecycle.alpha import BoolArray
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array
 from kasmina_env.networks.grown import GrownNetwork
 
 

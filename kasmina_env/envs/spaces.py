@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.episode.core import Core
 from kasmina_env.episode.reward import param_growth
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.population.device import find_device
 from kasmina_env.settings.presets import PRESETS
 from kasmina_env.settings.registry import unknown_name_message

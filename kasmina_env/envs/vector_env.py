@@ -15,8 +15,7 @@ from kasmina_env.envs import spaces as shell
 from kasmina_env.envs.render import render
 from kasmina_env.envs.spaces import ActionForm, Infos
 from kasmina_env.episode.core import CoreSnapshot
-from kasmina_env.episode.observation import Float32Array
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork
 
 

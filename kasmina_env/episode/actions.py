@@ -8,13 +8,11 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kasmina_env.lifecycle.alpha import BoolArray, Curve, IntArray
+from kasmina_env.lifecycle.alpha import Curve
+from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Commands, Facts, LifecycleState, Op, legal, prune_hastens, target_differs
 from kasmina_env.settings.config import EnvConfig, Operator
-
-FloatArray = NDArray[np.float64]
 
 # Which arguments an operation has, in the order of the heads of the factored form.
 ARGUMENTS: dict[Op, tuple[str, ...]] = {

@@ -15,11 +15,11 @@ import torch
 
 from kasmina_env.episode.actions import ActionTable, factored_mask, flat_mask, make_action_table
 from kasmina_env.episode.features import Scene
-from kasmina_env.episode.observation import Float32Array, make_observation_table, observe
+from kasmina_env.episode.observation import make_observation_table, observe
 from kasmina_env.episode.problem import make_data, make_host, make_variants
 from kasmina_env.episode.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
 from kasmina_env.episode.state import Measurement, View, first_view, next_view, with_score
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray, IntArray, put_rows, take_rows
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.costs import measure_costs
 from kasmina_env.networks.grown import GrownNetwork

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kasmina_env.episode.features import FEATURES, Feature, Scene
+from kasmina_env.lifecycle.arrays import Float32Array
 from kasmina_env.settings.config import EnvConfig
 from kasmina_env.settings.instances import Instances
-
-Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from kasmina_env.lifecycle.alpha import IntArray
+from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import HOSTS, Host
 from kasmina_env.population.augment import check_pictures

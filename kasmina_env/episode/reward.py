@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kasmina_env.episode.state import View
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.lifecycle.transitions import Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kasmina_env.lifecycle.alpha import BoolArray, FloatArray, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Facts, LifecycleState, Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import Operator

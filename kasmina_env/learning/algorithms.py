@@ -13,9 +13,10 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from kasmina_env.controllers.policy import BoolArray, Float32Array, IntArray, Names, Policy, names_of
+from kasmina_env.controllers.policy import Names, Policy, names_of
 from kasmina_env.envs.spaces import ActionForm
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.registry import Registry
 
 Decode = Callable[[IntArray], IntArray]  # actions of the model to flat ones [N]

@@ -14,7 +14,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from kasmina_env.controllers.policy import IntArray
+from kasmina_env.lifecycle.arrays import IntArray
 
 
 class Paired(VecEnvWrapper):

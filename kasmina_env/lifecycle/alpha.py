@@ -7,22 +7,15 @@ from old arrays to new ones; nothing is changed in place, so a state can be kept
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-BoolArray: TypeAlias = NDArray[np.bool_]
-IntArray: TypeAlias = NDArray[np.int64]
-FloatArray: TypeAlias = NDArray[np.float64]
-
-State = TypeVar("State", bound="DataclassInstance")
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 # ── curves ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -291,68 +284,3 @@ def _check_curve(values: NDArray[Any]) -> None:
     if outside.size:
         known = ", ".join(f"{curve.value} {curve.name}" for curve in Curve)
         raise ValueError(f"`curve` must be a Curve, got {outside.flat[0]}. Choose from: {known}.")
-
-
-# ── rows of any state ─────────────────────────────────────────────────────────────────────────────
-
-
-def take_rows(state: State, rows: Sequence[int] | IntArray | BoolArray) -> State:
-    """Copy some rows of a state, in the order given; a row may be taken more than once.
-
-    Args:
-        state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
-        rows: R row numbers, or a mask [N].
-
-    Returns:
-        The same dataclass with [R, …] arrays that share no memory with `state`.
-    """
-    index = _row_index(rows)
-    taken = {
-        name: value[index] if isinstance(value, np.ndarray) else take_rows(value, index)
-        for name, value in _row_fields(state)
-    }
-    return dataclasses.replace(state, **taken)
-
-
-def put_rows(state: State, rows: Sequence[int] | IntArray | BoolArray, source: State) -> State:
-    """Replace some rows of a state by the rows of another one.
-
-    Args:
-        state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
-        rows: R row numbers, or a mask [N] with R entries True.
-        source: The same dataclass with [R, …] arrays.
-
-    Raises:
-        ValueError: If `source` does not have exactly R rows of the right shape.
-    """
-    index = _row_index(rows)
-    merged: dict[str, Any] = {}
-    for (name, old), (_, new) in zip(_row_fields(state), _row_fields(source), strict=True):
-        if not isinstance(old, np.ndarray):
-            merged[name] = put_rows(old, index, new)
-            continue
-        merged[name] = old.copy()
-        if new.shape != old[index].shape:
-            raise ValueError(
-                f"`source` must have `{name}` of shape {old[index].shape}, got {new.shape}. "
-                "Give it one row per entry of `rows`."
-            )
-        merged[name][index] = new
-    return dataclasses.replace(state, **merged)
-
-
-def _row_index(rows: Sequence[int] | IntArray | BoolArray) -> NDArray[Any]:
-    index = np.atleast_1d(np.asarray(rows))
-    return index.astype(np.intp) if index.size == 0 and index.dtype != np.bool_ else index
-
-
-def _row_fields(state: DataclassInstance) -> list[tuple[str, Any]]:
-    pairs = [(field.name, getattr(state, field.name)) for field in dataclasses.fields(state)]
-    for name, value in pairs:
-        if not isinstance(value, np.ndarray) and not dataclasses.is_dataclass(value):
-            kind = type(value).__name__
-            raise TypeError(
-                f"`{name}` must be an array or a dataclass of arrays, got {kind}. "
-                "Keep what has no rows outside the state."
-            )
-    return pairs

@@ -17,7 +17,8 @@ from enum import IntEnum
 import numpy as np
 
 from kasmina_env.lifecycle import alpha as ramps
-from kasmina_env.lifecycle.alpha import AlphaSchedule, BoolArray, Curve, FloatArray, IntArray
+from kasmina_env.lifecycle.alpha import AlphaSchedule, Curve
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 NONE = -1  # blueprint and operator of a slot without a seed
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import Module
 
-from kasmina_env.lifecycle.alpha import FloatArray
+from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.lifecycle.transitions import LifecycleState
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from kasmina_env.lifecycle.alpha import FloatArray
+from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.settings.machine import DEVICE, num_cores
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.networks.hosts import execution_order
 from kasmina_env.networks.layers import widen
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.noise import seen_by_all
 from kasmina_env.population.plan import make_plan
-from kasmina_env.population.state import BoolArray, Cell, FloatArray, Networks, Part, Setting
+from kasmina_env.population.state import Cell, Networks, Part, Setting
 from kasmina_env.population.wide_features import Lanes
 from kasmina_env.tasks import Split
 

@@ -19,8 +19,9 @@ from itertools import product
 import numpy as np
 from torch import Tensor
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.population.stack import Template
-from kasmina_env.population.state import GATE, BoolArray, Cell, FloatArray, Networks, Part
+from kasmina_env.population.state import GATE, Cell, Networks, Part
 from kasmina_env.population.wide_features import Lanes, Regroup, Stretch
 from kasmina_env.settings.config import Operator
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork, GrownSeed, Recipe, build_network
 from kasmina_env.networks.hosts import Host
 from kasmina_env.networks.layers import widen
@@ -17,18 +18,7 @@ from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
 from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.state import (
-    GATE,
-    NO_SEED,
-    BoolArray,
-    Conditions,
-    FloatArray,
-    IntArray,
-    Networks,
-    Part,
-    Streams,
-    make_setting,
-)
+from kasmina_env.population.state import GATE, NO_SEED, Conditions, Networks, Part, Streams, make_setting
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Measure, Split, classify

@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population.population import Population, Rows, Snapshot
 from kasmina_env.population.stack import Stack
-from kasmina_env.population.state import BoolArray, Cell, Conditions, FloatArray, IntArray, Networks, Setting
+from kasmina_env.population.state import Cell, Conditions, Networks, Setting
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.population.worker import WorkerPopulation
 from kasmina_env.settings.config import Operator

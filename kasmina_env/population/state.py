@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, make_network
@@ -30,9 +30,6 @@ from kasmina_env.population.variants import weight_scales
 from kasmina_env.population.wide_features import Lanes
 from kasmina_env.tasks import Measure
 
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 GATE = "(gate)"  # no blueprint can have this name
 NO_SEED = -1
 

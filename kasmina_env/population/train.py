@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.networks.hosts import execution_order
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.optim import Updates
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
-from kasmina_env.population.state import GATE, FloatArray, Networks, Part
+from kasmina_env.population.state import GATE, Networks, Part
 
 VANISHING = 1e-7  # root mean square of a tensor's gradient below which it counts as vanishing
 EXPLODING = 1e3  # and above which it counts as exploding

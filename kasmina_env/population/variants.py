@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.nn import Module
 
-from kasmina_env.lifecycle.alpha import FloatArray
+from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.networks.layers import GroupNorm
 from kasmina_env.population.stack import Template
 

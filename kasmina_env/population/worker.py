@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population.population import Population, Rows, Snapshot
-from kasmina_env.population.state import BoolArray, Conditions, FloatArray, Setting
+from kasmina_env.population.state import Conditions, Setting
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.settings.config import Operator
 from kasmina_env.settings.machine import keep_freed_memory

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.lifecycle.alpha import FloatArray, IntArray
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.settings.config import EnvConfig, Rule, check_setting, freeze, is_number
 from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.documents import read_document

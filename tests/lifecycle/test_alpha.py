@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 from kasmina_env.lifecycle.alpha import (
     AlphaSchedule,
     Curve,
-    FloatArray,
     advance,
     curve_value,
     from_dict,
     hold,
-    put_rows,
     retarget,
     sigmoid_curve,
-    take_rows,
     to_dict,
 )
+from kasmina_env.lifecycle.arrays import FloatArray, put_rows, take_rows
 
 CURVES = list(Curve)
 amplitudes = st.floats(0.0, 1.0)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kasmina_env.lifecycle.alpha import Curve, curve_value, take_rows
+from kasmina_env.lifecycle.alpha import Curve, curve_value
+from kasmina_env.lifecycle.arrays import take_rows
 from kasmina_env.lifecycle.transitions import (
     CONDITIONS,
     NONE,
