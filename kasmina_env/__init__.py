@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any
 from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:
+    from kasmina_env.controllers.policy import Policy, register_policy
     from kasmina_env.envs.env import KasminaEnv
+    from kasmina_env.envs.sb3 import KasminaVecEnv
     from kasmina_env.envs.vector_env import KasminaVectorEnv
+    from kasmina_env.episode.core import FAILURES
+    from kasmina_env.episode.problem import Problem, make_problem
+    from kasmina_env.episode.reward import register_reward
     from kasmina_env.networks.blueprints import register_blueprint
     from kasmina_env.networks.hosts import register_host
     from kasmina_env.networks.network_file import load_network, save_network
@@ -22,24 +27,38 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "FAILURES",
     "PRESETS",
     "KasminaEnv",
+    "KasminaVecEnv",
     "KasminaVectorEnv",
+    "Policy",
     "Population",
+    "Problem",
     "load_network",
+    "make_problem",
     "register_blueprint",
     "register_host",
+    "register_policy",
+    "register_reward",
     "register_task",
     "save_network",
 ]
 
 _LAZY = {
+    "FAILURES": "kasmina_env.episode.core",
     "KasminaEnv": "kasmina_env.envs.env",
+    "KasminaVecEnv": "kasmina_env.envs.sb3",
     "KasminaVectorEnv": "kasmina_env.envs.vector_env",
+    "Policy": "kasmina_env.controllers.policy",
     "Population": "kasmina_env.population",
+    "Problem": "kasmina_env.episode.problem",
     "load_network": "kasmina_env.networks.network_file",
+    "make_problem": "kasmina_env.episode.problem",
     "register_blueprint": "kasmina_env.networks.blueprints",
     "register_host": "kasmina_env.networks.hosts",
+    "register_policy": "kasmina_env.controllers.policy",
+    "register_reward": "kasmina_env.episode.reward",
     "register_task": "kasmina_env.tasks",
     "save_network": "kasmina_env.networks.network_file",
 }

@@ -68,18 +68,18 @@ def small_vec(env_id, num_envs=4, **settings):
 
 def dead_row(env, row=0):
     """Plant NaN in the host of one network."""
-    env.core.population._networks.hosts.parameters[row] = torch.nan
+    env.episodes.local.population._networks.hosts.parameters[row] = torch.nan
 
 
 def dead_seeds(env):
     """Plant NaN in all seeds of all networks."""
-    for cell in env.core.population._networks.cells.values():
+    for cell in env.episodes.local.population._networks.cells.values():
         cell.weights.parameters.fill_(torch.nan)
 
 
 def lively_actions(rng, env):
     """A legal flat action per row: all legal operations are equally likely, so that seeds live whole lives."""
-    table, masks = env.core.actions, env.core.action_masks()
+    table, masks = env.problem.actions, env.episodes.report.mask
     is_of_op = (table.op[:, None] == np.arange(len(Op))).astype(np.int64)  # [A, len(Op)]
     weights = masks / np.maximum(masks @ is_of_op, 1)[:, table.op]
     return np.array([rng.choice(len(w), p=w / w.sum()) for w in weights])
@@ -87,24 +87,24 @@ def lively_actions(rng, env):
 
 def illegal_actions(rng, env):
     """A flat action per row that is not legal now."""
-    return np.array([rng.choice(np.flatnonzero(~mask)) for mask in env.core.action_masks()])
+    return np.array([rng.choice(np.flatnonzero(~mask)) for mask in env.episodes.report.mask])
 
 
 def mixed_actions(rng, env):
     """Legal actions in two rows of three, any actions in the others."""
-    anything = rng.integers(env.core.actions.num_actions, size=env.core.num_networks)
-    return np.where(rng.random(env.core.num_networks) < 1 / 3, anything, lively_actions(rng, env))
+    anything = rng.integers(env.problem.actions.num_actions, size=env.episodes.num_networks)
+    return np.where(rng.random(env.episodes.num_networks) < 1 / 3, anything, lively_actions(rng, env))
 
 
 def in_form(env, flat):
     """Flat actions in the form that the environment takes."""
     space = getattr(env, "single_action_space", env.action_space)
-    return flat if isinstance(space, gym.spaces.Discrete) else env.core.actions.entries[flat]
+    return flat if isinstance(space, gym.spaces.Discrete) else env.problem.actions.entries[flat]
 
 
 def op_actions(env, op):
     """Flat actions of an operation, in the order of the table."""
-    return np.flatnonzero(env.core.actions.op == op)
+    return np.flatnonzero(env.problem.actions.op == op)
 
 
 def play(env, actions):
@@ -115,7 +115,7 @@ def play(env, actions):
 def play_lively(env, seed=0, num_steps=None):
     """Reset and take legal actions (to the end, if not told otherwise); return everything that was seen."""
     rng, seen = np.random.default_rng(seed), [env.reset(seed=seed)]
-    for _ in range(num_steps or env.core.config.horizon):
+    for _ in range(num_steps or env.problem.config.horizon):
         actions = in_form(env, lively_actions(rng, env))
         seen.append(env.step(actions if isinstance(env, gym.vector.VectorEnv) else actions[0]))
     return seen

@@ -11,7 +11,7 @@ import numpy as np
 
 from kasmina_env.bench.workload import Lively, is_lively
 from kasmina_env.envs.vector_env import KasminaVectorEnv
-from kasmina_env.settings.presets import PRESETS
+from kasmina_env.episode.problem import make_problem
 
 # Which host setting makes slots, and its values.
 SLOTS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
@@ -42,13 +42,13 @@ class Cost:
 
 def cases(preset: str, num_networks: int) -> list[Case]:
     """Everything a step's cost may grow with."""
-    config = PRESETS.get(preset).config()
+    problem = make_problem(preset)
+    config = problem.config
     name, values = SLOTS.get(config.host, ("", ()))
     menus = [config.blueprints[-count:] for count in range(1, len(config.blueprints) + 1)]
-    num_slots = len(KasminaVectorEnv(1, preset).core.slot_names)
     return [
         *(Case("networks", n, n, {}) for n in (num_networks // 4, num_networks // 2, num_networks) if n),
-        *(Case("live seeds of each network", n, num_networks, {}, num_live=n) for n in range(num_slots + 1)),
+        *(Case("live seeds of each network", n, num_networks, {}, num_live=n) for n in range(problem.num_slots + 1)),
         *(Case("slots, all filled", i + 1, num_networks, {"host_settings": {name: v}}) for i, v in enumerate(values)),
         *(Case("blueprints in use", len(menu), num_networks, {"blueprints": menu}) for menu in menus),
         *(Case("batch", size, num_networks, {"batch_size": size}) for size in (16, 32, 64)),
@@ -67,12 +67,12 @@ def measure_growth(preset: str, num_networks: int, repeats: int) -> list[Cost]:
 
 def _fill(preset: str, case: Case) -> KasminaVectorEnv:
     env = KasminaVectorEnv(case.num_networks, preset, **case.settings)
-    policy, actions = Lively(env.action_names), env.core.actions
+    policy, actions = Lively(env.problem), env.problem.actions
     env.reset(seed=0)
-    limit = env.core.num_slots if case.num_live is None else case.num_live
+    limit = env.problem.num_slots if case.num_live is None else case.num_live
     allowed = (actions.op == 0) | (actions.slot < limit)
-    for _ in range(env.core.config.horizon - 2):
-        if is_lively(env.core):
+    for _ in range(env.problem.horizon - 2):
+        if is_lively(env.episodes):
             break
         env.step(policy.act(env.action_masks() & allowed))
     return env

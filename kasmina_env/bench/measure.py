@@ -103,18 +103,19 @@ def _measure(
                 seconds[name].append(taken)
         if repeat:
             rows.append(found)
-    core = timed[sizes[0]].env.core
+    episodes = timed[sizes[0]].env.episodes
+    device = episodes.devices[0]
     return Measured(
         preset=preset,
-        device=torch.cuda.get_device_name(core.device) if core.device.type == "cuda" else core.device.type.upper(),
-        batches_per_step=core.config.batches_per_step,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
+        batches_per_step=episodes.problem.config.batches_per_step,
         steps={size: np.array([row[size]["step"] for row in rows]) for size in sizes},
         parts={size: {part: np.array([row[size][part] for row in rows]) for part in PARTS} for size in sizes},
         rivals={name: np.array(values) for name, values in seconds.items()},
         work={size: population.work() for size, population in timed.items()},
-        machine=measure_machine(core.device),
+        machine=measure_machine(device),
         memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
-        num_workers=max((len(crew.env.core.devices) for crew in crews.values()), default=1),
+        num_workers=max((len(crew.env.episodes.devices) for crew in crews.values()), default=1),
         in_workers={size: np.array(values) for size, values in in_workers.items()},
     )
 
@@ -123,12 +124,12 @@ class _Timed:
     """A lively population; each run starts from the same place."""
 
     def __init__(self, env: KasminaVectorEnv, num_steps: int) -> None:
-        left = env.core.config.horizon - int(env.core.view.step.max())
+        left = env.problem.horizon - int(env.episodes.report.step.max())
         if num_steps >= left:
             raise ValueError(f"`num_steps` must be below {left}, got {num_steps}. The episodes end then.")
         self.env, self.num_steps = env, num_steps
         self.start = env.snapshot()
-        self.policy = Lively(env.action_names)
+        self.policy = Lively(env.problem)
 
     def run(self) -> dict[str, float]:
         """Median seconds of a step and of its parts."""
@@ -149,15 +150,13 @@ class _Timed:
 
     def _networks(self) -> NDArray[np.float64]:
         """Seconds of training, of evaluation, and of that with every seed switched off in turn ``[3, steps]``."""
-        core, rows = self.env.core, []
-        config, population, alpha = core.config, core.population, core.view.lifecycle.alpha.value
-        splits = core.data["inner_valid"], core.data["outer_valid"]
-        sizes = config.watch_samples, config.score_samples
-        data = [split.head(size) for split, size in zip(splits, sizes, strict=True)]
+        core, rows = self.env.episodes.local, []
+        config, population, alpha = core.problem.config, core.population, core.state().lifecycle.alpha.value
+        data = core.data.watched, core.data.scored
         for _ in range(self.num_steps):
             begin = time.perf_counter()
             x, y = population.draw_minibatches(
-                core.data["train"], config.batches_per_step, config.batch_size, config.augment
+                core.data.splits["train"], config.batches_per_step, config.batch_size, config.augment
             )
             population.train(x, y, alpha)[0].tolist()
             trained = time.perf_counter()
@@ -170,7 +169,7 @@ class _Timed:
     def work(self) -> Work:
         """What one step of it does, kernel by kernel: what a recording replays cannot be counted."""
         self.env.restore(self.start)
-        recorder = self.env.core.population.setting.recorder
+        recorder = self.env.episodes.local.population.setting.recorder
         recorder.is_on = False
         try:
             return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
@@ -197,7 +196,7 @@ def _live_and_measure(preset: str, num_networks: int) -> float:
     env = lively_population(preset, num_networks)
     for _ in range(2):
         env.step(np.zeros(num_networks, dtype=np.int64))
-    device = env.core.device
+    device = env.episodes.devices[0]
     return float(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else peak_of_this_process()
 
 
@@ -205,7 +204,7 @@ def peak_of_this_process() -> float:
     """Bytes. Linux lets a child's `ru_maxrss` begin at that of its parent, so its status file is asked first."""
     status = Path("/proc/self/status")
     if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        (line,) = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")]
         return float(line.split()[1]) * 1024
     import resource
 

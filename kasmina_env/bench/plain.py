@@ -18,14 +18,14 @@ class PlainTraining:
     """
 
     def __init__(self, env: LivelyEnv) -> None:
-        core = env.single.core
-        self.config, self.splits = core.config, core.data
-        self.watched = core.data["inner_valid"].head(core.config.watch_samples)
-        self.scored = core.data["outer_valid"].head(core.config.score_samples)
+        core = env.single.episodes.local
+        config, data = core.problem.config, core.data
+        self.config, self.splits = config, data.splits
+        self.watched, self.scored = data.watched, data.scored
         self.network = env.single.network().train()
         self.parts = [self.network.network, *(part for slot in self.network.slots for part in slot.children())]
-        make = torch.optim.Adam if core.config.optimizer == "adam" else torch.optim.SGD
-        self.optimizer = make(self.network.parameters(), lr=core.config.learning_rate)
+        make = torch.optim.Adam if config.optimizer == "adam" else torch.optim.SGD
+        self.optimizer = make(self.network.parameters(), lr=config.learning_rate)
         self.rng = np.random.default_rng(0)
 
     def step(self) -> list[float]:

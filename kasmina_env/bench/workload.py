@@ -6,7 +6,6 @@ random ones of the whole menu, so that every blueprint and operator is in use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,22 +13,24 @@ import numpy as np
 
 from kasmina_env.envs.env import KasminaEnv
 from kasmina_env.envs.vector_env import KasminaVectorEnv
-from kasmina_env.episode.core import Core
+from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
+from kasmina_env.lifecycle.transitions import Op
 
 
 class Lively:
     """Germinates a random seed in the first free slot, else advances one that may; with nothing to do it waits.
 
     Args:
-        action_names: Of an environment.
-        rng_seed: Of the choice among seeds.
+        problem: Problem of the episodes.
+        rng_seed: Seed of the choice among seeds.
     """
 
-    def __init__(self, action_names: Sequence[str], rng_seed: int = 0) -> None:
+    def __init__(self, problem: Problem, rng_seed: int = 0) -> None:
         self._rng = np.random.default_rng(rng_seed)
-        operations = np.array([name.split()[0] for name in action_names])
-        self._merit = 2.0 * (operations == "ADVANCE") + (operations == "GERMINATE")  # [A]
+        op = problem.actions.op
+        self._merit = 2.0 * (op == Op.ADVANCE) + (op == Op.GERMINATE)  # [A]
 
     def act(self, mask: BoolArray) -> IntArray:
         """Flat actions ``[N]``, from masks ``[N, A]``; 0 is WAIT."""
@@ -37,9 +38,9 @@ class Lively:
         return np.asarray(merit.argmax(axis=1))
 
 
-def is_lively(core: Core) -> bool:
+def is_lively(episodes: Episodes) -> bool:
     """Whether every slot of every network holds a seed that acts."""
-    lifecycle = core.view.lifecycle
+    lifecycle = episodes.state().lifecycle
     return bool((lifecycle.is_live & (lifecycle.alpha.value > 0)).all())
 
 
@@ -50,13 +51,13 @@ def lively_population(preset: str, num_networks: int, **settings: Any) -> Kasmin
         RuntimeError: If the slots cannot be filled within an episode.
     """
     env = KasminaVectorEnv(num_networks, preset, **settings)
-    policy = Lively(env.action_names)
+    policy = Lively(env.problem)
     env.reset(seed=0)
-    for _ in range(env.core.config.horizon - 1):
-        if is_lively(env.core):
+    for _ in range(env.problem.horizon - 1):
+        if is_lively(env.episodes):
             return env
         env.step(policy.act(env.action_masks()))
-    raise RuntimeError(f"`horizon` must leave time to fill all slots, got {env.core.config.horizon}. Make it longer.")
+    raise RuntimeError(f"`horizon` must leave time to fill all slots, got {env.problem.horizon}. Make it longer.")
 
 
 class LivelyEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -72,13 +73,13 @@ class LivelyEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, preset: str, rng_seed: int) -> None:
         self.single = KasminaEnv(preset)
         super().__init__(self.single)
-        self._policy = Lively(self.single.action_names, rng_seed)
+        self._policy = Lively(self.single.problem, rng_seed)
         self._rng_seed = rng_seed
 
     def fill(self) -> None:
         """Play until every slot holds a seed that acts, and remember this place."""
         self.single.reset(seed=self._rng_seed)
-        while not is_lively(self.single.core):
+        while not is_lively(self.single.episodes):
             self.single.step(self.choose())
         self._start = self.single.snapshot()
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from torch import OutOfMemoryError
 
@@ -14,12 +15,13 @@ from kasmina_env.cli.compare import compare
 from kasmina_env.cli.environments import Id, console
 from kasmina_env.cli.paths import check_new_file, check_new_folder
 from kasmina_env.cli.progress import progress_bar, step_counter
-from kasmina_env.comparison.arms import find_source, make_player
+from kasmina_env.comparison.arms import find_player, find_source
 from kasmina_env.comparison.calibrate import USUAL_SIZES, Sizes
 from kasmina_env.controllers.per_context import save_contexts
-from kasmina_env.controllers.policy import make_env, names_of
 from kasmina_env.controllers.schedule import describe as describe_schedule
 from kasmina_env.controllers.schedule import save_schedule
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.problem import make_problem
 from kasmina_env.population.device import find_device, num_processes
 from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.machine import DEVICE, on_this_device
@@ -52,12 +54,14 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
     if every < 1:
         raise ValueError(f"`every` must be at least 1, got {every}. Show some panels.")
     source = find_source(policy, env_id)
-    env, player = make_player(source.name, source.preset, 1, render_mode="ansi", **source.settings)
-    observation, _ = env.reset(seed=seed)
+    player = find_player(source.name, source.preset, **source.settings)
+    env = KasminaVectorEnv(1, player.problem, render_mode="ansi")
+    observation, _ = env.reset(seed=seed, options=None if player.planted is None else {"planted": player.planted})
+    player.policy.begin(np.array([seed]), env.episodes)
     total = 0.0
-    for step in range(1, env.core.config.horizon + 1):
-        action = player.act(observation, env.action_masks())
-        last = step == env.core.config.horizon
+    for step in range(1, env.problem.horizon + 1):
+        action = player.policy.act(observation, env.action_masks())
+        last = step == env.problem.horizon
         if last or step % every == 0:
             panel = env.render()
             console.print(panel[0] if panel else "", highlight=False)
@@ -65,9 +69,8 @@ def rollout(env_id: Id, policy: str = "random", seed: int = 0, every: int = 5) -
         observation, reward, terminated, _, infos = env.step(action)
         total += float(reward[0])
         if terminated[0]:
-            final = infos["final_info"]
             console.print(
-                f"committed score {final['committed_score'][0]:.3f}, quality on test {final['test_accuracy'][0]:.3f}, "
+                f"committed score {infos['committed_score'][0]:.3f}, quality on test {infos['test_accuracy'][0]:.3f}, "
                 f"return {total:.3f}"
             )
             break
@@ -149,25 +152,25 @@ def search(
         raise ValueError(f"`facts` must be left out without --per-context, got {', '.join(facts)}. Pass both or none.")
     path = out or FOUND / f"{slug(env_id)}.{'per_context' if per_context else 'schedule'}.json"
     check_new_file(path, overwrite)
-    names = names_of(make_env(env_id, 1))
+    problem = make_problem(env_id)
     command = on_this_device(f"kasmina search {env_id} --seed {seed}")
-    total = searching.num_search_steps(env_id, per_context, facts)
+    total = searching.num_search_steps(problem, per_context, facts)
     with step_counter("searching", total) as on_step:
         if per_context:
-            cells = searching.search_contexts(env_id, seed, facts, on_step)
+            cells = searching.search_contexts(problem, seed, facts, on_step)
         else:
-            found = searching.search(env_id, seed, on_step)
+            found = searching.search(problem, seed, on_step)
     if per_context:
         command += " --per-context" + "".join(f" --facts {' '.join(facts)}" for _ in facts[:1])
         contexts = [(cell, best.actions, float(best.returns.mean())) for cell, best in cells]
-        save_contexts(path, env_id, names, contexts, {"command": command})
+        save_contexts(path, problem, contexts, {"command": command})
         for cell, actions, value in contexts:
             where = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in cell.bounds.items())
-            console.print(f"{where}: {value:.3f}, {describe_schedule(actions, names)}", highlight=False)
+            console.print(f"{where}: {value:.3f}, {describe_schedule(actions, problem.actions)}", highlight=False)
     else:
         value = float(found.returns.mean())
-        save_schedule(path, env_id, names, found.actions, {"command": command, "mean_return": value})
-        console.print(describe_schedule(found.actions, names), highlight=False)
+        save_schedule(path, problem, found.actions, {"command": command, "mean_return": value})
+        console.print(describe_schedule(found.actions, problem.actions), highlight=False)
         console.print(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")
     console.print(f"Written to {path}.")
 

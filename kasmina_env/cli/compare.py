@@ -11,10 +11,11 @@ import tyro
 from kasmina_env.cli.environments import Id, console, print_table
 from kasmina_env.cli.paths import check_new_folder
 from kasmina_env.cli.progress import step_counter
-from kasmina_env.comparison.arms import CONTROLS
+from kasmina_env.comparison.arms import find_player
 from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
 from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
-from kasmina_env.controllers.policy import instances_of, make_env
+from kasmina_env.controllers.policy import CONTROLS
+from kasmina_env.episode.problem import make_problem
 from kasmina_env.settings.machine import on_this_device
 from kasmina_env.settings.presets import PRESETS
 
@@ -54,14 +55,14 @@ def compare(
     players = {**{name: [name] for name in controls}, **learned_arms}
     horizon = PRESETS.get(env_id).config(**settings).horizon
     with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
-        arms, names = compare_arms(env_id, players, episodes, on_step=on_step, split=split, **settings)
-    rows, best = table(arms, names)
-    write(out, env_id, rows, arms, names, best)
+        arms = compare_arms(env_id, players, episodes, on_step=on_step, split=split, **settings)
+    problem = make_problem(env_id, **settings)
+    rows, best = table(arms, problem.actions)
+    write(out, problem, rows, arms, best)
     folders = [Path(folder) for name, runs in players.items() if name not in CONTROLS for folder in runs]
-    plot_comparison(out, env_id, arms, rows, names, folders)
-    instances = make_env(env_id, 1, **settings).core.instances
+    plot_comparison(out, problem, arms, rows, folders)
     command = _command(env_id, run, policies, episodes, split)
-    (out / "comparison.md").write_text(page(command, env_id, rows, arms, names, best, instances))
+    (out / "comparison.md").write_text(page(command, problem, rows, arms, best), encoding="utf-8")
     shown = slice(NUM_FOR_TERMINALS)
     print_table(
         f"{env_id}: {episodes} {kind_of(arms)} episodes, the same for all",
@@ -71,7 +72,7 @@ def compare(
     console.print("\n".join([*run_by_run(rows), *legend(best, arms)]), highlight=False)
     for arm in arms:
         if arm.name not in CONTROLS or arm.name == "fixed":
-            times, schedule = favourites(arm, names, 1)[0]
+            times, schedule = favourites(arm, problem.actions, 1)[0]
             count = episodes * len(arm.runs)
             console.print(f"{arm.name} most often ({times} of {count}): {schedule}", highlight=False)
     console.print(f"Written to {out}.")
@@ -79,8 +80,7 @@ def compare(
 
 def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
-    env = make_env(env_id, 1, **settings)
-    is_family = instances_of(env, "test") is not None
+    is_family = make_problem(env_id, **settings).is_family
     chosen: list[str] = []
     left_out: dict[str, list[str]] = {}  # by the reason
     for name in CONTROLS:
@@ -88,7 +88,7 @@ def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
         if control.is_bound or ("per_context" in name and not is_family):
             continue
         try:
-            control.make(env)
+            find_player(name, env_id, **settings)
         except (FileNotFoundError, ValueError) as error:  # no schedule, or one of other menus
             left_out.setdefault(str(error), []).append(name)
         else:

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from kasmina_env.envs.render import rules_table
 from kasmina_env.episode.actions import ARGUMENTS, HEADS
-from kasmina_env.episode.core import Core
+from kasmina_env.episode.data import make_task
+from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.config import Operator
 from kasmina_env.settings.configs import config_path, slug
@@ -47,43 +48,38 @@ def list_ids() -> None:
     """List the registered environments."""
     rows = []
     for name in PRESETS:
-        preset = PRESETS.get(name)
-        try:
-            core = Core(preset.config(), 1)
-        except FileNotFoundError:
-            sizes: tuple[object, ...] = ("no data", "no data", preset.config().horizon)
-        else:
-            sizes = (core.actions.num_actions, len(core.observations.names), core.config.horizon)
-        rows.append((name, *sizes, preset.description))
+        problem = make_problem(name)
+        sizes = (problem.actions.num_actions, len(problem.observations.names), problem.horizon)
+        rows.append((name, *sizes, PRESETS.get(name).description))
     print_table("Environments", ("id", "actions", "observations", "steps", "what it is"), rows)
 
 
 def describe(env_id: Id) -> None:
     """Show actions, observations, reward terms and rules of an environment, from the tables the code runs on."""
     preset = PRESETS.get(env_id)
-    core = Core(preset.config(), 1)
-    config = core.config
+    problem = make_problem(env_id)
+    config, task = problem.config, make_task(problem)
     console.print(f"[bold]{preset.id}[/bold]: {preset.description}\n")
-    samples = ", ".join(f"{name} {len(core.data[name])}" for name in SPLITS)
+    samples = ", ".join(f"{name} {len(task.splits[name])}" for name in SPLITS)
     console.print(f"Samples: {samples}. An episode is {config.horizon} steps of {config.batches_per_step} minibatches.")
-    _describe_slots(core)
-    _describe_actions(core)
+    _describe_slots(problem)
+    _describe_actions(problem)
     print_table("Rules", ("stage", "operation", "next stage", "requires", "meaning"), rules_table(config.rules))
     print_table(
-        f"Reward '{config.reward}': {core.reward.description}",
+        f"Reward '{config.reward}': {problem.reward.description}",
         ("term", "meaning"),
-        [(name, term.meaning) for name, term in core.reward.terms.items()],
+        [(name, term.meaning) for name, term in problem.reward.terms.items()],
     )
-    print_table("What an instance settles", ("name", "value", "seen"), _instance_rows(core))
+    print_table("What an instance settles", ("name", "value", "seen"), _instance_rows(problem))
     try:
         print_calibration(config_path(f"{slug(env_id)}.calibration.json", f"Run `kasmina calibrate {env_id}`.", True))
     except FileNotFoundError as error:
         console.print(f"Not calibrated: {error}\n", highlight=False)
     entries = zip(
-        core.observations.names,
-        core.observations.low,
-        core.observations.high,
-        core.observations.meanings,
+        problem.observations.names,
+        problem.observations.low,
+        problem.observations.high,
+        problem.observations.meanings,
         strict=True,
     )
     rows = [(i, name, f"{low:g}", f"{high:g}", meaning) for i, (name, low, high, meaning) in enumerate(entries)]
@@ -114,9 +110,9 @@ def print_calibration(path: Path) -> None:
     )
 
 
-def _instance_rows(core: Core) -> list[tuple[str, str, str]]:
+def _instance_rows(problem: Problem) -> list[tuple[str, str, str]]:
     """Each number of the instances with its range, and what differs between their hosts."""
-    instances, rows = core.instances, []
+    instances, rows = problem.instances, []
     for name, values in instances.numbers.items():
         low, high = values.min(), values.max()
         value = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
@@ -128,18 +124,18 @@ def _instance_rows(core: Core) -> list[tuple[str, str, str]]:
     return [("(instances)", f"{train} to train on, {test} to test on" if len(instances) > 1 else "one", ""), *rows]
 
 
-def _describe_slots(core: Core) -> None:
-    costs, add = core.costs, int(Operator.ADD)
+def _describe_slots(problem: Problem) -> None:
+    costs, add = problem.costs, int(Operator.ADD)
     rows: list[tuple[object, ...]] = [("(host)", "", f"{costs.host_parameters:.0f}", f"{costs.host_compute:.0f}")]
-    for slot, spec in enumerate(core.host.slots):
-        for k, name in enumerate(core.config.blueprints):
+    for slot, spec in enumerate(problem.host.slots):
+        for k, name in enumerate(problem.config.blueprints):
             parameters, compute = costs.seed_parameters[slot, k, add], costs.seed_compute[slot, k, add]
             rows.append((f"{spec.name} ({spec.channels} channels)", name, f"{parameters:.0f}", f"{compute:.0f}"))
     print_table("Slots and what can grow there", ("slot", "blueprint", "parameters", "compute per sample"), rows)
 
 
-def _describe_actions(core: Core) -> None:
-    table = core.actions
+def _describe_actions(problem: Problem) -> None:
+    table = problem.actions
     rows = []
     for op in Op:
         mine = table.entries[table.op == op]

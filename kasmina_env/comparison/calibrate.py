@@ -27,11 +27,14 @@ from kasmina_env.comparison.calibration_statistics import (
     gap_of_choices,
     gap_to_each,
 )
-from kasmina_env.controllers.policy import MAX_SEED, Progress, make_env
-from kasmina_env.controllers.schedule import Plan, Planned
-from kasmina_env.controllers.search import actions_in, measure, num_rows, random_plan
+from kasmina_env.controllers.policy import MAX_SEED, OnStep
+from kasmina_env.controllers.schedule import Plan, Planned, actions_of
+from kasmina_env.controllers.search import num_rows, play_plans, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.actions import ActionTable
+from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
 from kasmina_env.settings.presets import PRESETS
@@ -117,19 +120,18 @@ class Measured:
     is_family: bool
 
 
-def find_instances(env: KasminaVectorEnv, count: int) -> Measured:
+def find_instances(problem: Problem, count: int) -> Measured:
     """So many instances, evenly spread over the train split."""
-    instances = env.core.instances
+    instances = problem.instances
     train = instances.split("train")
     numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
-    return Measured(numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, len(instances) > 1)
+    return Measured(numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, problem.is_family)
 
 
-def latest_start(env: KasminaVectorEnv, plan: Plan) -> int:
+def latest_start(problem: Problem, plan: Plan) -> int:
     """The last step at which a plan's seeds can all be grown so that they are fossilized before the end."""
-    fossilize = [i for i, name in enumerate(env.action_names) if name.startswith("FOSSILIZE")]
-    steps = range(env.core.config.horizon)
-    fits = [step for step in steps if np.isin(actions_in(env, _started_at(plan, step)), fossilize).sum() == len(plan)]
+    fossilize, steps = problem.actions.find(Op.FOSSILIZE), range(problem.horizon)
+    fits = [s for s in steps if np.isin(actions_of(_started_at(plan, s), problem), fossilize).sum() == len(plan)]
     return fits[-1] if fits else 0
 
 
@@ -137,26 +139,26 @@ def _started_at(plan: Plan, step: int) -> Plan:
     return tuple(Planned(step, seed.slot, seed.blueprint, seed.operator, seed.tempo) for seed in plan)
 
 
-def what_where_when(env: KasminaVectorEnv) -> list[Plan]:
+def what_where_when(problem: Problem) -> list[Plan]:
     """What, where and when: every subset of slots with one blueprint and operator, from the first step, half way, late.
 
     Late is as late as can be.
     """
-    config, slots = env.core.config, env.core.slot_names
+    config, slots = problem.config, problem.slot_names
     subsets = chain.from_iterable(combinations(slots, n) for n in range(1, len(slots) + 1))
     plans = []
     for subset in subsets:
         for tempo in config.tempos:
-            pattern = tuple(Planned(0, slot, config.blueprints[0], "ADD", tempo) for slot in subset)
-            starts = sorted({0, config.horizon // 2, latest_start(env, pattern)})
+            pattern = tuple(Planned(0, slot, config.blueprints[0], config.operators[0], tempo) for slot in subset)
+            starts = sorted({0, config.horizon // 2, latest_start(problem, pattern)})
             for blueprint, operator, start in product(config.blueprints, config.operators, starts):
                 plans.append(tuple(Planned(start, slot, blueprint, operator, tempo) for slot in subset))
     return plans
 
 
-def random_plans(env: KasminaVectorEnv, count: int, rng: np.random.Generator) -> list[Plan]:
+def random_plans(problem: Problem, count: int, rng: np.random.Generator) -> list[Plan]:
     """Plans drawn without a thought."""
-    return [random_plan(rng, env.core.config, env.core.slot_names) for _ in range(count)]
+    return [random_plan(rng, problem) for _ in range(count)]
 
 
 def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
@@ -171,7 +173,7 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 
 
 def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: Progress | None
+    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: OnStep | None
 ) -> Contenders:
     """Keep the best of many plans, staged and instant, seen on a few seeds.
 
@@ -187,7 +189,7 @@ def screen(
     for is_instant in (False, True):
         env = _make(preset, len(plans) * len(seeds), is_instant)
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
-        returns = measure(env, plans, seeds, played, on_step)
+        returns = play_plans(env, plans, seeds, played, on_step)
         best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
         kept.append((*best, ()))  # doing nothing is a choice, and where growing does not pay the best
     return Contenders(*kept)
@@ -195,7 +197,7 @@ def screen(
 
 def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
     """An environment without more rows than there are episodes to play."""
-    return make_env(preset, min(num_rows(), num_episodes), instant=is_instant)
+    return KasminaVectorEnv(min(num_rows(), num_episodes), preset, instant=is_instant)
 
 
 def _table(
@@ -203,14 +205,14 @@ def _table(
     plans: Sequence[Plan],
     seeds: IntArray,
     instances: Measured,
-    on_step: Progress | None,
+    on_step: OnStep | None,
     is_instant: bool = False,
 ) -> FloatArray:
     """Returns of every plan in every instance on the same seeds, ``[P, I, S]``."""
     shape = (len(plans), len(instances.numbers), len(seeds))
     env = _make(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
-    return measure(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
+    return play_plans(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
 
 
 def calibrate(
@@ -218,7 +220,7 @@ def calibrate(
     sizes: Sizes = USUAL_SIZES,
     seed: int = 0,
     contenders: Contenders | None = None,
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> Calibration:
     """Measure how much decisions matter.
 
@@ -230,12 +232,12 @@ def calibrate(
         on_step: For progress bars.
     """
     rng = np.random.default_rng(seed)
-    env = make_env(preset, 1)
-    instances = find_instances(env, sizes.instances)
+    problem = make_problem(preset)
+    instances = find_instances(problem, sizes.instances)
     seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
-    drawn = random_plans(env, max(sizes.random, sizes.schedules // 5), rng)
+    drawn = random_plans(problem, max(sizes.random, sizes.schedules // 5), rng)
     if contenders is None:
-        structured = what_where_when(env)
+        structured = what_where_when(problem)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
         contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
@@ -245,7 +247,7 @@ def calibrate(
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     return Calibration(
         preset,
-        json.loads(json.dumps(asdict(env.core.config))),
+        json.loads(json.dumps(asdict(problem.config))),
         sizes,
         instances,
         find_gaps(wait, random, staged, instant, instances.visible if instances.is_family else None),
@@ -300,7 +302,7 @@ def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Mea
 
 def num_calibration_steps(preset: str, sizes: Sizes) -> int:
     """Environment steps a calibration takes at most."""
-    num_instances = len(find_instances(make_env(preset, 1), sizes.instances).numbers)
+    num_instances = len(find_instances(make_problem(preset), sizes.instances).numbers)
     screened = 2 * sizes.schedules * sizes.screening
     measured = (1 + sizes.random + 2 * (sizes.kept + 1)) * num_instances * sizes.seeds
     return PRESETS.get(preset).config().horizon * (screened + measured)
@@ -319,14 +321,15 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         name: None if g is None else {**asdict(g.difference), "noise": g.noise, "in_noise": g.in_noise}
         for name, g in found.gaps.items()
     }
+    table = make_problem(found.preset).actions
     data = {
         "id": found.preset,
         "command": command,
         "gaps": gaps,
         "meanings": MEANINGS,
         "mean_returns": dict(found.means),
-        "best": {name: in_words(plans[0]) for name, plans in vars(found.contenders).items()},
-        "best_of_instance": {str(number): in_words(plan) for number, plan in found.best_of_instance.items()},
+        "best": {name: in_words(plans[0], table) for name, plans in vars(found.contenders).items()},
+        "best_of_instance": {str(number): in_words(plan, table) for number, plan in found.best_of_instance.items()},
         "instances": {
             "numbers": found.instances.numbers.tolist(),
             "visible": {name: facts.tolist() for name, facts in found.instances.visible.items()},
@@ -336,7 +339,7 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         "contenders": asdict(found.contenders),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def load_contenders(path: Path) -> Contenders:
@@ -347,6 +350,6 @@ def load_contenders(path: Path) -> Contenders:
     )
 
 
-def in_words(plan: Plan) -> str:
+def in_words(plan: Plan, table: ActionTable) -> str:
     """A plan in one line."""
-    return ", ".join(f"{seed.start}: {seed.action}" for seed in plan) or "WAIT throughout"
+    return ", ".join(f"{seed.start}: {table.names[seed.action(table)]}" for seed in plan) or "WAIT throughout"

@@ -6,13 +6,14 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kasmina_env.comparison.arms import CONTROLS, make_player
+from kasmina_env.comparison.arms import Player, find_player
 from kasmina_env.comparison.statistics import (
     Estimate,
     bootstrap,
@@ -22,26 +23,28 @@ from kasmina_env.comparison.statistics import (
     share_of_gap,
 )
 from kasmina_env.controllers.policy import (
+    CONTROLS,
     FIRST_SEEDS,
     HELD_OUT,
-    Episodes,
-    Names,
-    Progress,
+    OnStep,
+    Played,
     instances_for,
-    make_env,
-    names_of,
     play,
 )
 from kasmina_env.controllers.schedule import describe
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.actions import ActionTable
+from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
+from kasmina_env.lifecycle.transitions import Op
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What one controller did. A learned one may have several runs, each on the same episodes."""
+    """Episodes of one controller. A learned one may have several runs, each on the same episodes."""
 
     name: str
-    runs: list[Episodes]
+    runs: list[Played]
 
     def column(self, field: str) -> FloatArray:
         """A field of all episodes, ``[runs, episodes]``."""
@@ -75,10 +78,10 @@ def compare_arms(
     players: Mapping[str, Sequence[str]],
     num_episodes: int,
     num_envs: int = 64,
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
     split: str = "test",
     **settings: Any,
-) -> tuple[list[Arm], Names]:
+) -> list[Arm]:
     """Play the same episodes with every policy, of seeds that no training uses; in families, instances in turn.
 
     Args:
@@ -86,17 +89,19 @@ def compare_arms(
         players: Name of an arm to its runs: names of controls, or folders of training runs.
         num_episodes: Episodes of each run.
         num_envs: Rows played side by side.
-        on_step: For progress bars.
+        on_step: Callback for progress bars.
         split: "test": held-out seeds and test instances; "train": what recipes are chosen by.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
-    num_envs, arms = min(num_envs, num_episodes), []
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
-    instances = instances_for(make_env(preset, 1, **settings), seeds, split)
-    made = {name: [make_player(run, preset, num_envs, **settings) for run in runs] for name, runs in players.items()}
-    for name, runs in made.items():
-        arms.append(Arm(name, [play(env, policy, seeds, on_step, instances) for env, policy in runs]))
-    return arms, names_of(next(iter(made.values()))[0][0])
+    instances = instances_for(make_problem(preset, **settings), seeds, split)
+    found = {name: [find_player(run, preset, **settings) for run in runs] for name, runs in players.items()}
+
+    def played(player: Player) -> Played:
+        with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
+            return play(env, player.policy, seeds, on_step, instances, player.planted)
+
+    return [Arm(name, [played(player) for player in runs]) for name, runs in found.items()]
 
 
 def kind_of(arms: Sequence[Arm]) -> str:
@@ -110,22 +115,23 @@ def best_control(arms: Sequence[Arm]) -> Arm | None:
     return max(controls, key=lambda arm: arm.column("returns").mean(), default=None)
 
 
-def table(arms: Sequence[Arm], names: Names) -> tuple[list[Row], str | None]:
+def table(arms: Sequence[Arm], actions: ActionTable) -> tuple[list[Row], str | None]:
     """Summarise arms, best first; and name the best control.
 
     Args:
-        arms: What was played.
-        names: Of the environment.
+        arms: Episodes of all arms.
+        actions: Flat actions of the problem.
     """
     best = best_control(arms)
     means = {arm.name: float(arm.column("returns").mean()) for arm in arms}
-    rows = [_row(arm, best, means, names) for arm in arms]
+    rows = [_row(arm, best, means, actions) for arm in arms]
     return sorted(rows, key=lambda row: -row.mean_return.value), None if best is None else best.name
 
 
-def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -> Row:
+def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], actions: ActionTable) -> Row:
     returns, strata, rng = arm.column("returns"), arm.runs[0].instances, np.random.default_rng(0)
-    ops = Counter(names.action[int(a)].split()[0] for a in arm.column("actions").ravel() if a >= 0)
+    taken = arm.column("actions").ravel().astype(np.int64)
+    ops = actions.op[taken[taken >= 0]]
 
     def share(value: float, low: str, high: str) -> float | None:
         return share_of_gap(value, means[low], means[high]) if low in means and high in means else None
@@ -146,30 +152,30 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], names: Names) -
         share_of_fixed=share(means[arm.name], "wait", "fixed"),
         shares_of_runs=tuple(share(value, "wait", "fixed") for value in of_runs),
         gap_closed=share(means[arm.name], "fixed", "oracle"),
-        prune_share=ops["PRUNE"] / max(ops.total(), 1),
+        prune_share=float((ops == Op.PRUNE).mean()) if len(ops) else 0.0,
         illegal=int(arm.column("illegal").sum()),
     )
 
 
-def favourites(arm: Arm, names: Names, count: int = 3) -> list[tuple[int, str]]:
+def favourites(arm: Arm, table: ActionTable, count: int = 3) -> list[tuple[int, str]]:
     """The most common action sequences of an arm, each with how many episodes followed it."""
     sequences = Counter(tuple(int(a) for a in row) for run in arm.runs for row in run.actions)
-    return [(times, describe(actions, names)) for actions, times in sequences.most_common(count)]
+    return [(times, describe(actions, table)) for actions, times in sequences.most_common(count)]
 
 
-def write(out: Path, preset: str, rows: Sequence[Row], arms: Sequence[Arm], names: Names, best: str | None) -> None:
+def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm], best: str | None) -> None:
     """Write comparison.json (table and favourite schedules) and episodes.csv (every episode)."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {
-        "id": preset,
+        "id": problem.id,
         "seeds": [int(arms[0].runs[0].seeds[0]), int(arms[0].runs[0].seeds[-1])],
         "best_control": best,
         "rows": [asdict(row) for row in rows],
-        "favourites": {arm.name: favourites(arm, names) for arm in arms},
+        "favourites": {arm.name: favourites(arm, problem.actions) for arm in arms},
     }
-    (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")
-    with (out / "episodes.csv").open("w", newline="") as file:
+    with (out / "episodes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "run", *fields])
         for arm in arms:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 
 from kasmina_env import __version__
-from kasmina_env.comparison.arms import Source, make_player
-from kasmina_env.controllers.policy import HELD_OUT, Progress, instances_for, names_of, play
+from kasmina_env.comparison.arms import Source, find_player
+from kasmina_env.controllers.policy import HELD_OUT, OnStep, instances_for, play
 from kasmina_env.controllers.schedule import describe
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.data import make_task
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.tasks import Measure, Split
 
@@ -26,7 +27,7 @@ class Harvest:
     test: Split
 
 
-def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step: Progress | None = None) -> Harvest:
+def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step: OnStep | None = None) -> Harvest:
     """Play episodes, and keep the committed network of the best score, or that of one seed.
 
     Args:
@@ -39,15 +40,13 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         ValueError: If no network lived to the end of its episode.
     """
     seeds = HELD_OUT + np.arange(num_episodes) if seed is None else np.array([seed])
-    # a row that is reset only in the step after its last still holds what it grew when the playing ends
-    settings = {**source.settings, "autoreset_mode": AutoresetMode.NEXT_STEP}
-    env, policy = make_player(source.name, source.preset, len(seeds), **settings)
-    names = names_of(env)
-    episodes = play(env, policy, seeds, on_step, instances_for(env, seeds))
+    player = find_player(source.name, source.preset, **source.settings)
+    problem = player.problem
+    env = KasminaVectorEnv(len(seeds), problem)
+    episodes = play(env, player.policy, seeds, on_step, instances_for(problem, seeds), player.planted)
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
-    network, population = env.network(best, committed=True).cpu(), env.core.population
-    test = population.seen_by(best, env.core.data["test"])
+    network, test = env.network(best, committed=True).cpu(), env.episodes.test_data(best)
     test = test.to(torch.device("cpu"), test.x.dtype)
     if np.isneginf(scores[best]) or not all(tensor.isfinite().all() for tensor in network.parameters()):
         raise ValueError(f"`run` must grow a network that lives, got none in {len(seeds)} episodes. Play others.")
@@ -56,12 +55,12 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         "settings": dict(source.settings),
         "policy": source.name,
         "seed": int(seeds[best]),
-        "instance": int(env.core.view.instance[best]),
+        "instance": int(episodes.instances[best]),
         "episodes_played": len(seeds),
         "score": float(episodes.scores[best]),
-        "test_accuracy": quality(network, test, population.setting.measure),
+        "test_accuracy": quality(network, test, make_task(problem).measure),
         "return": float(episodes.returns[best]),
-        "schedule": describe(episodes.actions[best], names),
+        "schedule": describe(episodes.actions[best], problem.actions),
         "kasmina_env": __version__,
     }
     return Harvest(network, facts, test)

@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.isotonic import isotonic_regression
 
-from kasmina_env.comparison.arms import CONTROLS
 from kasmina_env.comparison.evaluate import Arm, Row, kind_of
 from kasmina_env.comparison.results import learned
-from kasmina_env.controllers.policy import Names
+from kasmina_env.controllers.policy import CONTROLS
+from kasmina_env.episode.problem import Problem
+from kasmina_env.lifecycle.transitions import Op
 
 # Colour-blind safe (Okabe & Ito); the learned controller is the one that stands out.
 COLOURS = {
@@ -34,11 +35,11 @@ COLOURS = {
     "oracle": "#000000",
 }
 OTHER, LEARNED = "#AA9988", "#D55E00"
-STEPS_SHOWN = {"GERMINATE": "#0072B2", "ADVANCE": "#56B4E9", "FOSSILIZE": "#D55E00", "PRUNE": "#CC79A7"}
+STEPS_SHOWN = {Op.GERMINATE: "#0072B2", Op.ADVANCE: "#56B4E9", Op.FOSSILIZE: "#D55E00", Op.PRUNE: "#CC79A7"}
 
 
 def plot_comparison(
-    out: Path, preset: str, arms: Sequence[Arm], rows: Sequence[Row], names: Names, runs: Sequence[Path] = ()
+    out: Path, problem: Problem, arms: Sequence[Arm], rows: Sequence[Row], runs: Sequence[Path] = ()
 ) -> None:
     """Three pictures: comparison.png, pareto.png, and training.png if there are training runs.
 
@@ -46,16 +47,16 @@ def plot_comparison(
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     _plot_returns(axes[0, 0], rows)
-    _plot_scores(axes[0, 1], arms, names)
+    _plot_scores(axes[0, 1], arms, problem.horizon)
     _plot_differences(axes[1, 0], rows)
-    _plot_operations(axes[1, 1], _shown(arms), names)
+    _plot_operations(axes[1, 1], _shown(arms), problem)
     episodes = len(arms[0].runs[0])
-    figure.suptitle(f"{preset}: {episodes} {kind_of(arms)} episodes, the same for every controller", fontsize=13)
+    figure.suptitle(f"{problem.id}: {episodes} {kind_of(arms)} episodes, the same for every controller", fontsize=13)
     figure.savefig(out / "comparison.png", dpi=110)
     plt.close(figure)
-    plot_pareto(out / "pareto.png", preset, rows)
+    plot_pareto(out / "pareto.png", problem.id, rows)
     if runs:
-        plot_training(out / "training.png", preset, runs, rows)
+        plot_training(out / "training.png", problem.id, runs, rows)
 
 
 def _shown(arms: Sequence[Arm]) -> Arm:
@@ -78,11 +79,11 @@ def _plot_returns(ax: Axes, rows: Sequence[Row]) -> None:
     ax.set(title="Return: what is kept minus what it cost", xlabel="mean return, 95 % interval")
 
 
-def _plot_scores(ax: Axes, arms: Sequence[Arm], names: Names) -> None:
+def _plot_scores(ax: Axes, arms: Sequence[Arm], horizon: int) -> None:
     for arm in arms:
-        curves = arm.column("curves").reshape(-1, names.horizon + 1)
+        curves = arm.column("curves").reshape(-1, horizon + 1)
         low, middle, high = np.nanpercentile(curves, [25, 50, 75], axis=0)
-        steps = np.arange(names.horizon + 1)
+        steps = np.arange(horizon + 1)
         ax.plot(steps, middle, color=_colour(arm.name), label=arm.name, linewidth=1.3 if arm.name in CONTROLS else 2)
         ax.fill_between(steps, low, high, color=_colour(arm.name), alpha=0.15, linewidth=0)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -104,16 +105,14 @@ def _plot_differences(ax: Axes, rows: Sequence[Row]) -> None:
     ax.set(title="Difference to the best control, same episodes", xlabel="mean return, 95 % interval")
 
 
-def _plot_operations(ax: Axes, arm: Arm, names: Names) -> None:
-    actions = arm.column("actions").reshape(-1, names.horizon)
-    ops = np.array([name.split()[0] for name in names.action])
-    steps = np.arange(names.horizon)
-    bottom = np.zeros(names.horizon)
+def _plot_operations(ax: Axes, arm: Arm, problem: Problem) -> None:
+    actions, ops = arm.column("actions").reshape(-1, problem.horizon).astype(np.int64), problem.actions.op
+    steps, bottom = np.arange(problem.horizon), np.zeros(problem.horizon)
     for op, colour in STEPS_SHOWN.items():
         share = np.array(
             [np.mean(ops[column[column >= 0]] == op) if (column >= 0).any() else 0 for column in actions.T]
         )
-        ax.bar(steps, share, bottom=bottom, color=colour, label=op, width=0.9)
+        ax.bar(steps, share, bottom=bottom, color=colour, label=op.name, width=0.9)
         bottom += share
     ax.legend(frameon=False, fontsize=8, ncols=4, columnspacing=1, loc="upper center")
     ax.set(title=f"What '{arm.name}' does when (the rest is WAIT)", xlabel="step", ylabel="share of episodes")
@@ -172,7 +171,7 @@ def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[
     for run, line_style in zip(runs, cycle(("-", "--", ":", "-.")), strict=False):
         lines: list[dict[str, str]] = []
         for log in sorted(run.glob("logs/*/progress.csv")):
-            with log.open(newline="") as file:
+            with log.open(newline="", encoding="utf-8") as file:
                 lines += [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]

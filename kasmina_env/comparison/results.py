@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from kasmina_env.comparison.arms import CONTROLS
 from kasmina_env.comparison.evaluate import Arm, Row, favourites, kind_of
 from kasmina_env.comparison.statistics import has_strata
-from kasmina_env.controllers.policy import Names
+from kasmina_env.controllers.policy import CONTROLS
+from kasmina_env.episode.actions import ActionTable
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.settings.instances import Instances
 
@@ -123,35 +124,31 @@ def _by_group(arms: Sequence[Arm], groups: Groups) -> list[str]:
     return _markdown(["fact", "value", *(arm.name for arm in arms)], rows)
 
 
-def _habits(arm: Arm, names: Names) -> list[str]:
+def _habits(arm: Arm, table: ActionTable) -> list[str]:
     total = sum(len(run) for run in arm.runs)
-    lines = [f"{times} of {total}: {schedule}" for times, schedule in favourites(arm, names)]
+    lines = [f"{times} of {total}: {schedule}" for times, schedule in favourites(arm, table)]
     return [f"- **{arm.name}**", *(f"  - {line}" for line in lines)]
 
 
 def page(
     command: str,
-    preset: str,
+    problem: Problem,
     rows: Sequence[Row],
     arms: Sequence[Arm],
-    names: Names,
     best: str | None,
-    instances: Instances,
 ) -> str:
     """A comparison as Markdown: the table, what learned arms and the best control do, and where each gains and loses.
 
     Args:
         command: What to type for it.
-        preset: Registered id.
-        rows: Of the table, best first.
-        arms: What was played.
-        names: Of the environment.
+        problem: Problem that was played; in a family, returns are broken down by what its instances settle.
+        rows: Rows of the table, best first.
+        arms: Episodes of all arms.
         best: Name of the best control that foresees nothing.
-        instances: Of the problem; where there are several, what arms do is broken down by what they settle.
     """
     shown = [*(arm for arm in arms if arm.name in (best, "fixed")), *learned(arms)]
     lines = [
-        f"## {preset}",
+        f"## {problem.id}",
         "",
         f"{len(arms[0].runs[0])} {kind_of(arms)} episodes, the same for every arm: `{command}`",
         "",
@@ -164,12 +161,12 @@ def page(
         "What they do most often:",
         "",
     ]
-    lines += [line for arm in shown for line in _habits(arm, names)]
-    if len(instances) > 1:
+    lines += [line for arm in shown for line in _habits(arm, problem.actions)]
+    if problem.is_family:
         lines += [
             "",
             "Where: mean return and number of seeds kept, by what the instances played settle.",
             "",
         ]
-        lines += _by_group(shown, groups_of(instances, arms[0].runs[0].instances))
+        lines += _by_group(shown, groups_of(problem.instances, arms[0].runs[0].instances))
     return "\n".join(lines) + "\n"

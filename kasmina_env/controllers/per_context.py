@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.policy import Names, instances_of, preset_of
+from kasmina_env.controllers.policy import Policy, instances_of
 from kasmina_env.controllers.schedule import Fixed, actions_from, steps_of
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
@@ -65,38 +65,38 @@ def nearest(contexts: Sequence[Context], entries: Sequence[str], values: FloatAr
     return np.asarray(outside.sum(axis=2).argmin(axis=1))
 
 
-def contexts_of(env: KasminaVectorEnv, facts: Sequence[str] = ()) -> tuple[list[Context], IntArray]:
+def contexts_of(problem: Problem, facts: Sequence[str] = ()) -> tuple[list[Context], IntArray]:
     """The contexts of a family, and which of them each instance to train on lies in ``[I]``.
 
     Args:
-        env: Of a family.
+        problem: Problem of a family.
         facts: Names of the visible facts that span the grid; left out: all.
     """
-    train, known = instances_of(env, "train"), tuple(env.core.instances.visible)
+    train, known = instances_of(problem, "train"), tuple(problem.instances.visible)
     if train is None or not known:
-        raise ValueError(f"`env_id` must be of a family with visible facts, got {preset_of(env)!r}. Name another one.")
+        raise ValueError(f"`env_id` must be of a family with visible facts, got {problem.id!r}. Name another one.")
     for fact in facts:
         if fact not in known:
             raise ValueError(unknown_name_message("facts", fact, known))
     columns = [i for i, fact in enumerate(known) if fact in (facts or known)]
-    entries, values = [f"instance.{known[i]}" for i in columns], env.core.instances.scaled_facts()[train][:, columns]
+    entries, values = [f"instance.{known[i]}" for i in columns], problem.instances.scaled_facts()[train][:, columns]
     contexts = make_contexts(entries, values)
     return contexts, nearest(contexts, entries, values)
 
 
-class PerContext:
+class PerContext(Policy):
     """Plays the schedule of the context that the observation says it is in, by the clock.
 
     Args:
-        names: Of the environment.
+        problem: Problem it plays.
         contexts: C cells.
         actions: A schedule for each ``[C, T]``.
     """
 
-    def __init__(self, names: Names, contexts: Sequence[Context], actions: IntArray) -> None:
+    def __init__(self, problem: Problem, contexts: Sequence[Context], actions: IntArray) -> None:
         self.contexts, self._entries = contexts, tuple(contexts[0].bounds)
-        self._columns = [names.column(entry) for entry in self._entries]
-        self.schedules, self._fixed = actions, Fixed(names, actions)
+        self._columns = [problem.observations.column(entry) for entry in self._entries]
+        self.schedules, self._fixed = actions, Fixed(problem, actions)
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         values = observation[:, self._columns].astype(np.float64)
@@ -105,23 +105,24 @@ class PerContext:
 
 def save_contexts(
     path: Path,
-    preset: str,
-    names: Names,
+    problem: Problem,
     found: Sequence[tuple[Context, IntArray, float]],
     about: Mapping[str, Any],
 ) -> None:
     """Write contexts, the schedule of each and its mean return as JSON."""
     contexts = [
-        {"bounds": context.bounds, "steps": steps_of(actions, names), "mean_return": value}
+        {"bounds": context.bounds, "steps": steps_of(actions, problem.actions), "mean_return": value}
         for context, actions, value in found
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"id": preset, "contexts": contexts, "about": dict(about)}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"id": problem.id, "contexts": contexts, "about": dict(about)}, indent=2) + "\n", encoding="utf-8"
+    )
 
 
-def load_contexts(path: Path, names: Names) -> PerContext:
+def load_contexts(path: Path, problem: Problem) -> PerContext:
     """Read what `save_contexts` wrote."""
     found = read_document(path, "contexts")["contexts"]
     contexts = [Context({key: (low, high) for key, (low, high) in entry["bounds"].items()}) for entry in found]
-    actions = np.stack([actions_from(entry["steps"], names, path.name) for entry in found])
-    return PerContext(names, contexts, actions)
+    actions = np.stack([actions_from(entry["steps"], problem, path.name) for entry in found])
+    return PerContext(problem, contexts, actions)

@@ -1,16 +1,18 @@
-"""What a controller is, and how one plays: a batched protocol and one rollout loop."""
+"""Policies: the protocol, the registry, and the loop in which one plays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
-import gymnasium as gym
 import numpy as np
 
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.settings.registry import Registry
 
 HELD_OUT = 1_000_000  # evaluation seeds start here
 MAX_SEED = 500_000  # training and search use seeds below this one
@@ -18,11 +20,16 @@ FIRST_SEEDS = {"test": HELD_OUT, "train": MAX_SEED}  # of a comparison on the in
 
 
 class Policy(Protocol):
-    """A controller of N networks at once.
+    """A controller of N networks at once, made for a `Problem`."""
 
-    It sees what any controller may see, the observation, and must not keep state that the observation does not restart:
-    a policy may be asked about any networks at any time.
-    """
+    def begin(self, seeds: IntArray, episodes: Episodes) -> None:
+        """Start of N episodes. Policies that are derived from this class and remember nothing leave it out.
+
+        Args:
+            seeds: Seeds of the episodes ``[N]``.
+            episodes: The episodes themselves, which none but an upper reference may look at.
+        """
+        return
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         """Choose flat actions ``[N]`` from observations ``[N, F]`` and masks of legal actions ``[N, A]``."""
@@ -30,64 +37,59 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class Names:
-    """What the entries of observations and actions are called; all a scripted policy knows of an environment."""
+class Control:
+    """A policy by name.
 
-    observation: tuple[str, ...]
-    action: tuple[str, ...]
-    horizon: int
+    Attributes:
+        make: Makes the policy for a problem.
+        meaning: One line for people.
+        settings: Settings of the environment it plays in, where they differ from the problem's.
+        planted: Flat GERMINATE actions that are carried out before the first step, from the problem.
+        is_bound: Whether it foresees the very episode it plays: an upper reference, never a competitor.
+    """
 
-    def column(self, name: str) -> int:
-        """Index of an observation's entry."""
-        return self.observation.index(name)
-
-
-def make_env(preset: str, num_envs: int, **settings: Any) -> KasminaVectorEnv:
-    """A vector environment of an id, with its own type."""
-    env = gym.make_vec(preset, num_envs=num_envs, **settings)
-    assert isinstance(env, KasminaVectorEnv)
-    return env
-
-
-def make_equal(env: KasminaVectorEnv, num_envs: int) -> KasminaVectorEnv:
-    """Another environment of the same problem, whose rows may take over episodes of the first."""
-    assert env.spec is not None
-    own = ("preset", "num_envs", "vectorization_mode", "render_mode", "autoreset_mode")
-    settings = {key: value for key, value in env.spec.kwargs.items() if key not in own}
-    return make_env(env.spec.id, num_envs, **settings)
+    make: Callable[[Problem], Policy]
+    meaning: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    planted: Callable[[Problem], IntArray] | None = None
+    is_bound: bool = False
 
 
-def preset_of(env: KasminaVectorEnv) -> str:
-    """Registered id an environment was made from."""
-    assert env.spec is not None
-    return env.spec.id
+CONTROLS: Registry[Control] = Registry("policy")
+MakeT = TypeVar("MakeT", bound=Callable[[Problem], Policy])
 
 
-def instances_of(env: KasminaVectorEnv, split: str) -> IntArray | None:
-    """Numbers of a family's instances to train on, or to test on; None for a problem without a family."""
-    instances = env.core.instances
-    return instances.split(split) if len(instances) > 1 else None
-
-
-def instances_for(env: KasminaVectorEnv, seeds: IntArray, split: str = "test") -> IntArray | None:
-    """Which instance of a family each episode of a comparison is about: its split in turn; None without a family.
+def register_policy(
+    name: str,
+    meaning: str = "",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    planted: Callable[[Problem], IntArray] | None = None,
+    is_bound: bool = False,
+) -> Callable[[MakeT], MakeT]:
+    """Register a class, or a function, that makes a policy for a problem.
 
     Args:
-        env: Of the problem.
-        seeds: Of the episodes ``[E]``; they count from `FIRST_SEEDS`.
-        split: "test" or "train".
+        name: New name; a duplicate raises ``ValueError``.
+        meaning: One line for people; by default the first line of its docstring.
+        settings: See `Control`, as for what follows.
+        planted: See there.
+        is_bound: See there.
     """
-    numbers = instances_of(env, split)
-    return None if numbers is None else numbers[(seeds - FIRST_SEEDS[split]) % len(numbers)]
+
+    def decorate(make: MakeT) -> MakeT:
+        line = meaning or (make.__doc__ or name).strip().splitlines()[0].rstrip(".")
+        CONTROLS.register(name, Control(make, line, settings or {}, planted, is_bound))
+        return make
+
+    return decorate
 
 
-def names_of(env: KasminaVectorEnv) -> Names:
-    """Names of a vector environment's entries."""
-    return Names(env.observation_names, env.action_names, env.core.config.horizon)
+# ── playing ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class Episodes:
+class Played:
     """Finished episodes of one policy, in the order of their seeds. E episodes, T steps."""
 
     seeds: IntArray  # [E]
@@ -106,67 +108,92 @@ class Episodes:
         return len(self.seeds)
 
 
-Progress = Callable[[int], None]  # called with the number of steps done since the last call
+OnStep = Callable[[int], None]  # called with the number of steps done since the last call
+
+
+def instances_of(problem: Problem, split: str) -> IntArray | None:
+    """Numbers of a family's instances to train on, or to test on; None for a problem without a family."""
+    return problem.instances.split(split) if problem.is_family else None
+
+
+def instances_for(problem: Problem, seeds: IntArray, split: str = "test") -> IntArray | None:
+    """The instance of a family that each episode of a comparison is about: its split in turn; None without a family.
+
+    Args:
+        problem: Problem of the episodes.
+        seeds: Seeds of the episodes ``[E]``; they count from `FIRST_SEEDS`.
+        split: "test" or "train".
+    """
+    numbers = instances_of(problem, split)
+    return None if numbers is None else numbers[(seeds - FIRST_SEEDS[split]) % len(numbers)]
 
 
 def play(
     env: KasminaVectorEnv,
     policy: Policy,
     seeds: IntArray,
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
     instances: IntArray | None = None,
-) -> Episodes:
+    planted: IntArray | None = None,
+) -> Played:
     """Play one episode for each seed, as many side by side as the environment has rows.
 
     Args:
-        env: N rows that reset in the same step.
+        env: N rows that do not reset in the same step.
         policy: Who decides.
         seeds: E seeds; equal seeds give equal hosts and equal minibatches, whoever plays.
-        on_step: For progress bars.
-        instances: Of a family ``[E]``; left out: each seed draws its own from the train split.
+        on_step: Callback for progress bars.
+        instances: Instances of a family ``[E]``; left out: each seed draws its own from the train split.
+        planted: Flat GERMINATE actions that are carried out before the first step.
     """
     parts = []
     for start in range(0, len(seeds), env.num_envs):
         part = slice(start, start + env.num_envs)
         chosen = None if instances is None else instances[part]
-        parts.append(_play_batch(env, policy, seeds[part], on_step, chosen))
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Episodes.__dataclass_fields__}
-    return Episodes(**columns)
+        parts.append(_play_batch(env, policy, seeds[part], on_step, chosen, planted))
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Played.__dataclass_fields__}
+    return Played(**columns)
 
 
 def _play_batch(
-    env: KasminaVectorEnv, policy: Policy, seeds: IntArray, on_step: Progress | None, instances: IntArray | None
-) -> Episodes:
-    n, horizon = env.num_envs, env.core.config.horizon
+    env: KasminaVectorEnv,
+    policy: Policy,
+    seeds: IntArray,
+    on_step: OnStep | None,
+    instances: IntArray | None,
+    planted: IntArray | None,
+) -> Played:
+    n, horizon = env.num_envs, env.problem.horizon
     padded = np.concatenate([seeds, np.zeros(n - len(seeds), dtype=np.int64)])
-    options = None if instances is None else {"instance": np.resize(instances, n).tolist()}
+    options: dict[str, Any] = {} if planted is None else {"planted": planted}
+    if instances is not None:
+        options["instance"] = np.resize(instances, n).tolist()
     observation, infos = env.reset(seed=padded.tolist(), options=options)
+    policy.begin(padded, env.episodes)
     is_open = np.ones(n, dtype=bool)
     returns, illegal = np.zeros(n), np.zeros(n, dtype=np.int64)
     actions, curves = np.full((n, horizon), -1), np.full((n, horizon + 1), np.nan)
     curves[:, 0] = infos["score"]
-    facts = ("committed_score", "test_accuracy", "num_fossilized", "param_growth", "compute", "instance")
-    final = {name: np.zeros(n) for name in facts}
+    names = ("committed_score", "test_accuracy", "num_fossilized", "param_growth", "compute", "instance")
+    final = {name: np.zeros(n) for name in names}
     for step in range(horizon):
         chosen = policy.act(observation, env.action_masks())
-        observation, reward, terminated, truncated, infos = env.step(chosen)
-        is_done = (terminated | truncated) & is_open
-        last = infos.get("final_info", infos)
-        legal = np.where(is_done, last["action_legal"], infos["action_legal"]).astype(bool)
-        score = np.where(is_done, last["score"], infos["score"])
+        observation, reward, terminated, _, infos = env.step(chosen)
+        is_done = terminated & is_open
+        legal = infos["action_legal"].astype(bool)
         returns += np.where(is_open, reward, 0.0)
         illegal += is_open & ~legal
         actions[is_open, step] = np.where(legal, chosen, 0)[is_open]
-        curves[is_open, step + 1] = score[is_open]
-        for name, values in final.items():
-            values[is_done] = last[name][is_done] if is_done.any() else 0.0
+        curves[is_open, step + 1] = infos["score"][is_open]
+        for name in names if is_done.any() else ():
+            final[name][is_done] = infos[name][is_done]
         is_open &= ~is_done
         if on_step is not None:
             on_step(len(seeds))
         if not is_open.any():
             break
     kept = slice(len(seeds))
-    return Episodes(
+    return Played(
         seeds=seeds,
         instances=final["instance"][kept].astype(np.int64),
         returns=returns[kept],

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.policy import Names
+from kasmina_env.controllers.policy import Policy
+from kasmina_env.episode.actions import ActionTable
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.documents import read_document
 
 
@@ -26,53 +29,59 @@ class Planned:
     operator: str
     tempo: int
 
-    @property
-    def action(self) -> str:
-        return f"GERMINATE {self.slot} {self.blueprint} {self.operator} tempo{self.tempo}"
+    def action(self, table: ActionTable) -> int:
+        """The flat action that grows it, with the menu's first curve."""
+        found = table.find(Op.GERMINATE, self.slot, self.blueprint, self.operator, self.tempo)
+        return int(found[0])
 
 
 Plan = tuple[Planned, ...]
 
 
-def actions_of(plan: Plan, names: Names, min_training_steps: int, instant: bool) -> IntArray:
-    """Write a plan out as one flat action per step, ``[T]``; 0 (WAIT) where nothing is due.
+def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> IntArray:
+    """A plan written out as one flat action per step, ``[T]``; 0 (WAIT) where nothing is due.
 
     One network takes one action a step, so what is due at the same time queues up: fossilizing first, then advancing,
     then growing.
+
+    Args:
+        plan: Seeds to grow.
+        problem: Problem they grow in.
+        is_instant: Whether seeds join at alpha 1 at once; by default as the problem's settings say.
     """
-    actions = np.zeros(names.horizon, dtype=np.int64)
-    index = {name: i for i, name in enumerate(names.action)}
-    due: list[tuple[int, int, str, Planned]] = [(p.start, 2, "GERMINATE", p) for p in plan]
-    for step in range(names.horizon):
-        ready = sorted((entry for entry in due if entry[0] <= step), key=lambda e: (e[1], e[0], e[3].slot))
+    instant = problem.config.instant if is_instant is None else is_instant
+    table, rank = problem.actions, {Op.FOSSILIZE: 0, Op.ADVANCE: 1, Op.GERMINATE: 2}
+    actions = np.zeros(problem.horizon, dtype=np.int64)
+    due: list[tuple[int, Op, Planned]] = [(seed.start, Op.GERMINATE, seed) for seed in plan]
+    for step in range(problem.horizon):
+        ready = sorted((e for e in due if e[0] <= step), key=lambda e: (rank[e[1]], e[0], e[2].slot))
         if not ready:
             continue
-        entry = ready[0]
-        due.remove(entry)
-        _, _, op, seed = entry
-        actions[step] = index[seed.action if op == "GERMINATE" else f"{op} {seed.slot}"]
-        if op == "GERMINATE" and not instant:
-            due.append((step + min_training_steps, 1, "ADVANCE", seed))
-        elif op != "FOSSILIZE":
+        due.remove(ready[0])
+        _, op, seed = ready[0]
+        actions[step] = seed.action(table) if op is Op.GERMINATE else table.find(op, slot=seed.slot)[0]
+        if op is Op.GERMINATE and not instant:
+            due.append((step + problem.config.min_training_steps, Op.ADVANCE, seed))
+        elif op is not Op.FOSSILIZE:
             # a ramp of n steps reaches 1 in the n-th step; fossilizing needs one measurement at alpha 1
-            due.append((step + (seed.tempo if op == "ADVANCE" else 1), 0, "FOSSILIZE", seed))
+            due.append((step + (seed.tempo if op is Op.ADVANCE else 1), Op.FOSSILIZE, seed))
     return actions
 
 
-class Fixed:
+class Fixed(Policy):
     """Plays one schedule, or one for each network, by the clock.
 
     Args:
-        names: Of the environment.
+        problem: Problem it plays.
         actions: Flat action of each step ``[T]``, or of each network and step ``[N, T]``.
     """
 
-    def __init__(self, names: Names, actions: IntArray) -> None:
+    def __init__(self, problem: Problem, actions: IntArray) -> None:
         self._actions = np.atleast_2d(actions)
-        self._progress, self._horizon = names.column("progress"), names.horizon
+        self._progress, self._horizon = problem.observations.column("progress"), problem.horizon
 
     def act(self, observation: Float32Array, mask: BoolArray, schedule: IntArray | None = None) -> IntArray:
-        """Choose; `schedule` ``[N]`` says which one each network follows, by default the one of its row."""
+        """Choose; `schedule` ``[N]`` names the one that each network follows, by default that of its row."""
         step = np.rint(observation[:, self._progress] * self._horizon).astype(np.int64)
         chosen_by = np.arange(len(step)) % len(self._actions) if schedule is None else schedule
         chosen = self._actions[chosen_by, np.minimum(step, self._actions.shape[1] - 1)]
@@ -80,59 +89,61 @@ class Fixed:
         return np.where(is_legal, chosen, 0)
 
 
-def plan_of(actions: IntArray, names: Names) -> Plan:
+def plan_of(actions: IntArray, table: ActionTable) -> Plan:
     """The seeds that a schedule makes permanent, as a plan."""
-    started: dict[str, Planned] = {}
+    started: dict[str | None, Planned] = {}
     kept: list[Planned] = []
-    for step, action in enumerate(actions):
-        op, *words = names.action[action].split()
-        if op == "GERMINATE":
-            slot, blueprint, operator, tempo = words
-            started[slot] = Planned(step, slot, blueprint, operator, int(tempo.removeprefix("tempo")))
-        elif op == "FOSSILIZE":
-            kept.append(started[words[0]])
+    for step, number in enumerate(actions.tolist()):
+        action = table.entry(number)
+        if action.op is Op.GERMINATE:
+            values = (action.slot, action.blueprint, action.operator, action.tempo)
+            started[action.slot] = Planned(step, *values)  # type: ignore[arg-type]  # a germination has all of them
+        elif action.op is Op.FOSSILIZE:
+            kept.append(started[action.slot])
     return tuple(sorted(kept, key=lambda seed: seed.start))
 
 
-def steps_of(actions: IntArray, names: Names) -> dict[str, str]:
+def steps_of(actions: IntArray, table: ActionTable) -> dict[str, str]:
     """A schedule as JSON values: step to name of the action, WAIT left out."""
-    return {str(step): names.action[a] for step, a in enumerate(actions) if a != 0}
+    return {str(step): table.names[a] for step, a in enumerate(actions) if a != 0}
 
 
-def actions_from(steps: Mapping[str, str], names: Names, source: str) -> IntArray:
-    """A schedule from JSON values as flat actions ``[T]``; an action the environment does not have raises.
+def actions_from(steps: Mapping[str, str], problem: Problem, source: str) -> IntArray:
+    """A schedule from JSON values as flat actions ``[T]``; an action that the problem does not have raises.
 
     Args:
         steps: As `steps_of` makes them.
-        names: Of the environment.
-        source: Where they are from, for the message.
+        problem: Problem they are for.
+        source: Name of the file, for the message.
     """
     if not isinstance(steps, Mapping):
         raise ValueError(f"`{source}` must map steps to actions, got {reprlib.repr(steps)}. Search again.")
-    actions = np.zeros(names.horizon, dtype=np.int64)
+    actions = np.zeros(problem.horizon, dtype=np.int64)
+    known = {name: number for number, name in enumerate(problem.actions.names)}
     for step, action in steps.items():
-        if action not in names.action or not 0 <= int(step) < names.horizon:
+        if action not in known or not str(step).isdecimal() or int(step) >= problem.horizon:
             raise ValueError(
-                f"`{source}` must hold actions of the environment at steps below {names.horizon}, got {action!r} at "
+                f"`{source}` must hold actions of {problem.id} at steps below {problem.horizon}, got {action!r} at "
                 f"step {step}. Search again for these settings."
             )
-        actions[int(step)] = names.action.index(action)
+        actions[int(step)] = known[action]
     return actions
 
 
-def save_schedule(path: Path, preset: str, names: Names, actions: IntArray, about: Mapping[str, Any]) -> None:
+def save_schedule(path: Path, problem: Problem, actions: IntArray, about: Mapping[str, Any]) -> None:
     """Write a schedule as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"id": preset, "steps": steps_of(actions, names), "about": dict(about)}
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"id": problem.id, "steps": steps_of(actions, problem.actions), "about": dict(about)}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def load_schedule(path: Path, names: Names) -> IntArray:
-    """Read a schedule back as flat actions ``[T]``; an action the environment does not have raises."""
-    return actions_from(read_document(path, "steps")["steps"], names, path.name)
+def load_schedule(path: Path, problem: Problem) -> IntArray:
+    """Read a schedule back as flat actions ``[T]``; an action that the problem does not have raises."""
+    return actions_from(read_document(path, "steps")["steps"], problem, path.name)
 
 
-def describe(actions: Sequence[int] | IntArray, names: Names) -> str:
+def describe(actions: Sequence[int] | IntArray, table: ActionTable) -> str:
     """A schedule in one line, WAIT and ADVANCE left out."""
-    words = [(step, names.action[a]) for step, a in enumerate(actions) if a > 0]
-    return ", ".join(f"{step}: {name}" for step, name in words if not name.startswith("ADVANCE")) or "WAIT throughout"
+    hidden = (Op.WAIT, Op.ADVANCE)
+    words = [f"{step}: {table.names[a]}" for step, a in enumerate(actions) if a >= 0 and table.op[a] not in hidden]
+    return ", ".join(words) or "WAIT throughout"

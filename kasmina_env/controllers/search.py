@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from kasmina_env.controllers.per_context import Context, contexts_of
-from kasmina_env.controllers.policy import MAX_SEED, Progress, instances_of, make_env, names_of, play
+from kasmina_env.controllers.policy import MAX_SEED, OnStep, instances_of, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.population.device import find_device
-from kasmina_env.settings.config import EnvConfig
 
 FAMILY = 3  # times as many episodes where one plan must serve all instances
 NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
@@ -22,12 +22,12 @@ NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a search tries.
+    """Numbers of plans and episodes that a search tries.
 
     Attributes:
         num_structured, num_random: Plans to begin with.
-        rounds: Of successive halving: plans kept, neighbours added to each of the best four, and episodes that each
-            plan is then measured on.
+        rounds: Rounds of successive halving: plans kept, neighbours added to each of the best four, and episodes that
+            each plan is then played on.
     """
 
     num_structured: int = 216
@@ -49,15 +49,15 @@ USUAL_EFFORT = Effort()
 CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (8, 4, 12), (5, 0, 40)))
 
 
-def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str], limit: int) -> list[Plan]:
+def structured_plans(rng: np.random.Generator, problem: Problem, limit: int) -> list[Plan]:
     """Ways to put at most one blueprint in each slot at once, with the first operator and the shortest tempo.
 
     Args:
-        rng: Of the choice.
-        config: Of the problem.
-        slots: Their names.
+        rng: Random stream of the choice.
+        problem: Problem of the plans.
         limit: All ways if there are no more, otherwise so many of them at random.
     """
+    config, slots = problem.config, problem.slot_names
     menu = (None, *config.blueprints)
     num_ways = len(menu) ** len(slots) - 1  # without the empty one, number 0
     numbers = 1 + (np.arange(num_ways) if num_ways <= limit else rng.choice(num_ways, size=limit, replace=False))
@@ -69,8 +69,9 @@ def structured_plans(rng: np.random.Generator, config: EnvConfig, slots: Sequenc
     ]
 
 
-def random_plan(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str]) -> Plan:
+def random_plan(rng: np.random.Generator, problem: Problem) -> Plan:
     """A plan with a seed in a random subset of slots, mostly started early."""
+    config, slots = problem.config, problem.slot_names
     chosen = [slot for slot in slots if rng.random() < 0.75] or [str(rng.choice(slots))]
     latest = int(rng.choice([1, 4, config.horizon // 2]))
     return tuple(
@@ -85,11 +86,11 @@ def random_plan(rng: np.random.Generator, config: EnvConfig, slots: Sequence[str
     )
 
 
-def neighbours(rng: np.random.Generator, plan: Plan, config: EnvConfig, slots: Sequence[str], count: int) -> list[Plan]:
+def neighbours(rng: np.random.Generator, plan: Plan, problem: Problem, count: int) -> list[Plan]:
     """Plans that differ from one in a single choice."""
     found: list[Plan] = []
     while len(found) < count:
-        other = random_plan(rng, config, slots)
+        other = random_plan(rng, problem)
         fresh = other[int(rng.integers(len(other)))]
         kept = {seed.slot: seed for seed in plan}
         old = kept.get(fresh.slot)
@@ -120,51 +121,42 @@ def num_rows() -> int:
     return NUM_ENVS if find_device().type == "cpu" else NUM_ENVS_ON_GPU
 
 
-def search(
-    preset: str,
-    seed: int = 0,
-    on_step: Progress | None = None,
-    effort: Effort = USUAL_EFFORT,
-    **settings: Any,
-) -> Found:
+def search(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
     """Find a good schedule for all instances to train on; doing nothing is one.
 
     Args:
-        preset: Registered id.
-        seed: Of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
-        on_step: For progress bars.
-        effort: How much is tried; for families on `FAMILY` times the episodes.
-        **settings: Fields of `EnvConfig` that differ from the preset.
+        problem: Problem of the schedules.
+        seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
+        on_step: Callback for progress bars.
+        effort: Plans and episodes tried; for families on `FAMILY` times the episodes.
     """
-    env = make_env(preset, num_rows(), **settings)
-    train = instances_of(env, "train")
+    train = instances_of(problem, "train")
     effort = effort if train is None else effort.times(FAMILY)
-    return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
+    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+        return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
 
 
 def search_contexts(
-    preset: str,
+    problem: Problem,
     seed: int = 0,
     facts: Sequence[str] = (),
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
     effort: Effort = CONTEXT_EFFORT,
-    **settings: Any,
 ) -> list[tuple[Context, Found]]:
     """Find a good schedule for each context, from the instances to train on that lie in it; doing nothing is one.
 
     Args:
-        preset: Registered id of a family.
-        seed: Of the search.
+        problem: Problem of a family.
+        seed: Seed of the search.
         facts: Visible facts that span the grid; left out: all.
-        on_step: For progress bars.
-        effort: How much is tried, in each context.
-        **settings: Fields of `EnvConfig` that differ from the preset.
+        on_step: Callback for progress bars.
+        effort: Plans and episodes tried in each context.
     """
-    env = make_env(preset, num_rows(), **settings)
-    rng, train = np.random.default_rng(seed), instances_of(env, "train")
-    contexts, homes = contexts_of(env, facts)
+    rng, train = np.random.default_rng(seed), instances_of(problem, "train")
+    contexts, homes = contexts_of(problem, facts)
     assert train is not None
-    found = [find_plan(env, rng, train[homes == i], effort, ((),), on_step) for i in range(len(contexts))]
+    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+        found = [find_plan(env, rng, train[homes == i], effort, ((),), on_step) for i in range(len(contexts))]
     return list(zip(contexts, found, strict=True))
 
 
@@ -174,55 +166,48 @@ def find_plan(
     instances: IntArray | None,
     effort: Effort,
     known: Sequence[Plan] = (),
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> Found:
     """Successive halving over plans that are known, structured or random, improved by single changes.
 
     Args:
-        env: Where they are measured.
-        rng: Of plans and episodes.
-        instances: To draw episodes from, or None.
-        effort: How much is tried.
+        env: Environment they are played in.
+        rng: Random stream of plans and episodes.
+        instances: Numbers to draw episodes from, or None.
+        effort: Plans and episodes tried.
         known: Plans to begin with, besides.
-        on_step: For progress bars.
+        on_step: Callback for progress bars.
     """
-    config, slots = env.core.config, env.core.slot_names
-    plans = [*known, *structured_plans(rng, config, slots, effort.num_structured)]
-    plans += [random_plan(rng, config, slots) for _ in range(effort.num_random)]
+    problem = env.problem
+    plans = [*known, *structured_plans(rng, problem, effort.num_structured)]
+    plans += [random_plan(rng, problem) for _ in range(effort.num_random)]
     returns = np.zeros((len(plans), 0))
     for num_kept, num_neighbours, num_episodes in effort.rounds:
         plans = plans[:num_kept]
-        plans += [plan for best in plans[:4] for plan in neighbours(rng, best, config, slots, num_neighbours)]
+        plans += [plan for best in plans[:4] for plan in neighbours(rng, best, problem, num_neighbours)]
         seeds = rng.integers(MAX_SEED, size=num_episodes)
         chosen = None if instances is None else rng.choice(instances, size=num_episodes)
-        returns = measure(env, plans, seeds, chosen, on_step)
+        returns = play_plans(env, plans, seeds, chosen, on_step)
         order = np.argsort(-returns.mean(axis=1), kind="stable")
         plans, returns = [plans[i] for i in order], returns[order]
-    return Found(plans[0], actions_in(env, plans[0]), returns[0])
+    return Found(plans[0], actions_of(plans[0], problem), returns[0])
 
 
-def num_search_steps(preset: str, per_context: bool = False, facts: Sequence[str] = ()) -> int:
+def num_search_steps(problem: Problem, per_context: bool = False, facts: Sequence[str] = ()) -> int:
     """Environment steps a search takes, at most."""
-    env = make_env(preset, 1)
     if per_context:
-        num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(env, facts)[0])
+        num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(problem, facts)[0])
     else:
-        num_episodes = USUAL_EFFORT.num_episodes * (1 if instances_of(env, "train") is None else FAMILY)
-    return env.core.config.horizon * num_episodes
+        num_episodes = USUAL_EFFORT.num_episodes * (FAMILY if problem.is_family else 1)
+    return problem.horizon * num_episodes
 
 
-def actions_in(env: KasminaVectorEnv, plan: Plan) -> IntArray:
-    """A plan written out as flat actions of an environment, ``[T]``."""
-    config = env.core.config
-    return actions_of(plan, names_of(env), config.min_training_steps, config.instant)
-
-
-def measure(
+def play_plans(
     env: KasminaVectorEnv,
     plans: Sequence[Plan],
     seeds: IntArray,
     instances: IntArray | None = None,
-    on_step: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> FloatArray:
     """Returns of every plan on the same episodes, ``[P, E]``; all of them side by side, as rows of one population.
 
@@ -231,16 +216,17 @@ def measure(
     Args:
         env: Any number of rows.
         plans: P plans.
-        seeds: Of E episodes.
-        instances: Of a family, one for each episode; left out: the seeds draw them.
-        on_step: For progress bars.
+        seeds: Seeds of E episodes.
+        instances: Instances of a family, one for each episode; left out: the seeds draw them.
+        on_step: Callback for progress bars.
     """
-    schedules, which = np.unique([actions_in(env, plan) for plan in plans], axis=0, return_inverse=True)
+    problem = env.problem
+    schedules, which = np.unique([actions_of(plan, problem) for plan in plans], axis=0, return_inverse=True)
     of_schedule, of_episode = (index.ravel() for index in np.indices((len(schedules), len(seeds))))
     returns = np.zeros(len(of_schedule))
     for start in range(0, len(of_schedule), env.num_envs):
         part = slice(start, start + env.num_envs)
-        policy = Fixed(names_of(env), schedules[np.resize(of_schedule[part], env.num_envs)])
+        policy = Fixed(problem, schedules[np.resize(of_schedule[part], env.num_envs)])
         chosen = None if instances is None else instances[of_episode[part]]
         returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
     return returns.reshape(len(schedules), len(seeds))[which.ravel()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from kasmina_env.envs import spaces as shell
+from kasmina_env.envs import spaces as translate
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 
 PER_ROW = ("network",)  # methods that take the row as their first argument
@@ -22,10 +22,14 @@ class KasminaVecEnv(VecEnv):
     """Translates SAME_STEP vectors: terminal observations, lists of plain infos, float32 rewards.
 
     Args:
-        env: From ``gym.make_vec(id, num_envs=...)``, with autoreset mode SAME_STEP.
+        env: Registered id, or an environment from ``gym.make_vec(id, num_envs=..., autoreset_mode="SameStep")``.
+        num_envs: Networks, where an id is given.
+        **settings: Keywords of `KasminaVectorEnv`, where an id is given.
     """
 
-    def __init__(self, env: KasminaVectorEnv) -> None:
+    def __init__(self, env: KasminaVectorEnv | str, num_envs: int = 64, **settings: Any) -> None:
+        if isinstance(env, str):
+            env = KasminaVectorEnv(num_envs, env, **{"autoreset_mode": AutoresetMode.SAME_STEP, **settings})
         if not isinstance(env, KasminaVectorEnv):
             raise ValueError(
                 f"`env` must be an unwrapped KasminaVectorEnv, got {type(env).__name__}. Wrap after, not before."
@@ -40,10 +44,10 @@ class KasminaVecEnv(VecEnv):
     def reset(self) -> NDArray[np.float32]:
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
         observations, infos = self.env.reset(seed=seeds, options=self._joined_options())
-        self.reset_infos = [shell.plain_info(infos, row) for row in range(self.num_envs)]
+        self.reset_infos = [translate.plain_info(infos, row) for row in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return observations  # type: ignore[no-any-return]
 
     def seed(self, seed: int | Sequence[int | None] | None = None) -> Sequence[int | None]:
         """Seeds of the next `reset`: one from which row i gets ``seed + i``, or one for each row."""
@@ -69,11 +73,11 @@ class KasminaVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         final_obs, final_info = infos.pop("final_obs", None), infos.pop("final_info", None)
-        rows = [shell.plain_info(infos, row) for row in range(self.num_envs)]
+        rows = [translate.plain_info(infos, row) for row in range(self.num_envs)]
         done = terminated | truncated
         for row in np.flatnonzero(done).tolist():
             self.reset_infos[row] = rows[row]
-            rows[row] = shell.plain_info(final_info, row)
+            rows[row] = translate.plain_info(final_info, row)
             rows[row]["terminal_observation"] = final_obs[row]
             rows[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         return observations, rewards.astype(np.float32), done, rows

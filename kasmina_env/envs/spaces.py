@@ -1,7 +1,8 @@
-"""What the Gymnasium shells share: spaces, decoding of actions, and infos."""
+"""Translation to Gymnasium: arguments, spaces, decoding of actions, and infos."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,40 +11,62 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from kasmina_env.episode.core import Core
-from kasmina_env.episode.reward import param_growth
-from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
+from kasmina_env.episode.actions import factored_mask
+from kasmina_env.episode.core import Ending, Report
+from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.problem import Problem, make_problem
+from kasmina_env.lifecycle.arrays import BoolArray, IntArray
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.population.device import find_device
-from kasmina_env.settings.presets import PRESETS
+from kasmina_env.settings.config import RULES
 from kasmina_env.settings.registry import unknown_name_message
 
 ActionForm = Literal["flat", "factored"]
+ObservationForm = Literal["flat", "dict"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 RENDER_MODES = ("ansi", "rgb_array")
-Infos = dict[str, Any]  # key to array [N], or to such a dictionary
+RENDER_FPS = 4
+Infos = dict[str, Any]  # key to array [N, ...], or to such a dictionary
+NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────
 
 
-def make_core(
-    preset: str,
+def check_settings(caller: str, settings: Mapping[str, Any]) -> None:
+    """Raise Python's own ``TypeError`` for keywords that are no settings; wrappers of other libraries look for it."""
+    for name in settings:
+        if name not in RULES:
+            nearest = difflib.get_close_matches(name, RULES, n=1)
+            hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def make_episodes(
+    preset: str | Problem,
     num_networks: int,
     device: str | None,
     dtype: str,
     settings: Mapping[str, Any],
     devices: Sequence[str] = (),
     num_workers: int = 1,
-) -> Core:
-    """The core of a preset with overridden settings; every argument is checked."""
-    if dtype not in DTYPES:
-        raise ValueError(unknown_name_message("dtype", dtype, tuple(DTYPES)))
+) -> Episodes:
+    """Episodes of a preset with overridden settings; every argument is checked."""
+    check_choice("dtype", dtype, tuple(DTYPES))
     check_count("num_workers", num_workers)
+    if isinstance(devices, str) or not isinstance(devices, Sequence):
+        raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
+    if devices and device is not None:
+        raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
     where = [find_device(name) for name in devices or (device,)]
     if num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
         raise ValueError(
             f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
             f"{num_workers}. Use fewer."
         )
-    problem = PRESETS.get(preset).config(**settings)
-    return Core(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
+    if isinstance(preset, Problem) and settings:
+        raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
+    problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
+    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
@@ -54,121 +77,181 @@ def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
 
 def check_count(name: str, value: object, can_be_none: bool = False) -> None:
     """Raise one clear sentence if a value is not a positive integer."""
-    is_count = isinstance(value, int | np.integer) and _is_integer(value) and value >= 1
-    if not is_count and not (can_be_none and value is None):
+    if not (is_integer(value) and value >= 1) and not (can_be_none and value is None):  # type: ignore[operator]
         rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
         raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
 
 
-def read_options(
-    core: Core, options: Mapping[str, Any] | None, others: tuple[str, ...] = ()
-) -> tuple[IntArray | None, bool]:
-    """What `reset` shall be about: the instances asked for ``[N]``, -1 where none is, and whether it is a test.
-
-    Args:
-        core: The episodes.
-        options: "instance", a number or one for each network (None: drawn), and "split", "train" or "test".
-        others: Keys that the caller reads itself.
-    """
-    given = dict(options or {})
-    unknown = sorted(set(given) - {"instance", "split", *others})
-    if unknown:
-        known = ", ".join(("instance", "split", *others))
-        raise ValueError(f"`options` must have only the keys {known}, got {', '.join(map(str, unknown))}. Remove them.")
-    allowed = core.instances.split(given["split"]) if "split" in given else np.arange(len(core.instances))
-    is_test, wanted = given.get("split") == "test", given.get("instance")
-    if wanted is None:
-        return None, is_test
-    entries = [wanted] * core.num_networks if np.ndim(wanted) == 0 else list(wanted)
-    is_known = all(entry is None or (_is_integer(entry) and entry in allowed) for entry in entries)
-    if len(entries) != core.num_networks or not is_known:
-        raise ValueError(
-            f"`instance` must be a number from {allowed[0]} to {allowed[-1]}, or one for each of {core.num_networks} "
-            f"networks, got {wanted!r}. Name instances that exist{' in that split' * ('split' in given)}."
-        )
-    return np.array([-1 if entry is None else entry for entry in entries]), is_test
-
-
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer, which True and False are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def observation_space(core: Core) -> spaces.Space[Any]:
-    """Bounds of one observation ``[F]``."""
-    return spaces.Box(core.observations.low, core.observations.high, dtype=np.float32)
+def read_seeds(seed: object, num_rows: int, name: str = "seed") -> list[int | None]:
+    """Seeds of rows: s + i from an integer s, or one seed (or None) for each row."""
+    if is_integer(seed):
+        seeds: list[Any] = [int(seed) + row for row in range(num_rows)]  # type: ignore[call-overload]
+    elif seed is None:
+        seeds = [None] * num_rows
+    else:
+        is_listed = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str)
+        seeds = list(seed) if is_listed else [seed]  # type: ignore[call-overload]
+    is_good = all(entry is None or (is_integer(entry) and entry >= 0) for entry in seeds)
+    if len(seeds) != num_rows or not is_good:
+        rule = "an integer of at least 0" + (f", or {num_rows} of them" if num_rows > 1 else "")
+        raise ValueError(f"`{name}` must be {rule}, got {seed!r}. Correct it.")
+    return [None if entry is None else int(entry) for entry in seeds]
 
 
-def action_space(core: Core, form: ActionForm) -> spaces.Space[Any]:
+def read_mask(mask: object, num_rows: int) -> BoolArray:
+    """Rows to reset ``[N]``; all of them where None is given."""
+    if mask is None:
+        return np.ones(num_rows, dtype=bool)
+    found = np.asarray(mask)
+    if found.dtype != np.bool_ or found.shape != (num_rows,) or not found.any():
+        raise ValueError(f"`reset_mask` must be {num_rows} booleans not all False, got {mask!r}. Correct it.")
+    return found
+
+
+def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False) -> IntArray:
+    """Row numbers as an array."""
+    found = np.asarray(rows)
+    is_good = found.ndim == 1 and found.size > 0 and found.dtype.kind in "iu"
+    if not is_good or ((found < 0) | (found >= num_rows)).any():
+        raise ValueError(f"`{name}` must be row numbers from 0 to {num_rows - 1}, got {rows!r}. Correct them.")
+    if is_different and len(np.unique(found)) != len(found):
+        raise ValueError(f"`{name}` must be different rows, got {rows!r}. Name each once.")
+    return found.astype(np.int64)
+
+
+def read_options(
+    problem: Problem, num_rows: int, options: object, others: tuple[str, ...] = ()
+) -> tuple[IntArray | None, bool, IntArray]:
+    """Options of a reset: instances asked for ``[N]`` (-1: none), whether the split is "test", and planted actions.
+
+    Args:
+        problem: Problem of the episodes.
+        num_rows: N.
+        options: "instance", a number or one for each network (None: drawn); "split", "train" or "test"; "planted",
+            flat GERMINATE actions to carry out before the first step.
+        others: Keys that the caller reads itself.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"`options` must be a dictionary, got {options!r}.")
+    given, known = dict(options or {}), ("instance", "split", "planted", *others)
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise ValueError(f"`options` must have only the keys {', '.join(known)}, got {', '.join(map(str, unknown))}.")
+    instances = problem.instances
+    allowed = instances.split(given["split"]) if "split" in given else np.arange(len(instances))
+    wanted = _read_instances(given.get("instance"), num_rows, allowed, "split" in given)
+    return wanted, given.get("split") == "test", _read_planted(given.get("planted"), problem)
+
+
+def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bool) -> IntArray | None:
+    if wanted is None:
+        return None
+    is_listed = isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str) and np.ndim(wanted) > 0
+    entries = list(wanted) if is_listed else [wanted] * num_rows
+    is_known = all(entry is None or (is_integer(entry) and entry in allowed) for entry in entries)
+    if len(entries) != num_rows or not is_known:
+        raise ValueError(
+            f"`instance` must be a number from {allowed[0]} to {allowed[-1]}, or one for each of {num_rows} networks, "
+            f"got {wanted!r}. Name instances that exist{' in that split' * has_split}."
+        )
+    return np.array([-1 if entry is None else entry for entry in entries])
+
+
+def _read_planted(planted: Any, problem: Problem) -> IntArray:
+    if planted is None:
+        return NOTHING_PLANTED
+    found, table = np.asarray(planted), problem.actions
+    is_whole = found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu")
+    is_known = is_whole and ((found >= 0) & (found < table.num_actions)).all()
+    if not is_known or (table.op[found.astype(np.int64)] != Op.GERMINATE).any():
+        raise ValueError(f"`planted` must be a list of flat GERMINATE actions, got {planted!r}.")
+    return found.astype(np.int64)
+
+
+# ── spaces ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def observation_space(problem: Problem, form: ObservationForm, actions: ActionForm) -> spaces.Space[Any]:
+    """Bounds of one observation ``[F]``; in the form "dict" beside the mask of actions."""
+    box = spaces.Box(problem.observations.low, problem.observations.high, dtype=np.float32)
+    if form == "flat":
+        return box
+    size = problem.actions.num_actions if actions == "flat" else sum(problem.actions.num_choices)
+    return spaces.Dict({"observations": box, "action_mask": spaces.Box(0, 1, (int(size),), dtype=np.int8)})
+
+
+def action_space(problem: Problem, form: ActionForm) -> spaces.Space[Any]:
     """One flat choice, or one choice per head."""
     if form == "flat":
-        return spaces.Discrete(int(core.actions.num_actions))
-    return spaces.MultiDiscrete(list(core.actions.num_choices))
+        return spaces.Discrete(int(problem.actions.num_actions))
+    return spaces.MultiDiscrete(list(problem.actions.num_choices))
 
 
-def flat_actions(core: Core, form: ActionForm, actions: ArrayLike) -> IntArray:
+def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: ArrayLike) -> IntArray:
     """Decode the actions of N networks to flat ones ``[N]``, -1 for a factored combination that means nothing.
 
     A flat -1 is such a combination that a caller decoded before; all else outside the space raises.
     """
-    array, n = np.asarray(actions), core.num_networks
-    sizes = np.array([core.actions.num_actions] if form == "flat" else core.actions.num_choices)
-    is_whole = array.dtype.kind in "iu" and array.size == n * len(sizes)
-    table = array.reshape(n, len(sizes)).astype(np.int64) if is_whole else np.full((1, 1), sizes.max())
-    if ((table < (-1 if form == "flat" else 0)) | (table >= sizes)).any():
+    table, array = problem.actions, np.asarray(actions)
+    sizes = np.array([table.num_actions] if form == "flat" else table.num_choices)
+    is_whole = array.dtype.kind in "iu" and array.size == num_rows * len(sizes)
+    choices = array.reshape(num_rows, len(sizes)).astype(np.int64) if is_whole else np.full((1, 1), sizes.max())
+    if ((choices < (-1 if form == "flat" else 0)) | (choices >= sizes)).any():
         raise ValueError(
-            f"`action` must be {n} times {len(sizes)} integers below {sizes.tolist()}, got {array.tolist()}. "
+            f"`action` must be {num_rows} times {len(sizes)} integers below {sizes.tolist()}, got {array.tolist()}. "
             "Take one from the action space."
         )
-    return table[:, 0] if form == "flat" else core.actions.flatten(table)
+    return choices[:, 0] if form == "flat" else table.flatten(choices)
 
 
-def masks(core: Core, form: ActionForm) -> BoolArray:
+def masks(problem: Problem, report: Report, form: ActionForm) -> BoolArray:
     """Masks of the N networks in the given form; True = allowed."""
-    return core.action_masks() if form == "flat" else core.factored_masks()
+    return report.mask if form == "flat" else factored_mask(problem.actions, report.mask)
 
 
-def step_infos(core: Core, terms: Mapping[str, FloatArray] | None = None) -> Infos:
-    """Infos of every reset and step, arrays over the N networks.
+# ── infos ───────────────────────────────────────────────────────────────────────────────────────
 
-    Args:
-        core: The episodes.
-        terms: Terms of the reward; left out: zeros, as at reset.
-    """
-    view = core.view
-    zero = np.zeros(core.num_networks)
+
+def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
+    """Infos of every reset and step, arrays over the N networks."""
     return {
-        "step": view.step,
-        "score": view.score,
-        "quality": view.quality,
-        "inner_valid_accuracy": view.accuracy,
-        "train_loss": view.train_loss,
-        # an episode that is over leaves the committed network
-        "param_growth": np.where(view.is_over, core.committed_growth(), param_growth(view, core.costs)),
-        "num_fossilized": view.num_fossilized,
-        "num_alive": view.num_alive,
-        "action_legal": view.is_legal,
-        "failure": np.where(view.is_dead, "non_finite", "").astype(object),
-        "reward_terms": {name: zero if terms is None else terms[name] for name in core.reward.terms},
+        "action_mask": masks(problem, report, form).astype(np.int8),
+        "step": report.step,
+        "score": report.score,
+        "quality": report.quality,
+        "inner_valid_accuracy": report.accuracy,
+        "train_loss": report.train_loss,
+        "param_growth": report.param_growth,
+        "num_fossilized": report.num_fossilized,
+        "num_alive": report.num_alive,
+        "action_legal": report.is_legal,
+        "failure": report.failure,
+        "reward_terms": dict(zip(problem.reward.terms, report.terms.T, strict=True)),
     }
 
 
-def terminal_infos(core: Core) -> Infos:
-    """What the infos of a step that terminates an episode have besides."""
-    view = core.view
-    actions = np.empty(core.num_networks, dtype=object)
-    actions[:] = [log[:step].tolist() for log, step in zip(view.actions, view.step, strict=True)]
+def ending_infos(report: Report, ending: Ending) -> Infos:
+    """Infos of a step that ends an episode have these besides."""
     return {
-        "test_accuracy": core.test_accuracy,
-        "committed_score": view.score,
-        "compute": view.compute_spent,
-        "actions": actions,
-        "instance": view.instance,
-        "is_success": ~view.is_dead & (view.score >= core.config.success_score),
+        "committed_score": ending.committed_score,
+        "test_accuracy": ending.test_accuracy,
+        "is_success": ending.is_success,
+        "compute": report.compute,
+        "actions": report.actions,
+        "instance": report.instance,
     }
+
+
+ENDING_KEYS = ("committed_score", "test_accuracy", "is_success", "compute", "actions", "instance")
 
 
 def plain_info(infos: Infos, row: int) -> dict[str, Any]:
-    """What is meant for one network, as plain Python values and without Gymnasium's masks."""
+    """The infos of one network as plain numbers and arrays, without Gymnasium's masks."""
     return {key: _plain(value, row) for key, value in infos.items() if _is_meant(infos, key, row)}
 
 
@@ -180,13 +263,25 @@ def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
     if isinstance(value, dict):
         return plain_info(value, row)
     entry = value[row]
-    return entry.item() if isinstance(entry, np.generic) else entry
+    return entry.item() if isinstance(entry, np.generic) else entry.copy()
 
 
 def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
-    """Copies, for the caller to keep, with Gymnasium's ``_key`` masks that say which networks a key is meant for."""
+    """Copies, for the caller to keep, with Gymnasium's ``_key`` masks: the networks that a key is meant for."""
     masked: Infos = {}
     for key, value in infos.items():
         masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value.copy()
         masked[f"_{key}"] = is_present.copy()
     return masked
+
+
+def choose(where: BoolArray, yes: Infos, no: Infos) -> Infos:
+    """Infos of some rows from one dictionary, of the others from another with the same keys."""
+    return {
+        key: choose(where, value, no[key]) if isinstance(value, dict) else _pick(where, value, no[key])
+        for key, value in yes.items()
+    }
+
+
+def _pick(where: BoolArray, yes: NDArray[Any], no: NDArray[Any]) -> NDArray[Any]:
+    return np.where(where.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)

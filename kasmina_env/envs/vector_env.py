@@ -6,52 +6,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from kasmina_env.envs import spaces as shell
+from kasmina_env.envs import spaces as translate
+from kasmina_env.envs.env import check_snapshot
 from kasmina_env.envs.render import render
-from kasmina_env.envs.spaces import ActionForm, Infos
-from kasmina_env.episode.core import CoreSnapshot
-from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.envs.spaces import ActionForm, Infos, ObservationForm
+from kasmina_env.envs.streams import EnvSnapshot, Streams
+from kasmina_env.episode.core import Report
+from kasmina_env.episode.problem import Problem
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork
 
+RESET_MODES = {**{mode.value: mode for mode in AutoresetMode}, **AutoresetMode.__members__}
 
-class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
+
+class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
     """N episodes that train and grow side by side as one wide network.
 
-    What an episode is, its actions, observations, rewards and infos: see `KasminaEnv`; row i follows the single
-    environment with seed ``s + i``, floats up to rounding. Infos are arrays with Gymnasium's ``_key`` masks.
+    Episodes, actions, observations, rewards and infos are those of `KasminaEnv`; row i follows the single environment
+    with seed ``s + i``, floats up to rounding. Infos are arrays with Gymnasium's ``_key`` masks.
 
     Args:
         num_envs: N.
-        preset: Registered id.
+        preset: Registered id, or a problem made by `make_problem`.
         action_space: "flat" or "factored".
-        autoreset_mode: What happens to a row whose episode is over: SAME_STEP (default; the last observation and
-            info are in ``infos["final_obs"]`` and ``infos["final_info"]``), NEXT_STEP, or DISABLED (reset rows with
-            ``reset(options={"reset_mask": ...})``).
+        observation: "flat" or "dict".
+        autoreset_mode: When a row whose episode is over starts the next one: NEXT_STEP (default, as in Gymnasium's own
+            vectors), SAME_STEP (the last observation and info are in ``infos["final_obs"]`` and
+            ``infos["final_info"]``), or DISABLED (reset rows with ``reset(options={"reset_mask": ...})``).
         max_episode_steps: Truncate after so many steps; the horizon itself is termination.
         render_mode: "ansi", "rgb_array" or None.
-        device: Where the networks train, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
+        device: Device of the networks, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
             and without one it is the CPU.
         devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
             has a thread of its own.
         num_workers: Processes over which to spread the rows on the CPU, each of one thread; 1 is this process.
-            `kasmina bench` tells whether it pays: from 0.9 to 1.5 times on two cores. A script that uses them keeps
-            what it does under ``if __name__ == "__main__":``, as with any processes of Python.
+            `kasmina bench` tells whether it pays. A script that uses them keeps its code under
+            ``if __name__ == "__main__":``, as with any processes of Python.
         dtype: "float32" or "float64".
-        **settings: Any field of `kasmina_env.settings.config.EnvConfig`; an unknown one raises.
+        **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
     def __init__(
         self,
         num_envs: int,
-        preset: str,
+        preset: str | Problem,
         *,
         action_space: ActionForm = "flat",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        observation: ObservationForm = "flat",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
         device: str | None = None,
@@ -60,21 +67,29 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
         num_workers: int = 1,
         **settings: Any,
     ) -> None:
-        shell.check_choice("action_space", action_space, ("flat", "factored"))
-        shell.check_choice("render_mode", render_mode, (None, *shell.RENDER_MODES))
-        shell.check_count("num_envs", num_envs)
-        shell.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
-        known = {**{mode.value: mode for mode in AutoresetMode}, **AutoresetMode.__members__}
-        shell.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *known))
-        self.autoreset_mode = known.get(str(autoreset_mode), autoreset_mode)
-        self.metadata = {"render_modes": list(shell.RENDER_MODES), "autoreset_mode": self.autoreset_mode}
+        self.closed = True  # until there is something to close: `__del__` asks, also after a refused argument
+        translate.check_settings("KasminaVectorEnv.__init__", settings)
+        translate.check_choice("action_space", action_space, ("flat", "factored"))
+        translate.check_choice("observation", observation, ("flat", "dict"))
+        translate.check_choice("render_mode", render_mode, (None, *translate.RENDER_MODES))
+        translate.check_count("num_envs", num_envs)
+        translate.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
+        translate.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *RESET_MODES))
+        self.autoreset_mode = RESET_MODES.get(str(autoreset_mode), autoreset_mode)
+        self.metadata = {
+            "render_modes": list(translate.RENDER_MODES),
+            "render_fps": translate.RENDER_FPS,
+            "autoreset_mode": self.autoreset_mode,
+        }
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.core = shell.make_core(preset, num_envs, device, dtype, settings, devices, num_workers)
-        self._form: ActionForm = action_space
-        self._max_episode_steps = max_episode_steps
-        self.single_observation_space = shell.observation_space(self.core)
-        self.single_action_space = shell.action_space(self.core, action_space)
+        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers)
+        self.closed = False
+        self.problem: Problem = self.episodes.problem
+        self._form, self._observation, self._limit = action_space, observation, max_episode_steps
+        self._streams = Streams(num_envs)
+        self.single_observation_space = translate.observation_space(self.problem, observation, action_space)
+        self.single_action_space = translate.action_space(self.problem, action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -83,102 +98,114 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
     @property
     def observation_names(self) -> tuple[str, ...]:
         """One name per entry of an observation."""
-        return self.core.observations.names
+        return self.problem.observations.names
 
     @property
     def action_names(self) -> tuple[str, ...]:
         """One name per flat action."""
-        return self.core.actions.names
+        return self.problem.actions.names
 
     def action_masks(self) -> BoolArray:
         """Legal actions, ``[num_envs, num_actions]``; in the factored form the heads' masks, concatenated."""
-        return shell.masks(self.core, self._form)
+        return translate.masks(self.problem, self.episodes.report, self._form).copy()
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Float32Array, Infos]:
+    ) -> tuple[Any, Infos]:
         """Start fresh hosts in all rows, or in those of ``options["reset_mask"]`` (the first reset is of all rows).
 
         Args:
             seed: Integer s gives row i the seed s + i; or one seed (or None) per row.
             options: "reset_mask", bool ``[num_envs]``; "instance", the number of a family's instance, or one (or None)
                 per row; "split", whether instances that are not named are drawn from those to "train" (default) or
-                "test" on, now and in the episodes that follow.
+                "test" on, now and in the episodes that follow; "planted", flat GERMINATE actions that are carried out
+                in all these rows before the first step.
         """
-        instances, is_test = shell.read_options(self.core, options, others=("reset_mask",))
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"`reset_mask` must be {self.num_envs} booleans not all False, got {mask.tolist()}. Correct it."
-            )
-        if not self.core.is_reset:
+        self._check_open()
+        instances, is_test, planted = translate.read_options(self.problem, self.num_envs, options, ("reset_mask",))
+        mask = translate.read_mask((options or {}).get("reset_mask"), self.num_envs)
+        seeds = translate.read_seeds(seed, self.num_envs)
+        if translate.is_integer(seed):
+            super().reset(seed=seeds[0])
+        if not self.episodes.is_reset:
             mask = np.ones(self.num_envs, dtype=bool)
-            self.core.seeders = list(self.np_random.spawn(self.num_envs))
-        self._seed_rows(seed, mask)
-        self.core.is_test[mask] = is_test
-        self.core.reset(np.flatnonzero(mask), None if instances is None else instances[mask])
-        return self.core.observe(), shell.with_masks(shell.step_infos(self.core), mask)
-
-    def _seed_rows(self, seed: int | Sequence[int | None] | None, mask: BoolArray) -> None:
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        seeds = [None] * self.num_envs if seed is None else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"`seed` must be an integer or {self.num_envs} of them, got {len(seeds)}. Correct it.")
-        for row in np.flatnonzero(mask):
+            self._streams.generators = list(self.np_random.spawn(self.num_envs))
+        rows = np.flatnonzero(mask)
+        for row in rows:
             if seeds[row] is not None:
-                self.core.seeders[row] = np.random.default_rng(seeds[row])
+                self._streams.generators[row] = np.random.default_rng(seeds[row])
+        self._streams.is_test[mask] = is_test
+        report = self._start(rows, instances, planted)
+        infos = translate.step_infos(self.problem, report, self._form)
+        return self._observe(report), translate.with_masks(infos, mask)
 
-    @property
-    def _is_over(self) -> BoolArray:
-        """Rows whose episode has ended, by itself or by the time limit, and that were not reset since."""
-        view = self.core.view
-        if self._max_episode_steps is None:
-            return view.is_over
-        return np.asarray(view.is_over | (view.step >= self._max_episode_steps))
+    def _start(self, rows: IntArray, wanted: IntArray | None, planted: IntArray = translate.NOTHING_PLANTED) -> Report:
+        rng_seeds, numbers = self._streams.draw(self.problem, rows, None if wanted is None else wanted[rows])
+        return self.episodes.reset(rows, rng_seeds, numbers, planted)
 
-    def step(self, actions: ArrayLike) -> tuple[Float32Array, FloatArray, BoolArray, BoolArray, Infos]:
+    def _is_done(self, report: Report) -> BoolArray:
+        """Whether the episode has ended, by itself or by the time limit, and was not reset since ``[num_envs]``."""
+        if self._limit is None:
+            return report.is_over
+        return np.asarray(report.is_over | (report.step >= self._limit))
+
+    def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, BoolArray, BoolArray, Infos]:
         """One decision for every row; see the class for what happens to rows whose episode is over."""
-        was_over = self._is_over
-        if was_over.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
-            raise ResetNeeded(f"`reset` must be called for rows {np.flatnonzero(was_over).tolist()}, which are over.")
-        result = self.core.step(np.where(was_over, 0, shell.flat_actions(self.core, self._form, actions)))
-        terminated = result.is_over & ~was_over
-        done = self._is_over & ~was_over
-        infos = shell.step_infos(self.core, result.terms)
-        extras = shell.with_masks(shell.terminal_infos(self.core), terminated) if terminated.any() else {}
-        resets = was_over
+        self._check_open()
+        was_done = self._is_done(self.episodes.report)
+        if was_done.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise ResetNeeded(f"The episodes of rows {np.flatnonzero(was_done).tolist()} are over. Call `reset()`.")
+        chosen = translate.flat_actions(self.problem, self.num_envs, self._form, actions)
+        report = self.episodes.step(np.where(was_done, 0, chosen), self._limit)
+        terminated, done = report.is_over & ~was_done, self._is_done(report) & ~was_done
+        infos = translate.step_infos(self.problem, report, self._form)
+        extras = translate.with_masks(translate.ending_infos(report, report.ending), done) if done.any() else {}
+        reward, resets = np.where(was_done, 0.0, report.reward), was_done
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            extras, resets = self._finals({**shell.with_masks(infos, done), **extras}, done), done
+            extras, resets = self._finals(report, {**translate.with_masks(infos, done), **extras}, done), done
         if resets.any():
-            self.core.reset(np.flatnonzero(resets))
-            infos = _choose(resets, shell.step_infos(self.core), infos)
-        infos = {**shell.with_masks(infos, np.ones(self.num_envs, dtype=bool)), **extras}
-        reward = np.where(was_over, 0.0, result.reward)
-        return self.core.observe(), reward, terminated, done & ~terminated, infos
+            report = self._start(np.flatnonzero(resets), None)
+            infos = translate.choose(resets, translate.step_infos(self.problem, report, self._form), infos)
+        infos = {**translate.with_masks(infos, np.ones(self.num_envs, dtype=bool)), **extras}
+        return self._observe(report), reward, terminated, done & ~terminated, infos
 
-    def _finals(self, final_info: Infos, done: BoolArray) -> Infos:
+    def _finals(self, report: Report, final_info: Infos, done: BoolArray) -> Infos:
         """Last observations and infos of the rows that are about to be reset in the same step."""
         if not done.any():
             return {}
         final_obs = np.empty(self.num_envs, dtype=object)
-        last = self.core.observe()
         for row in np.flatnonzero(done):
-            final_obs[row] = last[row]
+            final_obs[row] = self._observe_row(report, int(row))
         masks = {"_final_obs": done.copy(), "_final_info": done.copy()}
         return {"final_obs": final_obs, "final_info": final_info, **masks}
 
+    def _observe(self, report: Report) -> Any:
+        if self._observation == "flat":
+            return report.observation.copy()
+        mask = translate.masks(self.problem, report, self._form).astype(np.int8)
+        return {"observations": report.observation.copy(), "action_mask": mask}
+
+    def _observe_row(self, report: Report, row: int) -> Any:
+        observed = self._observe(report)
+        return {key: value[row] for key, value in observed.items()} if isinstance(observed, dict) else observed[row]
+
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
-    def snapshot(self) -> CoreSnapshot:
-        """Copy all rows with everything their future depends on."""
-        return self.core.snapshot(np.arange(self.num_envs))
+    def snapshot(self, rows: Sequence[int] | IntArray | None = None) -> EnvSnapshot:
+        """Copy some rows, or all, with everything their future depends on."""
+        chosen = np.arange(self.num_envs) if rows is None else translate.read_rows("rows", rows, self.num_envs)
+        return self._streams.snapshot(self.episodes.snapshot(chosen), chosen)
 
-    def restore(self, saved: CoreSnapshot) -> None:
-        """Go back to a snapshot: training goes on bit for bit."""
-        self.core.restore(saved, np.arange(self.num_envs))
+    def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray | None = None) -> None:
+        """Go back to a snapshot in some different rows, or in all: training goes on bit for bit."""
+        check_snapshot(saved)
+        chosen = np.arange(self.num_envs)
+        if rows is not None:
+            chosen = translate.read_rows("rows", rows, self.num_envs, is_different=True)
+        self.episodes.restore(saved.episodes, chosen)
+        self._streams.restore(saved, chosen)
 
     def copy_rows(
         self, source: Sequence[int] | IntArray, target: Sequence[int] | IntArray, rng_seeds: Sequence[int] | None = None
@@ -187,36 +214,41 @@ class KasminaVectorEnv(VectorEnv[Float32Array, ArrayLike, NDArray[Any]]):
 
         Args:
             source: Rows to copy; may repeat.
-            target: Different rows to overwrite.
+            target: Different rows to overwrite, as many.
             rng_seeds: New random streams for the targets, to part them; otherwise equal actions give equal futures,
                 floats up to rounding.
         """
-        if rng_seeds is not None and len(rng_seeds) != len(target):
-            raise ValueError(
-                f"`rng_seeds` must be {len(target)} seeds, got {len(rng_seeds)}. Name one for each target."
-            )
-        self.core.restore(self.core.snapshot(np.asarray(source)), np.asarray(target))
+        origin = translate.read_rows("source", source, self.num_envs)
+        goal = translate.read_rows("target", target, self.num_envs, is_different=True)
+        if len(origin) != len(goal):
+            raise ValueError(f"`target` must be {len(origin)} rows, one for each source, got {len(goal)}.")
+        seeds = None
         if rng_seeds is not None:
-            self.core.reseed(np.asarray(target), rng_seeds)
+            seeds = translate.read_seeds(rng_seeds, len(goal), name="rng_seeds")
+            if None in seeds:
+                raise ValueError(f"`rng_seeds` must be {len(goal)} seeds, one for each target, got {rng_seeds!r}.")
+        self.restore(self.snapshot(origin), goal)
+        if seeds is not None:
+            self.episodes.reseed(goal, np.array(seeds, dtype=np.int64))
+            for row, seed in zip(goal, seeds, strict=True):
+                self._streams.generators[row] = np.random.default_rng(seed)
 
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
-        return self.core.network(row, committed)
+        (number,) = translate.read_rows("row", [row], self.num_envs).tolist()
+        return self.episodes.network(number, committed)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("The environment is closed. Make a new one.")
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the processes of `num_workers`."""
-        self.core.close()
+        """End threads and processes."""
+        self.episodes.close()
 
     def render(self) -> tuple[Any, ...] | None:
         """One text panel ("ansi") or picture ("rgb_array") per row."""
         if self.render_mode is None:
             return None
-        return tuple(render(self.core, row, self.render_mode) for row in range(self.num_envs))
-
-
-def _choose(where: BoolArray, yes: Infos, no: Infos) -> Infos:
-    """Infos of some rows from one dictionary, of the others from another with the same keys."""
-    return {
-        key: _choose(where, value, no[key]) if isinstance(value, dict) else np.where(where, value, no[key])
-        for key, value in yes.items()
-    }
+        state = self.episodes.state()
+        return tuple(render(self.problem, state, row, self.render_mode) for row in range(self.num_envs))

@@ -13,6 +13,7 @@ from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Commands, Facts, LifecycleState, Op, legal, prune_hastens, target_differs
 from kasmina_env.settings.config import EnvConfig, Operator
+from kasmina_env.settings.registry import unknown_name_message
 
 # Which arguments an operation has, in the order of the heads of the factored form.
 ARGUMENTS: dict[Op, tuple[str, ...]] = {
@@ -24,6 +25,19 @@ ARGUMENTS: dict[Op, tuple[str, ...]] = {
     Op.FOSSILIZE: ("slot",),
 }
 HEADS = ("op", "slot", "blueprint", "operator", "tempo", "target", "curve")
+
+
+@dataclass(frozen=True)
+class Action:
+    """Values of an action; None where its operation has no such argument."""
+
+    op: Op
+    slot: str | None = None
+    blueprint: str | None = None
+    operator: str | None = None
+    tempo: int | None = None
+    target: float | None = None
+    curve: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,33 @@ class ActionTable:
                 continue
             words.append(f"{head}{value}" if head in ("tempo", "target") else str(value))
         return " ".join(words)
+
+    def find(
+        self,
+        op: Op,
+        slot: str | int | None = None,
+        blueprint: str | None = None,
+        operator: str | None = None,
+        tempo: int | None = None,
+        target: float | None = None,
+        curve: str | None = None,
+    ) -> IntArray:
+        """Indices of all actions with these values."""
+        values = {"blueprint": blueprint, "operator": operator, "tempo": tempo, "target": target, "curve": curve}
+        values["slot"] = self.menus["slot"][slot] if isinstance(slot, int) else slot
+        is_found = self.op == op
+        for head, value in values.items():
+            if value is not None:
+                if value not in self.menus[head]:
+                    raise ValueError(unknown_name_message(head, value, map(str, self.menus[head])))
+                is_found &= self.entries[:, HEADS.index(head)] == self.menus[head].index(value)
+        return np.flatnonzero(is_found)
+
+    def entry(self, action: int) -> Action:
+        """The values of an action."""
+        op = Op(int(self.entries[action, 0]))
+        values = {head: self.menus[head][self.entries[action, HEADS.index(head)]] for head in ARGUMENTS[op]}
+        return Action(op, **values)
 
     @cached_property
     def commands(self) -> Commands:

@@ -1,264 +1,286 @@
-"""The decision problem without any interface: N episodes side by side, reset and stepped together.
+"""Episodes of one problem in this process: reset and stepped together, rows in and arrays out.
 
-`kasmina_env.envs.env` and `kasmina_env.envs.vector_env` only translate this to Gymnasium; one environment is N = 1.
+`kasmina_env.episode.episodes` places one or several of these and is what environments use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from kasmina_env.episode.actions import ActionTable, factored_mask, flat_mask, make_action_table
+from kasmina_env.episode.actions import flat_mask
+from kasmina_env.episode.data import load_data
 from kasmina_env.episode.features import Scene
-from kasmina_env.episode.observation import make_observation_table, observe
-from kasmina_env.episode.problem import make_data, make_host, make_variants
-from kasmina_env.episode.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
-from kasmina_env.episode.state import Measurement, View, first_view, next_view, with_score
-from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, put_rows, take_rows
+from kasmina_env.episode.observation import observe
+from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.reward import Step
+from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
-from kasmina_env.networks.costs import measure_costs
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.population import (
-    AnyPopulation,
-    Conditions,
-    Optimizer,
-    Population,
-    ShardedPopulation,
-    ShardedSnapshot,
-    Snapshot,
-    place_population,
-)
+from kasmina_env.population import Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
-from kasmina_env.settings.config import EnvConfig, Operator
-from kasmina_env.settings.instances import SPLIT_NAMES, make_instances
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 
-MAX_SEED = 2**31
-CONDITIONS = ("learning_rate", "label_noise", "pixel_noise")  # numbers of an instance that networks train under
-_NO_RESET = "`reset` must be called before anything else, got no reset yet. Call it."
+ThingT = TypeVar("ThingT")
+FAILURES = ("", "non_finite")  # texts of the codes in infos: none, and weights or losses that are not finite
 
 
 @dataclass(frozen=True, eq=False)
-class StepResult:
-    """What one step gave. N networks."""
+class Ending:
+    """Figures of episodes that end, by themselves or at a limit; 0 in other rows. N networks, T steps."""
 
-    reward: FloatArray  # [N]
-    terms: dict[str, FloatArray]  # each [N], their sum is the reward
-    is_over: BoolArray  # [N]
+    committed_score: FloatArray  # [N] score of the network that is kept
+    test_accuracy: FloatArray  # [N] quality of that network on the test split
+    is_success: BoolArray  # [N] it lives, and its score is at least `success_score`; read only where an episode ends
+
+    @classmethod
+    def none(cls, num_networks: int) -> Ending:
+        """No episode ends."""
+        return cls(np.zeros(num_networks), np.zeros(num_networks), np.zeros(num_networks, dtype=bool))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """News of N episodes after a reset or a step. F entries of an observation, A actions, K terms, T steps."""
+
+    observation: Float32Array  # [N, F]
+    mask: BoolArray  # [N, A] True = legal
+    reward: FloatArray  # [N] sum of the terms; 0 after a reset
+    terms: FloatArray  # [N, K] in the order of the problem's reward
+    is_over: BoolArray  # [N] the episode has ended
+    step: IntArray  # [N] steps taken
+    instance: IntArray  # [N]
+    score: FloatArray  # [N]
+    quality: FloatArray  # [N] on outer_valid
+    accuracy: FloatArray  # [N] on inner_valid
+    train_loss: FloatArray  # [N]
+    param_growth: FloatArray  # [N] parameters of all seeds over the host's; of those kept, where the episode is over
+    compute: FloatArray  # [N] compute of seeds over the host's, mean over the horizon
+    num_fossilized: IntArray  # [N]
+    num_alive: IntArray  # [N] seeds that may still be pruned
+    is_legal: BoolArray  # [N] the last action was
+    failure: IntArray  # [N] index into `FAILURES`
+    actions: IntArray  # [N, T] taken so far, -1 beyond
+    ending: Ending
 
 
 @dataclass(frozen=True, eq=False)
 class CoreSnapshot:
-    """Episodes with everything their future depends on."""
+    """Episodes with everything their future depends on, except the random streams they will be reset from."""
 
-    networks: Snapshot | ShardedSnapshot
-    view: View
-    test_accuracy: FloatArray
-    is_test: BoolArray
-    seeders: tuple[np.random.Generator, ...]
-    config: EnvConfig
+    networks: Snapshot
+    state: EpisodeState
+    report: Report
 
-    def check(self, core: Core, rows: Sequence[int] | IntArray) -> None:
-        """Raise one clear sentence where these episodes cannot be those of some rows."""
-        if self.config != core.config:
-            differs = [name for name, value in vars(core.config).items() if value != getattr(self.config, name)]
-            raise ValueError(f"`saved` must be of an equal problem, got one with another {', '.join(differs)}.")
-        if len(self.seeders) != len(rows):
-            raise ValueError(f"`saved` must hold {len(rows)} episodes, got {len(self.seeders)}. Name as many rows.")
-        if isinstance(self.networks, ShardedSnapshot) != isinstance(core.population, ShardedPopulation):
-            raise ValueError("`saved` must be of a population that is spread in the same way, got another kind.")
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def take(self, rows: IntArray) -> CoreSnapshot:
+        """Copies of some of them, in the given order."""
+        return CoreSnapshot(self.networks.take(rows), take_rows(self.state, rows), take_rows(self.report, rows))
+
+    @classmethod
+    def join(cls, parts: Sequence[CoreSnapshot]) -> CoreSnapshot:
+        """Episodes of several snapshots, in order."""
+        return cls(
+            Snapshot.join([part.networks for part in parts]),
+            join_rows([part.state for part in parts]),
+            join_rows([part.report for part in parts]),
+        )
 
 
-class Core:
+class EpisodeCore:
     """N episodes of one problem.
 
     Args:
-        config: The problem.
+        problem: Names, menus and costs.
         num_networks: N.
-        device: Where the networks train.
-        devices: Several over which to spread them instead, each a thread of its own.
-        num_workers: Processes over which to spread them, if more than one; they need no device of their own.
+        device: Device of the networks.
         dtype: Floating-point type of the networks.
+        has_neighbours: Whether other cores train in threads of this process: then no CUDA graphs are recorded.
     """
 
     def __init__(
         self,
-        config: EnvConfig,
+        problem: Problem,
         num_networks: int,
-        device: torch.device | str = "cpu",
+        device: torch.device,
         dtype: torch.dtype = torch.float32,
-        devices: Sequence[torch.device | str] = (),
-        num_workers: int = 1,
+        has_neighbours: bool = False,
     ) -> None:
-        self.config = config
-        self.has_workers = num_workers > 1
-        self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
-        self.num_networks = num_networks
-        self.device, self.dtype = self.devices[0], dtype
-        self.host = make_host(config)
-        self.instances = make_instances(config)
-        self.variants, self._variant_of = make_variants(config, self.instances)
-        self._data = make_data(config, self.host, self.instances, self.device, dtype)
-        self.slot_names = tuple(slot.name for slot in self.host.slots)
-        self.num_slots = len(self.slot_names)
-        self.actions: ActionTable = make_action_table(config, self.slot_names)
-        self.observations = make_observation_table(config, self.instances, self.slot_names)
-        self.costs = measure_costs(self.host, config.blueprints, tuple(Operator))
-        self.reward = REWARDS.get(config.reward)
-        self._optimizer = Optimizer(
+        self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
+        self.has_neighbours = has_neighbours
+        self.data = load_data(problem, device, dtype)
+        self._population: Population | None = None
+        self._state: EpisodeState | None = None
+        self._report: Report | None = None
+
+    @property
+    def population(self) -> Population:
+        """The networks; a ``RuntimeError`` before the first reset."""
+        return _existing(self._population)
+
+    @property
+    def report(self) -> Report:
+        """The latest news; a ``RuntimeError`` before the first reset."""
+        return _existing(self._report)
+
+    def state(self, rows: IntArray | None = None) -> EpisodeState:
+        """Everything known about the networks of some rows, or of all; a ``RuntimeError`` before the first reset."""
+        state = _existing(self._state)
+        return state if rows is None else take_rows(state, rows)
+
+    # ── episodes ─────────────────────────────────────────────────────────────────────────────
+
+    def reset(self, rows: IntArray, rng_seeds: IntArray, instances: IntArray, planted: IntArray) -> Report:
+        """Start new episodes.
+
+        Args:
+            rows: R different rows; all of them the first time.
+            rng_seeds: Seeds of the networks' random streams ``[R]``.
+            instances: Numbers of the instances ``[R]``.
+            planted: P flat GERMINATE actions, carried out in all of these rows before the first step, which pays for
+                them; one that is not legal changes nothing.
+        """
+        with own_modes(self.device):
+            conditions = self._conditions(instances)
+            if self._population is None:
+                self._population = self._make_population(rng_seeds, conditions)
+            else:
+                self.population.reset_rows(rows, rng_seeds.tolist(), conditions)
+            fresh = self._first_state(rows, instances)
+            self._state = fresh if self._state is None else put_rows(self.state(), rows, fresh)
+            for action in planted.tolist():
+                self._plant(rows, action)
+        started = self._describe(self.state(), self._no_terms(), Ending.none(self.num_networks))
+        self._report = started if self._report is None else put_rows(self.report, rows, take_rows(started, rows))
+        return self.report
+
+    def step(self, actions: IntArray, limit: int | None = None) -> Report:
+        """Carry out one decision for every network, train, measure, pay.
+
+        Args:
+            actions: Flat actions ``[N]``; one that is not legal, or -1, counts as WAIT and is reported.
+            limit: Steps after which episodes are cut off from outside: those cut off now are measured as if they ended.
+        """
+        before, problem = self.state(), self.problem
+        commands = take_rows(problem.actions.commands, np.maximum(actions, 0))
+        lifecycle, is_legal = apply(before.lifecycle, commands, before.now.seeds, problem.config.rules)
+        lifecycle = tick(lifecycle, problem.config.rules)
+        with own_modes(self.device):
+            self._grow(before.lifecycle, lifecycle)
+            measured = self._train_and_measure(before, lifecycle)
+            is_over = before.ends_with(measured)
+            quality, test_accuracy = self._measure_committed(lifecycle, np.flatnonzero(is_over), measured.quality)
+        measured = replace(measured, quality=quality)
+        decision = Decision(actions, commands.op, is_legal & (actions >= 0))
+        prices = problem.instances.numbers["param_price"][before.instance]
+        self._state = after = advance(before, lifecycle, decision, measured, problem.costs, problem.config, prices)
+        step = Step(before, after, is_over, problem.costs, problem.config, problem.instances)
+        terms = {name: term.value(step) for name, term in problem.reward.terms.items()}
+        ending = self._ending(after, np.where(is_over, after.score, 0.0), test_accuracy)
+        is_cut = ~is_over & (after.step == limit)
+        if is_cut.any():
+            ending = put_rows(ending, is_cut, self.ending(np.flatnonzero(is_cut)))
+        self._report = self._describe(after, terms, ending)
+        return self._report
+
+    def ending(self, rows: IntArray) -> Ending:
+        """Figures of episodes that are cut off now, ``[R]``: the committed network serves the steps that are left."""
+        state, problem = self.state(), self.problem
+        with own_modes(self.device):
+            quality, test_accuracy = self._measure_committed(state.lifecycle, rows, state.quality)
+        prices = problem.instances.numbers["param_price"][state.instance]
+        kept = worth(quality, problem.costs.fossil_growth(state.lifecycle), prices)
+        score = np.where(state.is_over, state.score, score_from(state, kept, problem.config))
+        return take_rows(self._ending(state, score, test_accuracy), rows)
+
+    def _ending(self, state: EpisodeState, score: FloatArray, test_accuracy: FloatArray) -> Ending:
+        return Ending(score, test_accuracy, ~state.is_dead & (score >= self.problem.config.success_score))
+
+    def _conditions(self, instances: IntArray) -> Conditions:
+        numbers = self.problem.instances.numbers
+        return Conditions(
+            learning_rate=numbers["learning_rate"][instances],
+            label_noise=numbers["label_noise"][instances],
+            pixel_noise=numbers["pixel_noise"][instances],
+            variant=self.problem.variant_of[instances],
+        )
+
+    def _make_population(self, rng_seeds: IntArray, conditions: Conditions) -> Population:
+        config = self.problem.config
+        optimizer = Optimizer(
             config.optimizer,  # type: ignore[arg-type]
             learning_rate=config.learning_rate,
             clip_norm=config.clip_norm,
             host_factor=config.host_factor,
         )
-        self.seeders = [np.random.default_rng(i) for i in range(num_networks)]
-        self._population: AnyPopulation | None = None
-        self._view: View | None = None
-        self.test_accuracy = np.zeros(num_networks)  # [N] of the committed network, at the end
-        self.is_test = np.zeros(num_networks, dtype=bool)  # [N] which draw their instances from those to test on
+        population = Population(
+            self.problem.host,
+            rng_seeds.tolist(),
+            optimizer,
+            self.device,
+            self.dtype,
+            measure=self.data.measure,
+            variants=self.problem.variants,
+            conditions=conditions,
+            birth_gain=config.birth_gain,
+        )
+        population.setting.recorder.is_on = not self.has_neighbours
+        return population
 
-    @property
-    def data(self) -> Mapping[str, Split]:
-        """Samples by split."""
-        return self._data.splits
-
-    @property
-    def is_reset(self) -> bool:
-        """Whether there are episodes."""
-        return self._view is not None
-
-    @property
-    def population(self) -> AnyPopulation:
-        """The networks; a ``RuntimeError`` before the first reset."""
-        if self._population is None:
-            raise RuntimeError(_NO_RESET)
-        return self._population
-
-    @property
-    def view(self) -> View:
-        """Everything known about the networks; a ``RuntimeError`` before the first reset."""
-        if self._view is None:
-            raise RuntimeError(_NO_RESET)
-        return self._view
-
-    # ── episodes ─────────────────────────────────────────────────────────────────────────────
-
-    def reset(self, rows: IntArray, instances: IntArray | None = None) -> None:
-        """Start a new episode in the given rows, from a seed each row's seeder draws.
-
-        Args:
-            rows: R different rows.
-            instances: Number of each one's instance ``[R]``; if left out, or where -1, drawn from the row's split.
-        """
-        rng_seeds = np.array([self.seeders[row].integers(MAX_SEED) for row in rows])
-        drawn = self._draw_instances(rows)
-        numbers = drawn if instances is None else np.where(instances < 0, drawn, instances)
-        with own_modes(self.device):
-            if self._population is None:
-                spread = np.zeros((2, self.num_networks), dtype=np.int64)
-                spread[:, rows] = rng_seeds, numbers
-                rows, (rng_seeds, numbers) = np.arange(self.num_networks), spread
-                self._population = self._first_population(rng_seeds, numbers)
-            else:
-                self.population.reset_rows(rows, rng_seeds.tolist(), self._conditions(numbers))
-            fresh = self._first_view(rows, numbers)
-        self._view = fresh if self._view is None else put_rows(self.view, rows, fresh)
-        self.test_accuracy[rows] = 0.0
-
-    def _draw_instances(self, rows: IntArray) -> IntArray:
-        """An instance for each row from its own stream, which a problem with just one does not touch."""
-        if len(self.instances) == 1:
-            return np.zeros(len(rows), dtype=np.int64)
-        pools = [self.instances.split(SPLIT_NAMES[int(is_test)]) for is_test in self.is_test[rows]]
-        return np.array([self.seeders[row].choice(pool) for row, pool in zip(rows, pools, strict=True)])
-
-    def _conditions(self, numbers: IntArray) -> Conditions:
-        settled = {name: self.instances.numbers[name][numbers] for name in CONDITIONS}
-        return Conditions(**settled, variant=self._variant_of[numbers])
-
-    def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> AnyPopulation:
-        def recipe(rows: IntArray, device: torch.device) -> Callable[[], Population]:
-            who = (self.host, rng_seeds[rows].tolist(), self._optimizer, device, self.dtype, self._data.measure)
-            what = (*who, self.variants, self._conditions(numbers[rows]), self.config.birth_gain)
-            return partial(Population, *what)
-
-        return place_population(self.devices, self.num_networks, recipe, self.has_workers)
-
-    def close(self) -> None:
-        """End the processes of a sharded population."""
-        if isinstance(self._population, ShardedPopulation):
-            self._population.close()
-
-    def _first_view(self, rows: IntArray, numbers: IntArray) -> View:
+    def _first_state(self, rows: IntArray, instances: IntArray) -> EpisodeState:
         """After the warm-up, whose gradients a controller sees; without one none are known."""
-        alpha, config = np.zeros((self.num_networks, self.num_slots)), self.config
-        gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, self.num_slots)]
+        config, num_slots = self.problem.config, self.problem.num_slots
+        alpha, none = np.zeros((self.num_networks, num_slots)), np.zeros((len(rows), num_slots))
+        gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, num_slots)]
         if config.warmup_batches:
-            how = (config.warmup_batches, config.batch_size, config.warmup_learning_rate)
-            health = self.population.warm_up(self._data.warmup, *how, rows)
-            gradients = [health.host_norm.unsqueeze(1), health.segment_norm]
-        inner = self.population.evaluate(self._data.watched, alpha, rows=rows)
-        outer = self.population.evaluate(self.data["outer_valid"], alpha, rows=rows)
-        inner_loss, accuracy, _, quality, *norms = to_numpy([*(t[0] for t in (*inner, *outer)), *gradients])
-        return first_view(numbers, config.horizon, inner_loss, accuracy, quality, *norms)
-
-    def step(self, actions: IntArray) -> StepResult:
-        """One decision for every network: carry it out, train, measure, pay.
-
-        Args:
-            actions: Flat actions ``[N]``; one that is not legal, or -1, counts as WAIT and is reported.
-        """
-        before, config = self.view, self.config
-        commands = take_rows(self.actions.commands, np.maximum(actions, 0))
-        lifecycle, is_legal = apply(before.lifecycle, commands, before.facts, config.rules)
-        lifecycle = tick(lifecycle, config.rules)
-        with own_modes(self.device):
-            self._grow(before.lifecycle, lifecycle)
-            measured = self._train_and_measure(lifecycle)
-            after = next_view(
-                before,
-                lifecycle,
-                measured,
-                self.costs,
-                actions=actions,
-                op=commands.op,
-                is_legal=is_legal & (actions >= 0),
+            health = self.population.warm_up(
+                self.data.warmup, config.warmup_batches, config.batch_size, config.warmup_learning_rate, rows
             )
-            is_over = after.is_over
-            quality = self._final_quality(after, is_over)
-        prices = self.instances.numbers["param_price"][after.instance]
-        worth = value(quality, paid_growth(after, self.costs, config), prices)
-        after = with_score(after, quality, worth, score(after, worth, config), compute_growth(after, self.costs))
-        self._view = after
-        step = Step(before, after, is_over, self.costs, config, self.instances)
-        terms = {name: term.value(step) for name, term in self.reward.terms.items()}
-        return StepResult(np.sum(list(terms.values()), axis=0), terms, is_over)
+            gradients = [health.host_norm.unsqueeze(1), health.segment_norm]
+        inner = self.population.evaluate(self.data.watched, alpha, rows=rows)
+        outer = self.population.evaluate(self.data.splits["outer_valid"], alpha, rows=rows)
+        inner_loss, accuracy, outer_loss, quality, host_norm, segment_norm = to_numpy(
+            [*(t[0] for t in (*inner, *outer)), *gradients]
+        )
+        measured = Measurement(
+            train_loss=inner_loss,
+            host_gradient_norm=host_norm[:, 0],
+            segment_gradient_norm=segment_norm,
+            seed_gradient_norm=np.full_like(none, np.nan),
+            vanishing=np.full_like(none, np.nan),
+            exploding=np.full_like(none, np.nan),
+            inner_loss=inner_loss,
+            inner_accuracy=accuracy,
+            contribution=none,
+            has_contribution=none.astype(bool),
+            outer_loss=outer_loss,
+            quality=quality,
+        )
+        return first_state(instances, config.horizon, measured, self.problem.costs)
 
-    def plant(self, actions: IntArray) -> None:
-        """Carry out one more decision before the next step, which then pays for it; what is not legal changes nothing.
-
-        Not for controllers, who have one decision a step: it gives a network an architecture to begin with.
-
-        Args:
-            actions: Flat actions ``[N]``.
-        """
-        before = self.view
-        commands = take_rows(self.actions.commands, np.maximum(actions, 0))
-        lifecycle, _ = apply(before.lifecycle, commands, before.facts, self.config.rules)
-        with own_modes(self.device):
-            self._grow(before.lifecycle, lifecycle)
-        self._view = replace(before, lifecycle=lifecycle)
+    def _plant(self, rows: IntArray, action: int) -> None:
+        """Carry out an action in some rows between two steps."""
+        before = self.state()
+        actions = np.zeros(self.num_networks, dtype=np.int64)
+        actions[rows] = action
+        commands = take_rows(self.problem.actions.commands, actions)
+        lifecycle, _ = apply(before.lifecycle, commands, before.now.seeds, self.problem.config.rules)
+        self._grow(before.lifecycle, lifecycle)
+        self._state = replace(before, lifecycle=lifecycle)
 
     def _grow(self, before: LifecycleState, after: LifecycleState) -> None:
         """Make the networks follow the lifecycle."""
         removed = before.has_seed & ~after.has_seed
         connected = (before.stage == Stage.TRAINING) & after.is_live
-        for slot in range(self.num_slots):
+        for slot in range(self.problem.num_slots):
             if removed[:, slot].any():
                 self.population.remove(np.flatnonzero(removed[:, slot]), slot)
             if connected[:, slot].any():
@@ -271,33 +293,27 @@ class Core:
             key = (int(slot), int(blueprint), int(operator), in_training)
             kinds.setdefault(key, []).append(int(row))
         for (slot, blueprint, operator, in_training), rows in kinds.items():
-            name = self.config.blueprints[blueprint]
+            name = self.problem.config.blueprints[blueprint]
             self.population.germinate(rows, slot, name, Operator(operator), in_training)
 
-    def _pace(self) -> FloatArray:
-        """What learning rates are multiplied by in the coming step, ``[N]``."""
-        lost = np.minimum(self.view.step / self.config.horizon, 1.0)
-        return np.asarray(1.0 - lost * (self.config.decay == "linear"))
+    # ── training and measuring ───────────────────────────────────────────────────────────────
 
-    def _train_and_measure(self, lifecycle: LifecycleState) -> Measurement:
-        config, alpha = self.config, lifecycle.alpha.value
-        how = (config.batches_per_step, config.batch_size, config.augment)
-        batches = self.population.draw_minibatches(self.data["train"], *how)
-        train_loss, health = self.population.train(*batches, alpha, self._pace())
+    def _train_and_measure(self, before: EpisodeState, lifecycle: LifecycleState) -> Measurement:
+        config, alpha = self.problem.config, lifecycle.alpha.value
+        x, y = self.population.draw_minibatches(
+            self.data.splits["train"], config.batches_per_step, config.batch_size, config.augment
+        )
+        train_loss, health = self.population.train(x, y, alpha, self._pace(before.step))
         can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
         slots = np.flatnonzero(can_switch_off.any(axis=0))
         off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)
         off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
         (inner_loss, inner_accuracy), (outer_loss, quality) = self.population.evaluate_together(
-            (self._data.watched, self._data.scored), alpha, (off, None)
+            (self.data.watched, self.data.scored), alpha, (off, None)
         )
         figures = {
             "train_loss": train_loss,
-            "host_gradient_norm": health.host_norm,
-            "segment_gradient_norm": health.segment_norm,
-            "seed_gradient_norm": health.seed_norm,
-            "vanishing": health.vanishing,
-            "exploding": health.exploding,
+            **_norms(health),
             "inner_loss": inner_loss[0],
             "inner_accuracy": inner_accuracy,
             "outer_loss": outer_loss[0],
@@ -314,83 +330,111 @@ class Core:
             has_contribution=can_switch_off,
         )
 
-    def _final_quality(self, view: View, is_over: BoolArray) -> FloatArray:
-        """Quality, where an episode is over that of the committed network on all of outer_valid."""
-        quality = view.quality.copy()
-        rows = np.flatnonzero(is_over)
+    def _pace(self, step: IntArray) -> FloatArray:
+        """Factors of the learning rates in the coming step, ``[N]``."""
+        lost = np.minimum(step / self.problem.horizon, 1.0)
+        return np.asarray(1.0 - lost * (self.problem.config.decay == "linear"))
+
+    def _measure_committed(
+        self, lifecycle: LifecycleState, rows: IntArray, quality: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Quality of committed networks on all of outer_valid, and on test, ``[N]`` each.
+
+        Args:
+            lifecycle: At the end of the step.
+            rows: Rows to measure.
+            quality: Values for other rows on outer_valid ``[N]``; on test they have 0.
+        """
+        outer, test = quality.copy(), np.zeros_like(quality)
         if len(rows):
-            off = self._uncommitted(view)[None]
-            alpha = view.lifecycle.alpha.value
-            scored, tested = (
-                self.population.evaluate(self.data[name], alpha, off, rows)[1][0] for name in ("outer_valid", "test")
-            )
-            quality[rows], self.test_accuracy[rows] = to_numpy([scored, tested])
-        return quality
+            off, alpha = _uncommitted(lifecycle)[None], lifecycle.alpha.value
+            figures = [
+                self.population.evaluate(self.data.splits[name], alpha, off, rows)[1][0]
+                for name in ("outer_valid", "test")
+            ]
+            outer[rows], test[rows] = to_numpy(figures)
+        return outer, test
 
-    @staticmethod
-    def _uncommitted(view: View) -> BoolArray:
-        return np.asarray(view.lifecycle.has_seed & (view.lifecycle.stage != Stage.FOSSILIZED))
+    # ── news ─────────────────────────────────────────────────────────────────────────────────
 
-    def committed_growth(self) -> FloatArray:
-        """Parameters of fossilized seeds over those of the host, ``[N]``."""
-        return fossil_growth(self.view, self.costs)
+    def _no_terms(self) -> dict[str, FloatArray]:
+        return {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
 
-    def operator_name(self, row: int, slot: int) -> str:
-        """Name of the blend operator of a seed."""
-        return Operator(int(self.view.lifecycle.operator[row, slot])).name
-
-    # ── what is seen ─────────────────────────────────────────────────────────────────────────
-
-    def observe(self) -> Float32Array:
-        """Observations ``[N, F]``."""
-        return observe(self.observations, Scene(self.view, self.costs, self.config, self.instances))
-
-    def action_masks(self) -> BoolArray:
-        """Exact masks of the flat actions ``[N, A]``."""
-        view = self.view
-        return flat_mask(self.actions, view.lifecycle, view.facts, self.config)
-
-    def factored_masks(self) -> BoolArray:
-        """Marginal masks of the factored actions' heads ``[N, sum(num_choices)]``."""
-        return factored_mask(self.actions, self.action_masks())
+    def _describe(self, state: EpisodeState, terms: dict[str, FloatArray], ending: Ending) -> Report:
+        problem, costs = self.problem, self.problem.costs
+        scene = Scene(state, costs, problem.config, problem.instances)
+        is_over = state.is_over
+        kept, carried = costs.fossil_growth(state.lifecycle), costs.param_growth(state.lifecycle)
+        return Report(
+            observation=observe(problem.observations, scene),
+            mask=flat_mask(problem.actions, state.lifecycle, state.now.seeds, problem.config),
+            reward=np.sum(list(terms.values()), axis=0),
+            terms=np.stack(list(terms.values()), axis=1),
+            is_over=is_over,
+            step=state.step,
+            instance=state.instance,
+            score=state.score,
+            quality=state.quality,
+            accuracy=state.now.accuracy,
+            train_loss=state.now.train_loss,
+            param_growth=np.where(is_over, kept, carried),
+            compute=state.compute_spent,
+            num_fossilized=state.num_fossilized,
+            num_alive=state.num_alive,
+            is_legal=state.is_legal,
+            failure=state.is_dead.astype(np.int64),
+            actions=state.history.actions,
+            ending=ending,
+        )
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
-    def snapshot(self, rows: Sequence[int] | IntArray) -> CoreSnapshot:
-        """Copy episodes with everything their future depends on."""
+    def snapshot(self, rows: IntArray) -> CoreSnapshot:
+        """Copies of episodes."""
         with own_modes(self.device):
             networks = self.population.snapshot(rows)
-        return CoreSnapshot(
-            networks,
-            take_rows(self.view, rows),
-            self.test_accuracy[np.asarray(rows)],
-            self.is_test[np.asarray(rows)],
-            tuple(deepcopy(self.seeders[row]) for row in rows),
-            self.config,
-        )
+        return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows))
 
-    def restore(self, saved: CoreSnapshot, rows: Sequence[int] | IntArray) -> None:
-        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit."""
-        saved.check(self, rows)
-        view = put_rows(self.view, rows, saved.view)
+    def restore(self, saved: CoreSnapshot, rows: IntArray) -> Report:
+        """Overwrite episodes by those of a snapshot of an equal problem, in order."""
+        state, report = put_rows(self.state(), rows, saved.state), put_rows(self.report, rows, saved.report)
         with own_modes(self.device):
             self.population.restore(saved.networks, rows)
-        self._view = view
-        self.test_accuracy[np.asarray(rows)] = saved.test_accuracy
-        self.is_test[np.asarray(rows)] = saved.is_test
-        for row, seeder in zip(rows, saved.seeders, strict=True):
-            # in place: a shell may hold the same generator
-            self.seeders[row].bit_generator.state = seeder.bit_generator.state
+        self._state, self._report = state, report
+        return report
 
-    def reseed(self, rows: IntArray, rng_seeds: Sequence[int]) -> None:
-        """Give episodes new random streams from here on."""
-        self.population.reseed(rows, rng_seeds)
-        for row, seed in zip(rows, rng_seeds, strict=True):
-            self.seeders[row] = np.random.default_rng(seed)
+    def reseed(self, rows: IntArray, rng_seeds: IntArray) -> None:
+        """Give networks new random streams from here on."""
+        self.population.reseed(rows, rng_seeds.tolist())
 
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """One network as an ordinary module, with all its seeds or only those it keeps."""
-        lifecycle = self.view.lifecycle
-        keep = ~self._uncommitted(self.view)[row] if committed else None
+        lifecycle = self.state().lifecycle
+        keep = ~_uncommitted(lifecycle)[row] if committed else None
         with own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
+
+    def test_data(self, row: int) -> Split:
+        """The test split as one network is evaluated on it."""
+        return self.population.seen_by(row, self.data.splits["test"])
+
+
+def _existing(thing: ThingT | None) -> ThingT:
+    if thing is None:
+        raise RuntimeError("There are no episodes yet. Call `reset()` first.")
+    return thing
+
+
+def _norms(health: GradientHealth) -> dict[str, torch.Tensor]:
+    return {
+        "host_gradient_norm": health.host_norm,
+        "segment_gradient_norm": health.segment_norm,
+        "seed_gradient_norm": health.seed_norm,
+        "vanishing": health.vanishing,
+        "exploding": health.exploding,
+    }
+
+
+def _uncommitted(lifecycle: LifecycleState) -> BoolArray:
+    """Seeds that are not kept, ``[N, S]``."""
+    return np.asarray(lifecycle.has_seed & (lifecycle.stage != Stage.FOSSILIZED))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kasmina_env.episode.reward import compute_growth, fossil_growth, param_growth
-from kasmina_env.episode.state import View
+from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op, Stage
 from kasmina_env.networks.costs import Costs
@@ -21,7 +20,7 @@ from kasmina_env.settings.instances import Instances
 class Scene:
     """What a feature may look at."""
 
-    view: View
+    state: EpisodeState
     costs: Costs
     config: EnvConfig
     instances: Instances
@@ -79,7 +78,7 @@ def _log_norm(norm: FloatArray) -> FloatArray:
 
 
 def _accuracy_change(steps: int) -> Callable[[Scene], NDArray[np.generic]]:
-    return lambda scene: scene.view.accuracy - scene.view.trace.accuracy_before(scene.view.step, steps)
+    return lambda scene: scene.state.now.accuracy - scene.state.history.accuracy_before(scene.state.step, steps)
 
 
 def _ramp_scale(config: EnvConfig) -> float:
@@ -87,45 +86,45 @@ def _ramp_scale(config: EnvConfig) -> float:
 
 
 def _contribution_trend(scene: Scene) -> FloatArray:
-    view = scene.view
-    change = view.facts.contribution - view.last_contribution
-    return np.where(view.has_trend, change, 0.0)
+    now, previous = scene.state.now.seeds, scene.state.previous.seeds
+    change = now.contribution - previous.contribution
+    return np.where(now.has_contribution & previous.has_contribution, change, 0.0)
 
 
 def _share(scene: Scene, table: FloatArray, host: float) -> FloatArray:
     """Share of each seed in the whole network, ``[N, S]``."""
-    seeds = scene.costs.of_seeds(table, scene.view.lifecycle)
+    seeds = scene.costs.of_seeds(table, scene.state.lifecycle)
     return np.asarray(seeds / (host + seeds.sum(axis=1, keepdims=True)))
 
 
 _NETWORK = (
-    Feature("progress", 0, 1, lambda s: s.view.step / s.config.horizon, "Share of the episode that is over."),
-    Feature("train_loss", 0, 1, lambda s: _squash(s.view.train_loss), "Training loss, l / (1 + l)."),
-    Feature("inner_loss", 0, 1, lambda s: _squash(s.view.inner_loss), "Loss on inner_valid, l / (1 + l)."),
-    Feature("accuracy", 0, 1, lambda s: s.view.accuracy, "Accuracy on inner_valid."),
+    Feature("progress", 0, 1, lambda s: s.state.step / s.config.horizon, "Share of the episode that is over."),
+    Feature("train_loss", 0, 1, lambda s: _squash(s.state.now.train_loss), "Training loss, l / (1 + l)."),
+    Feature("inner_loss", 0, 1, lambda s: _squash(s.state.now.inner_loss), "Loss on inner_valid, l / (1 + l)."),
+    Feature("accuracy", 0, 1, lambda s: s.state.now.accuracy, "Accuracy on inner_valid."),
     Feature("accuracy_change_1", -1, 1, _accuracy_change(1), "Its change over 1 step."),
     Feature("accuracy_change_3", -1, 1, _accuracy_change(3), "Its change over 3 steps."),
     Feature("accuracy_change_8", -1, 1, _accuracy_change(8), "Its change over 8 steps."),
-    Feature("best_accuracy", 0, 1, lambda s: s.view.best_accuracy, "The best of this episode."),
+    Feature("best_accuracy", 0, 1, lambda s: s.state.best_accuracy, "The best of this episode."),
     Feature(
         "steps_since_best",
         0,
         1,
-        lambda s: s.view.steps_since_best / s.config.horizon,
+        lambda s: s.state.steps_since_best / s.config.horizon,
         "Steps since then over the horizon.",
     ),
     Feature(
         "generalization_gap",
         -1,
         1,
-        lambda s: np.tanh(s.view.inner_loss - s.view.train_loss),
+        lambda s: np.tanh(s.state.now.inner_loss - s.state.now.train_loss),
         "tanh of the loss on inner_valid minus the training loss.",
     ),
     Feature(
         "gradient_norm",
         -1,
         1,
-        lambda s: _log_norm(s.view.gradient_norm),
+        lambda s: _log_norm(s.state.now.gradient_norm),
         "log10 of the host's gradient norm over 4, at first that of the warm-up; -1 if not measured.",
     ),
     Feature(
@@ -133,8 +132,8 @@ _NETWORK = (
         -1,
         1,
         lambda s: np.where(
-            s.view.step > 1,
-            _log_norm(s.view.gradient_norm) - _log_norm(s.view.last_gradient_norm),
+            s.state.step > 1,
+            _log_norm(s.state.now.gradient_norm) - _log_norm(s.state.previous.gradient_norm),
             0.0,
         ),
         "Change of gradient_norm since the last step.",
@@ -143,43 +142,43 @@ _NETWORK = (
         "param_growth",
         0,
         1,
-        lambda s: _log2_size(param_growth(s.view, s.costs)),
+        lambda s: _log2_size(s.costs.param_growth(s.state.lifecycle)),
         "log2(1 + parameters of seeds / of the host) over 6.",
     ),
     Feature(
         "fossil_growth",
         0,
         1,
-        lambda s: _log2_size(fossil_growth(s.view, s.costs)),
+        lambda s: _log2_size(s.costs.fossil_growth(s.state.lifecycle)),
         "The same for fossilized seeds: what the score charges for.",
     ),
     Feature(
         "compute_growth",
         0,
         1,
-        lambda s: _log2_size(compute_growth(s.view, s.costs)),
+        lambda s: _log2_size(s.costs.compute_growth(s.state.lifecycle)),
         "log2(1 + compute of seeds / of the host) over 6: what the rent charges for.",
     ),
     Feature(
         "rent_paid",
         0,
         1,
-        lambda s: _squash(10 * s.instances.numbers["rent_price"][s.view.instance] * s.view.compute_spent),
+        lambda s: _squash(10 * s.instances.numbers["rent_price"][s.state.instance] * s.state.compute_spent),
         "Rent paid in this episode, 10 r / (1 + 10 r).",
     ),
     Feature(
         "seeds_alive",
         0,
         1,
-        lambda s: s.view.num_alive / s.view.lifecycle.stage.shape[1],
+        lambda s: s.state.num_alive / s.state.lifecycle.stage.shape[1],
         "Share of slots with a seed that is not fossilized.",
     ),
-    Feature("last_action_legal", 0, 1, lambda s: s.view.is_legal, "Whether the last action was legal."),
+    Feature("last_action_legal", 0, 1, lambda s: s.state.is_legal, "Whether the last action was legal."),
     Feature(
         "last_op",
         0,
         1,
-        lambda s: s.view.last_op[..., None] == _operations(s.config),
+        lambda s: s.state.last_op[..., None] == _operations(s.config),
         "The last operation asked for.",
         labels=lambda config, instances: tuple(op.name for op in _operations(config)),
     ),
@@ -187,7 +186,7 @@ _NETWORK = (
         "instance",
         0,
         1,
-        lambda s: s.instances.scaled_facts()[s.view.instance],
+        lambda s: s.instances.scaled_facts()[s.state.instance],
         "A fact of the instance, from the family's lowest (0) to its highest (1), logarithmic if above 0.",
         labels=lambda config, instances: tuple(instances.visible),
         joint=".",
@@ -199,7 +198,7 @@ _SLOT = (
         "stage",
         0,
         1,
-        lambda s: _one_hot(s.view.lifecycle.stage, len(Stage)),
+        lambda s: _one_hot(s.state.lifecycle.stage, len(Stage)),
         "Stage of the slot.",
         is_per_slot=True,
         labels=lambda config, instances: tuple(stage.name for stage in Stage),
@@ -208,7 +207,7 @@ _SLOT = (
         "blueprint",
         0,
         1,
-        lambda s: _one_hot(s.view.lifecycle.blueprint, len(s.config.blueprints)),
+        lambda s: _one_hot(s.state.lifecycle.blueprint, len(s.config.blueprints)),
         "Blueprint of its seed.",
         is_per_slot=True,
         labels=lambda config, instances: config.blueprints,
@@ -217,17 +216,17 @@ _SLOT = (
         "operator",
         0,
         1,
-        lambda s: s.view.lifecycle.operator[..., None] == _operator_codes(s.config),
+        lambda s: s.state.lifecycle.operator[..., None] == _operator_codes(s.config),
         "Blend operator of its seed.",
         is_per_slot=True,
         labels=lambda config, instances: config.operators if len(config.operators) > 1 else (),
     ),
-    Feature("alpha", 0, 1, lambda s: s.view.lifecycle.alpha.value, "Alpha of its seed.", is_per_slot=True),
+    Feature("alpha", 0, 1, lambda s: s.state.lifecycle.alpha.value, "Alpha of its seed.", is_per_slot=True),
     Feature(
         "target",
         0,
         1,
-        lambda s: s.view.lifecycle.alpha.target,
+        lambda s: s.state.lifecycle.alpha.target,
         "Where its alpha is going.",
         is_per_slot=True,
     ),
@@ -235,7 +234,7 @@ _SLOT = (
         "ramp_remaining",
         0,
         1,
-        lambda s: s.view.lifecycle.alpha.remaining / _ramp_scale(s.config),
+        lambda s: s.state.lifecycle.alpha.remaining / _ramp_scale(s.config),
         "Steps until it gets there over the longest tempo; left out where every ramp takes one step.",
         is_per_slot=True,
         labels=lambda config, instances: None if _ramp_scale(config) > 1 else (),
@@ -244,7 +243,7 @@ _SLOT = (
         "tempo",
         0,
         1,
-        lambda s: s.view.lifecycle.tempo / _ramp_scale(s.config),
+        lambda s: s.state.lifecycle.tempo / _ramp_scale(s.config),
         "Tempo chosen at germination over the longest tempo; left out where there is one.",
         is_per_slot=True,
         labels=lambda config, instances: None if len(config.tempos) > 1 else (),
@@ -253,7 +252,7 @@ _SLOT = (
         "is_pruning",
         0,
         1,
-        lambda s: s.view.lifecycle.is_pruning,
+        lambda s: s.state.lifecycle.is_pruning,
         "Whether its seed is on its way out; left out where pruning takes no time.",
         is_per_slot=True,
         labels=lambda config, instances: None if any(config.prune_tempos) else (),
@@ -262,7 +261,7 @@ _SLOT = (
         "steps_in_stage",
         0,
         1,
-        lambda s: _squash(s.view.lifecycle.steps_in_stage / 5),
+        lambda s: _squash(s.state.lifecycle.steps_in_stage / 5),
         "Steps in this stage, (n / 5) / (1 + n / 5).",
         is_per_slot=True,
     ),
@@ -270,7 +269,7 @@ _SLOT = (
         "age",
         0,
         1,
-        lambda s: s.view.lifecycle.age / s.config.horizon,
+        lambda s: s.state.lifecycle.age / s.config.horizon,
         "Steps since germination over the horizon.",
         is_per_slot=True,
     ),
@@ -278,7 +277,7 @@ _SLOT = (
         "contribution",
         -1,
         1,
-        lambda s: s.view.facts.contribution,
+        lambda s: s.state.now.seeds.contribution,
         "Accuracy on inner_valid lost when only this seed is switched off; 0 if not measured.",
         is_per_slot=True,
     ),
@@ -286,7 +285,7 @@ _SLOT = (
         "has_contribution",
         0,
         1,
-        lambda s: s.view.facts.has_contribution,
+        lambda s: s.state.now.seeds.has_contribution,
         "Whether the contribution was measured.",
         is_per_slot=True,
     ),
@@ -302,7 +301,7 @@ _SLOT = (
         "gradient_share",
         0,
         1,
-        lambda s: s.view.gradient_share,
+        lambda s: s.state.now.gradient_share,
         "Gradient norm of the host's segment before the slot over that of the whole host; 0 if not measured.",
         is_per_slot=True,
     ),
@@ -310,7 +309,7 @@ _SLOT = (
         "gradient_ratio",
         0,
         1,
-        lambda s: _squash(s.view.gradient_ratio),
+        lambda s: _squash(s.state.now.gradient_ratio),
         "Gradient per parameter of the seed over the host's, r / (1 + r); 0 if not measured.",
         is_per_slot=True,
     ),
@@ -318,7 +317,7 @@ _SLOT = (
         "vanishing",
         0,
         1,
-        lambda s: s.view.vanishing,
+        lambda s: s.state.now.vanishing,
         "Share of the seed's tensors whose gradient vanishes.",
         is_per_slot=True,
     ),
@@ -326,7 +325,7 @@ _SLOT = (
         "exploding",
         0,
         1,
-        lambda s: s.view.exploding,
+        lambda s: s.state.now.exploding,
         "Share of the seed's tensors whose gradient explodes or is not finite.",
         is_per_slot=True,
     ),
@@ -334,7 +333,7 @@ _SLOT = (
         "has_gradients",
         0,
         1,
-        lambda s: s.view.has_gradients,
+        lambda s: s.state.now.has_gradients,
         "Whether the seed's gradients were measured.",
         is_per_slot=True,
     ),

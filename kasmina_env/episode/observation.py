@@ -11,6 +11,7 @@ from kasmina_env.episode.features import FEATURES, Feature, Scene
 from kasmina_env.lifecycle.arrays import Float32Array
 from kasmina_env.settings.config import EnvConfig
 from kasmina_env.settings.instances import Instances
+from kasmina_env.settings.registry import unknown_name_message
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,12 @@ class ObservationTable:
     meanings: tuple[str, ...]  # [F]
     low: Float32Array  # [F]
     high: Float32Array  # [F]
+
+    def column(self, name: str) -> int:
+        """Index of an entry; a ``ValueError`` names the nearest one where there is none."""
+        if name not in self.names:
+            raise ValueError(unknown_name_message("observation", name, self.names))
+        return self.names.index(name)
 
 
 def make_observation_table(config: EnvConfig, instances: Instances, slot_names: Sequence[str]) -> ObservationTable:
@@ -46,8 +53,7 @@ def make_observation_table(config: EnvConfig, instances: Instances, slot_names: 
 
 def observe(table: ObservationTable, scene: Scene) -> Float32Array:
     """Encode a scene: ``[N, F]``, finite and clipped to the table's bounds."""
-    view = scene.view
-    n, num_slots = view.lifecycle.stage.shape
+    n, num_slots = scene.state.lifecycle.stage.shape
     of_network, of_slots = [], []
     for feature in table.features:
         value = np.asarray(feature.value(scene), dtype=np.float32)

@@ -1,39 +1,126 @@
-"""What a problem is made of, built from its settings and checked: the host and its variants, the task and its data."""
+"""The decision problem: everything about an environment that no episode changes, without a device and without data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
+from kasmina_env.episode.actions import ActionTable, make_action_table
+from kasmina_env.episode.observation import ObservationTable, make_observation_table
+from kasmina_env.episode.reward import REWARDS, Reward
 from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.networks.blueprints import BLUEPRINTS
+from kasmina_env.networks.costs import Costs, measure_costs
 from kasmina_env.networks.hosts import HOSTS, Host
-from kasmina_env.population.augment import check_pictures
-from kasmina_env.settings.config import EnvConfig, check_nested
-from kasmina_env.settings.instances import Instances
-from kasmina_env.tasks import TASKS, Measure, Split, with_noise
+from kasmina_env.settings.config import EnvConfig, Operator, check_nested
+from kasmina_env.settings.instances import Instances, make_instances
+from kasmina_env.settings.presets import PRESETS
 
 BuiltT = TypeVar("BuiltT")
 
 
-@dataclass(frozen=True)
-class Data:
-    """All samples of a problem, where its networks are."""
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Names, menus and costs of an environment. I instances.
 
-    splits: Mapping[str, Split]
-    watched: Split  # the slice of inner_valid the controller sees every step
-    scored: Split  # the slice of outer_valid that is scored every step
-    warmup: Split  # what hosts are trained on before their episode, without noise
-    measure: Measure
+    Attributes:
+        id: Registered id.
+        config: All settings.
+        host: Specification of the host network.
+        instances: Instances that episodes are about.
+        variants: Different hosts of the instances; none where all are `host` itself.
+        variant_of: Index of each instance's host among them, ``[I]``.
+        actions: Flat actions.
+        observations: Entries of an observation.
+        reward: Reward terms.
+    """
+
+    id: str
+    config: EnvConfig
+    host: Host
+    instances: Instances
+    variants: tuple[Host, ...]
+    variant_of: IntArray
+    actions: ActionTable
+    observations: ObservationTable
+    reward: Reward
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Features and reward terms are functions of the code: another process looks them up in its own.
+        return problem_of, (self.id, self.config)
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+        return self.config.horizon
+
+    @cached_property
+    def slot_names(self) -> tuple[str, ...]:
+        """Names of the host's slots, S."""
+        return tuple(slot.name for slot in self.host.slots)
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return len(self.host.slots)
+
+    @property
+    def is_family(self) -> bool:
+        """Whether episodes are about different instances."""
+        return len(self.instances) > 1
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Parameters and compute of the host and of all seeds."""
+        return measure_costs(self.host, self.config.blueprints, tuple(Operator))
 
 
-def make_host(config: EnvConfig) -> Host:
+def make_problem(id: str, **settings: Any) -> Problem:
+    """The problem of a registered id.
+
+    Args:
+        id: Registered id.
+        **settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
+
+    Raises:
+        UnknownNameError: If the id, or a name among the settings, is not registered.
+        ValueError: If a setting breaks its rule.
+    """
+    return problem_of(id, PRESETS.get(id).config(**settings))
+
+
+def problem_of(id: str, config: EnvConfig) -> Problem:
+    """The problem of these settings, whose names and menus are checked against each other."""
+    host = _make_host(config)
+    instances = make_instances(config)
+    variants, variant_of = _make_variants(config, instances)
+    slot_names = tuple(slot.name for slot in host.slots)
+    return Problem(
+        id=id,
+        config=config,
+        host=host,
+        instances=instances,
+        variants=variants,
+        variant_of=variant_of,
+        actions=make_action_table(config, slot_names),
+        observations=make_observation_table(config, instances, slot_names),
+        reward=REWARDS.get(config.reward),
+    )
+
+
+def build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
+    """Call a registered function with its keyword settings, whose names and kinds are checked first."""
+    check_nested(setting, make, values)
+    return make(**values)
+
+
+def _make_host(config: EnvConfig) -> Host:
     """The host, which must accept all blueprints of the menu."""
-    host = _build(HOSTS.get(config.host), "host_settings", config.host_settings)
+    host = build(HOSTS.get(config.host), "host_settings", config.host_settings)
     for name in config.blueprints:
         if host.topology not in BLUEPRINTS.get(name).topologies:
             fitting = [n for n in BLUEPRINTS if host.topology in BLUEPRINTS.get(n).topologies]
@@ -43,51 +130,11 @@ def make_host(config: EnvConfig) -> Host:
     return host
 
 
-def make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, ...], IntArray]:
-    """The different hosts of all instances, and for each instance which is its own ``[I]``; none if all are whole."""
+def _make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, ...], IntArray]:
+    """The different hosts of all instances, and the index of each instance's own ``[I]``; none if all are whole."""
     settings = [{**config.host_settings, **own} for own in instances.host_settings]
     written = [repr(sorted(values.items())) for values in settings]  # hosts themselves need not be hashable
     different, make = dict(zip(written, settings, strict=True)), HOSTS.get(config.host)
-    # What the problem itself settles has been checked.
-    hosts = tuple(_build(make, "instances", values) for values in different.values())
+    # The settings of the problem itself have been checked.
+    hosts = tuple(build(make, "instances", values) for values in different.values())
     return hosts if any(instances.host_settings) else (), np.array([list(different).index(key) for key in written])
-
-
-def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch.device, dtype: torch.dtype) -> Data:
-    """Load the task's data, which must fit the host."""
-    task = _build(TASKS.get(config.task), "task_settings", config.task_settings)
-    if task.input_shape != host.input_shape:
-        raise ValueError(
-            f"`host_settings` must fit samples of shape {task.input_shape}, got a host for {host.input_shape}. Change "
-            "the host's settings or the task's."
-        )
-    if task.num_classes != host.num_classes:
-        raise ValueError(
-            f"`host_settings` must fit the {task.num_classes} classes of the task, got a host for {host.num_classes}. "
-            "Change the host's settings or the task's."
-        )
-    check_pictures(task.input_shape, config.augment)
-    splits = {name: split.to(device, dtype) for name, split in task.splits.items()}
-    warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]  # before, and so without, the noise
-    if any(instances.numbers[name].any() for name in ("label_noise", "pixel_noise")):
-        named = enumerate(splits.items())
-        splits = {name: with_noise(split, task.num_classes, seed=number) for number, (name, split) in named}
-    return Data(
-        splits=splits,
-        watched=_head(splits["inner_valid"], config.watch_samples, "watch_samples"),
-        scored=_head(splits["outer_valid"], config.score_samples, "score_samples"),
-        warmup=warmup,
-        measure=task.measure,
-    )
-
-
-def _build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
-    """Call what is registered with its keyword settings, whose names and kinds are checked first."""
-    check_nested(setting, make, values)
-    return make(**values)
-
-
-def _head(split: Split, size: int, setting: str) -> Split:
-    if size > len(split):
-        raise ValueError(f"`{setting}` must be at most {len(split)}, got {size}. Ask for fewer.")
-    return split.head(size)

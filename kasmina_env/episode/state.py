@@ -1,4 +1,4 @@
-"""What is known about N networks in plain numbers: observations, rewards and infos read this and nothing else."""
+"""The state of N episodes in plain numbers: observations, rewards and infos read this and nothing else."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import numpy as np
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Facts, LifecycleState, Stage
 from kasmina_env.networks.costs import Costs
-from kasmina_env.settings.config import Operator
+from kasmina_env.settings.config import EnvConfig, Operator
 
-LOSS_CEILING = 1e3  # what a loss that is not finite counts as
+LOSS_CEILING = 1e3  # a loss that is not finite, or absurd, counts as this
 RATIO_CEILING = 10.0  # of seed to host gradients
-
-
-# ── what was measured ────────────────────────────────────────────────────────────────────────
+NO_ACTION = -1  # in the log of actions: none was taken, or one that is in no table
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """One step's figures, as they came from the device; may hold NaN. N networks, S slots."""
+    """Figures of one step as they came from the device; may hold NaN. N networks, S slots."""
 
     train_loss: FloatArray  # [N] mean over the step's minibatches
     host_gradient_norm: FloatArray  # [N]
@@ -35,15 +33,58 @@ class Measurement:
     outer_loss: FloatArray  # [N]
     quality: FloatArray  # [N] on the scored slice of outer_valid
 
+    @property
+    def is_finite(self) -> BoolArray:
+        """Whether the network still is, ``[N]``."""
+        return np.isfinite(self.train_loss + self.inner_loss + self.outer_loss)
+
 
 @dataclass(frozen=True, eq=False)
-class Trace:
-    """What happened so far in an episode, entry t after t steps. N networks, S slots, T steps."""
+class Signals:
+    """Figures of one step, all finite. N networks, S slots."""
+
+    train_loss: FloatArray  # [N]
+    inner_loss: FloatArray  # [N]
+    accuracy: FloatArray  # [N] on inner_valid
+    gradient_norm: FloatArray  # [N] of the host; 0 until measured
+    gradient_share: FloatArray  # [N, S] of the host's gradient norm, of the segment before a slot; 0 until measured
+    gradient_ratio: FloatArray  # [N, S] seed to host, per parameter; 0 until measured
+    vanishing: FloatArray  # [N, S] share of the seed's tensors
+    exploding: FloatArray  # [N, S]
+    has_gradients: BoolArray  # [N, S] the three above were measured
+    seeds: Facts
+
+    @classmethod
+    def of(cls, measured: Measurement, lifecycle: LifecycleState, costs: Costs) -> Signals:
+        """Signals of a step's figures."""
+        ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
+        return cls(
+            train_loss=finite_loss(measured.train_loss),
+            inner_loss=finite_loss(measured.inner_loss),
+            accuracy=measured.inner_accuracy,
+            gradient_norm=_finite_norm(measured.host_gradient_norm),
+            gradient_share=_gradient_share(measured.segment_gradient_norm, measured.host_gradient_norm[:, None]),
+            gradient_ratio=ratio,
+            vanishing=np.nan_to_num(measured.vanishing),
+            exploding=np.nan_to_num(measured.exploding),
+            has_gradients=has_gradients,
+            seeds=Facts(
+                has_finite_gradients=has_gradients & np.isfinite(measured.seed_gradient_norm),
+                contribution=measured.contribution,
+                has_contribution=measured.has_contribution,
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The course of episodes, entry t after t steps. N networks, S slots, T steps."""
 
     accuracy: FloatArray  # [N, T + 1] on inner_valid
     score: FloatArray  # [N, T + 1]
     stage: IntArray  # [N, T + 1, S]
     alpha: FloatArray  # [N, T + 1, S]
+    actions: IntArray  # [N, T] taken, `NO_ACTION` beyond
 
     def accuracy_before(self, step: IntArray, ago: int) -> FloatArray:
         """Accuracy so many steps ago, at the earliest that of the start, ``[N]``."""
@@ -52,52 +93,47 @@ class Trace:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class EpisodeState:
     """Everything known about N networks in the middle of their episodes. N networks, S slots, T steps."""
 
     lifecycle: LifecycleState
-    facts: Facts
+    now: Signals
+    previous: Signals  # one step before; at the start the same
+    history: History
     instance: IntArray  # [N] number of the instance the episode is about
     step: IntArray  # [N] steps taken
-    train_loss: FloatArray  # [N] finite
-    inner_loss: FloatArray  # [N] finite
-    accuracy: FloatArray  # [N] on inner_valid
     best_accuracy: FloatArray  # [N]
     steps_since_best: IntArray  # [N]
-    quality: FloatArray  # [N] on outer_valid
+    quality: FloatArray  # [N] on outer_valid; at the end of the episode, of the committed network on all of it
     value: FloatArray  # [N] quality minus the price of parameters, summed over the steps so far
     score: FloatArray  # [N]
     first_score: FloatArray  # [N] of the untrained host
-    gradient_norm: FloatArray  # [N] of the host; 0 until measured
-    last_gradient_norm: FloatArray  # [N] one step before
-    gradient_share: FloatArray  # [N, S] of the host's gradient norm, of the segment before a slot; 0 until measured
-    gradient_ratio: FloatArray  # [N, S] seed to host, per parameter; 0 until measured
-    vanishing: FloatArray  # [N, S]
-    exploding: FloatArray  # [N, S]
-    has_gradients: BoolArray  # [N, S] the three above were measured
-    last_contribution: FloatArray  # [N, S] one step before
-    has_trend: BoolArray  # [N, S] contribution was measured in both steps
     compute_spent: FloatArray  # [N] compute of seeds over that of the host, mean over the whole horizon so far
     last_op: IntArray  # [N]
     is_legal: BoolArray  # [N] the last action was
     is_dead: BoolArray  # [N] the network is not finite any more
-    actions: IntArray  # [N, T] taken so far, -1 beyond
-    trace: Trace
 
     @property
     def num_networks(self) -> int:
+        """N."""
         return len(self.step)
 
     @property
+    def horizon(self) -> int:
+        """T."""
+        return int(self.history.actions.shape[1])
+
+    @property
     def is_over(self) -> BoolArray:
-        """Episodes that have ended: the horizon is reached, or the network died, ``[N]``.
+        """Whether episodes have ended, because the horizon is reached or the network died, ``[N]``.
 
         One that died in its warm-up is over after its first step, which tells of it.
         """
-        return np.asarray((self.step >= self.actions.shape[1]) | (self.is_dead & (self.step > 0)))
+        return _is_over(self.step, self.is_dead, self.horizon)
 
     @property
     def num_fossilized(self) -> IntArray:
+        """Seeds that are kept, ``[N]``."""
         return np.asarray((self.lifecycle.stage == Stage.FOSSILIZED).sum(axis=1))
 
     @property
@@ -105,147 +141,147 @@ class View:
         """Seeds that may still be pruned, ``[N]``."""
         return np.asarray(self.lifecycle.has_seed.sum(axis=1)) - self.num_fossilized
 
+    def ends_with(self, measured: Measurement) -> BoolArray:
+        """Whether the step in which this was measured is the last of its episode, ``[N]``."""
+        return _is_over(self.step + 1, self.is_dead | ~measured.is_finite, self.horizon)
 
-def first_view(
-    instance: IntArray,
-    horizon: int,
-    inner_loss: FloatArray,
-    inner_accuracy: FloatArray,
-    quality: FloatArray,
-    host_gradient_norm: FloatArray,
-    segment_gradient_norm: FloatArray,
-) -> View:
-    """The view before the first step. The training loss is unknown; the loss on inner_valid stands in for it.
+
+def first_state(instance: IntArray, horizon: int, measured: Measurement, costs: Costs) -> EpisodeState:
+    """The state before the first step.
 
     Args:
-        instance: ``[N]``.
+        instance: Numbers of instances ``[N]``.
         horizon: Steps of an episode.
-        inner_loss, inner_accuracy, quality: ``[N]``, see `Measurement`.
-        host_gradient_norm: Of the warm-up ``[N, 1]``; 0 if there was none.
-        segment_gradient_norm: The same of the segments before slots ``[N, S]``.
+        measured: Figures of fresh hosts. Their training loss is unknown: the loss on inner_valid stands in for it.
+        costs: Parameters and compute of networks.
     """
-    n, num_slots = segment_gradient_norm.shape
-    per_slot = (n, num_slots)
-    loss = finite_loss(inner_loss)
-    return View(
-        lifecycle=LifecycleState.dormant(n, num_slots),
-        facts=Facts.unmeasured(n, num_slots),
+    n, num_slots = measured.contribution.shape
+    lifecycle, quality = LifecycleState.dormant(n, num_slots), measured.quality
+    now = Signals.of(measured, lifecycle, costs)
+    accuracy = now.accuracy
+    return EpisodeState(
+        lifecycle=lifecycle,
+        now=now,
+        previous=now,
+        history=History(
+            accuracy=np.repeat(accuracy[:, None], horizon + 1, axis=1),
+            score=np.repeat(quality[:, None], horizon + 1, axis=1),
+            stage=np.zeros((n, horizon + 1, num_slots), dtype=np.int64),
+            alpha=np.zeros((n, horizon + 1, num_slots)),
+            actions=np.full((n, horizon), NO_ACTION, dtype=np.int64),
+        ),
         instance=instance,
         step=np.zeros(n, dtype=np.int64),
-        train_loss=loss,
-        inner_loss=loss,
-        accuracy=inner_accuracy,
-        best_accuracy=inner_accuracy,
+        best_accuracy=accuracy,
         steps_since_best=np.zeros(n, dtype=np.int64),
         quality=quality,
         value=np.zeros(n),
         score=quality,
         first_score=quality,
-        gradient_norm=_finite_norm(host_gradient_norm[:, 0]),
-        last_gradient_norm=np.zeros(n),
-        gradient_share=_gradient_share(segment_gradient_norm, host_gradient_norm),
-        gradient_ratio=np.zeros(per_slot),
-        vanishing=np.zeros(per_slot),
-        exploding=np.zeros(per_slot),
-        has_gradients=np.zeros(per_slot, dtype=bool),
-        last_contribution=np.zeros(per_slot),
-        has_trend=np.zeros(per_slot, dtype=bool),
         compute_spent=np.zeros(n),
         last_op=np.zeros(n, dtype=np.int64),
         is_legal=np.ones(n, dtype=bool),
-        is_dead=~np.isfinite(inner_loss),
-        actions=np.full((n, horizon), -1, dtype=np.int64),
-        trace=Trace(
-            accuracy=np.repeat(inner_accuracy[:, None], horizon + 1, axis=1),
-            score=np.repeat(quality[:, None], horizon + 1, axis=1),
-            stage=np.zeros((n, horizon + 1, num_slots), dtype=np.int64),
-            alpha=np.zeros((n, horizon + 1, num_slots)),
-        ),
+        is_dead=~np.isfinite(measured.inner_loss),
     )
 
 
-def next_view(
-    view: View,
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """The decisions of one step. N networks."""
+
+    actions: IntArray  # [N] flat, `NO_ACTION` for one that is in no table
+    op: IntArray  # [N]
+    is_legal: BoolArray  # [N] it was carried out
+
+
+def advance(
+    state: EpisodeState,
     lifecycle: LifecycleState,
+    decision: Decision,
     measured: Measurement,
     costs: Costs,
-    actions: IntArray,
-    op: IntArray,
-    is_legal: BoolArray,
-) -> View:
-    """The view one step later, without its score, which `with_score` adds.
+    config: EnvConfig,
+    prices: FloatArray,
+) -> EpisodeState:
+    """The state one step later.
 
     Args:
-        view: Before the step.
+        state: Before the step.
         lifecycle: After it.
-        measured: In it.
-        costs: Of the networks.
-        actions: Flat actions ``[N]``; -1 for one that is in no table.
-        op: Operations ``[N]``.
-        is_legal: Which were carried out ``[N]``.
+        decision: Actions taken in it.
+        measured: Figures of it; where the episode ends with it, `quality` is that of the committed network.
+        costs: Parameters and compute of networks.
+        config: Settings of the problem.
+        prices: Price of parameters ``[N]``.
     """
-    rows, steps = np.arange(view.num_networks), view.actions.shape[1]
-    log = view.actions.copy()
-    log[rows, np.minimum(view.step, steps - 1)] = actions
-    accuracy = measured.inner_accuracy
-    is_best = accuracy > view.best_accuracy
-    ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
-    facts = Facts(
-        has_finite_gradients=has_gradients & np.isfinite(measured.seed_gradient_norm),
-        contribution=measured.contribution,
-        has_contribution=measured.has_contribution,
-    )
-    is_dead = ~np.isfinite(measured.train_loss + measured.inner_loss + measured.outer_loss)
+    is_over = state.ends_with(measured)
+    growth = charged_growth(lifecycle, is_over, costs, config)
+    value = worth(measured.quality, growth, prices)
+    score = score_from(state, value, config)
+    now, is_best = Signals.of(measured, lifecycle, costs), measured.inner_accuracy > state.best_accuracy
     return replace(
-        view,
+        state,
         lifecycle=lifecycle,
-        facts=facts,
-        step=view.step + 1,
-        train_loss=finite_loss(measured.train_loss),
-        inner_loss=finite_loss(measured.inner_loss),
-        accuracy=accuracy,
-        best_accuracy=np.maximum(accuracy, view.best_accuracy),
-        steps_since_best=np.where(is_best, 0, view.steps_since_best + 1),
+        now=now,
+        previous=state.now,
+        history=_extended(state, lifecycle, decision.actions, now.accuracy, score),
+        step=state.step + 1,
+        best_accuracy=np.maximum(now.accuracy, state.best_accuracy),
+        steps_since_best=np.where(is_best, 0, state.steps_since_best + 1),
         quality=measured.quality,
-        gradient_norm=_finite_norm(measured.host_gradient_norm),
-        last_gradient_norm=view.gradient_norm,
-        gradient_share=_gradient_share(measured.segment_gradient_norm, measured.host_gradient_norm[:, None]),
-        gradient_ratio=ratio,
-        vanishing=np.nan_to_num(measured.vanishing),
-        exploding=np.nan_to_num(measured.exploding),
-        has_gradients=has_gradients,
-        last_contribution=view.facts.contribution,
-        has_trend=measured.has_contribution & view.facts.has_contribution,
-        last_op=op,
-        is_legal=is_legal,
-        is_dead=view.is_dead | is_dead,
-        actions=log,
+        value=state.value + value,
+        score=score,
+        compute_spent=state.compute_spent + costs.compute_growth(lifecycle) / state.horizon,
+        last_op=decision.op,
+        is_legal=decision.is_legal,
+        is_dead=state.is_dead | ~measured.is_finite,
     )
 
 
-def with_score(view: View, quality: FloatArray, value: FloatArray, score: FloatArray, compute: FloatArray) -> View:
-    """The view with what the step was worth and what it took, and the step in its trace.
+def charged_growth(lifecycle: LifecycleState, is_over: BoolArray, costs: Costs, config: EnvConfig) -> FloatArray:
+    """Parameters the score charges for over those of the host, ``[N]``: of seeds that are kept, in the end.
+
+    Until then a network in service (objective "mean") pays for all seeds it carries.
+    """
+    kept = costs.fossil_growth(lifecycle)
+    return kept if config.objective == "final" else np.where(is_over, kept, costs.param_growth(lifecycle))
+
+
+def worth(quality: FloatArray, growth: FloatArray, price: FloatArray) -> FloatArray:
+    """Quality minus the price of the parameters bought, ``[N]``."""
+    return np.asarray(quality - price * np.log2(1 + growth))
+
+
+def score_from(state: EpisodeState, value: FloatArray, config: EnvConfig) -> FloatArray:
+    """Score if a network serves all steps that are left, ``[N]``.
 
     Args:
-        view: From `next_view`.
-        quality: On outer_valid; of the committed network where the episode is over ``[N]``.
-        value: Quality minus the price of parameters, in this step ``[N]``.
-        score: ``[N]``.
-        compute: Of all seeds over that of the host, in this step ``[N]``.
+        state: Before these steps.
+        value: Worth of the network ``[N]``.
+        config: Settings of the problem.
     """
-    rows, step = np.arange(view.num_networks), np.minimum(view.step, view.actions.shape[1])
-    now = {
-        "accuracy": view.accuracy,
-        "score": score,
-        "stage": view.lifecycle.stage,
-        "alpha": view.lifecycle.alpha.value,
-    }
-    trace = {name: getattr(view.trace, name).copy() for name in now}
-    for name, entry in now.items():
-        trace[name][rows, step] = entry
-    spent = view.compute_spent + compute / view.actions.shape[1]
-    total = view.value + value
-    return replace(view, quality=quality, value=total, score=score, compute_spent=spent, trace=Trace(**trace))
+    if config.objective == "final":
+        return value
+    return np.asarray((state.value + value * (config.horizon - state.step)) / config.horizon)
+
+
+def _extended(
+    state: EpisodeState, lifecycle: LifecycleState, actions: IntArray, accuracy: FloatArray, score: FloatArray
+) -> History:
+    """The history with one step more."""
+    rows, past = np.arange(state.num_networks), state.history
+    step = np.minimum(state.step + 1, state.horizon)
+    entries = {"accuracy": accuracy, "score": score, "stage": lifecycle.stage, "alpha": lifecycle.alpha.value}
+    columns = {name: getattr(past, name).copy() for name in entries}
+    for name, entry in entries.items():
+        columns[name][rows, step] = entry
+    log = past.actions.copy()
+    log[rows, np.minimum(state.step, state.horizon - 1)] = actions
+    return History(**columns, actions=log)
+
+
+def _is_over(step: IntArray, is_dead: BoolArray, horizon: int) -> BoolArray:
+    return np.asarray((step >= horizon) | (is_dead & (step > 0)))
 
 
 def _finite_norm(norm: FloatArray) -> FloatArray:

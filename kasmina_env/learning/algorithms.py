@@ -13,19 +13,20 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from kasmina_env.controllers.policy import Names, Policy, names_of
+from kasmina_env.controllers.policy import Policy
 from kasmina_env.envs.spaces import ActionForm
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.registry import Registry
 
 Decode = Callable[[IntArray], IntArray]  # actions of the model to flat ones [N]
 
 
-class Masked:
+class Masked(Policy):
     """A model that knows which flat actions are legal; deterministic."""
 
-    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
+    def __init__(self, model: Any, problem: Problem, decode: Decode) -> None:
         self._model, self._decode = model, decode
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
@@ -33,10 +34,10 @@ class Masked:
         return self._decode(actions)
 
 
-class Unmasked:
+class Unmasked(Policy):
     """A model that is free to choose what is not legal, and was trained so; deterministic."""
 
-    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
+    def __init__(self, model: Any, problem: Problem, decode: Decode) -> None:
         self._model, self._decode = model, decode
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
@@ -44,17 +45,18 @@ class Unmasked:
         return self._decode(actions)
 
 
-class Recurrent:
+class Recurrent(Policy):
     """An unmasked model with a memory of the episode, which begins anew where progress is 0; deterministic."""
 
-    def __init__(self, model: Any, names: Names, decode: Decode) -> None:
-        self._model, self._decode, self._progress = model, decode, names.column("progress")
+    def __init__(self, model: Any, problem: Problem, decode: Decode) -> None:
+        self._model, self._decode = model, decode
+        self._progress = problem.observations.column("progress")
         self._memory: Any = None
-        self._num_networks = 0
+
+    def begin(self, seeds: IntArray, episodes: Episodes) -> None:
+        self._memory = None
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
-        if len(observation) != self._num_networks:
-            self._memory, self._num_networks = None, len(observation)
         actions, self._memory = self._model.predict(
             observation, self._memory, episode_start=observation[:, self._progress] == 0, deterministic=True
         )
@@ -73,7 +75,7 @@ class Algorithm:
     """
 
     model: type[BaseAlgorithm]
-    player: Callable[[Any, Names, Decode], Policy]
+    player: Callable[[Any, Problem, Decode], Policy]
     action_space: ActionForm
     policy: str = "MlpPolicy"
 
@@ -92,14 +94,14 @@ ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
 
 
-def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEnv) -> Policy:
+def learned_policy(algorithm: Algorithm, model: BaseAlgorithm, problem: Problem) -> Policy:
     """A trained model as a policy of flat actions.
 
     Raises:
-        ValueError: If the environment has other observations or actions than the one the model was trained in.
+        ValueError: If the problem has other observations or actions than the one the model was trained on.
     """
-    table = env.core.actions
-    size = len(env.observation_names)
+    table = problem.actions
+    size = len(problem.observations.names)
     num_actions = table.num_actions if algorithm.action_space == "flat" else table.num_choices
     found = (model.observation_space.shape, _size(model.action_space))
     if found != ((size,), num_actions):
@@ -107,7 +109,7 @@ def make_player(algorithm: Algorithm, model: BaseAlgorithm, env: KasminaVectorEn
             f"`run` must be trained with {size} observed figures and actions {num_actions}, got {found}. Train it on "
             "this environment."
         )
-    return algorithm.player(model, names_of(env), _flat if algorithm.action_space == "flat" else table.flatten)
+    return algorithm.player(model, problem, _flat if algorithm.action_space == "flat" else table.flatten)
 
 
 def _flat(actions: IntArray) -> IntArray:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import Linear
 
+from kasmina_env.episode.actions import Action, ActionTable
+
 
 class SharedParts(Linear):
     """A linear layer ``[B, F]`` to ``[B, A]`` that adds, to what each action has of its own, what its parts have.
@@ -85,13 +87,21 @@ class Actor(MaskableActorCriticPolicy):
         return {**super()._get_constructor_parameters(), **own}
 
 
-def parts_of(actions: Sequence[str]) -> list[list[float]]:
-    """What actions have in common, by their names, ``[A, P]`` of 0 and 1.
+def parts_of(table: ActionTable) -> list[list[float]]:
+    """Values that actions have in common, ``[A, P]`` of 0 and 1.
 
     Parts are the slot, blueprint, operator, tempo and target, each for one operation: GERMINATE with a blueprint has
     nothing in common with PRUNE in the same slot.
     """
-    split = [(name.split()[0], name.split()[1:]) for name in actions]
-    parts = [{f"{op} {word}" for word in words} for op, words in split]
+    entries = [table.entry(number) for number in range(table.num_actions)]
+    parts = [{f"{entry.op.name} {word}" for word in _words(entry, table)} for entry in entries]
     known = sorted(set().union(*parts))
     return [[float(part in those) for part in known] for those in parts]
+
+
+def _words(entry: Action, table: ActionTable) -> list[str]:
+    """The parts of an action by name; a curve is one where there are several."""
+    values = {head: value for head, value in vars(entry).items() if head != "op" and value is not None}
+    if len(table.menus["curve"]) == 1:
+        values.pop("curve", None)
+    return [f"{head}{value}" if head in ("tempo", "target") else str(value) for head, value in values.items()]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from kasmina_env.controllers.policy import Names
+from kasmina_env.episode.actions import ActionTable
+from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.maskable_policy import Actor, parts_of
 from kasmina_env.learning.training_config import Recipe
@@ -22,7 +23,7 @@ OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a
 LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
 
 
-def make_model(recipe: Recipe, venv: VecEnv, names: Names) -> BaseAlgorithm:
+def make_model(recipe: Recipe, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
     """A fresh model.
 
     An on-policy one learns after every episode of all rows, unless the recipe says otherwise: where rollouts end,
@@ -32,7 +33,7 @@ def make_model(recipe: Recipe, venv: VecEnv, names: Names) -> BaseAlgorithm:
         recipe: Of the run. A hyperparameter that the model's class does not know raises and names the nearest. A rate
             such as "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `train` lets it fall.
         venv: What it learns on.
-        names: Of the environment.
+        problem: Problem it learns on.
     """
     algorithm = ALGORITHMS.get(recipe.algorithm)
     settings = recipe.hyperparameters
@@ -40,34 +41,33 @@ def make_model(recipe: Recipe, venv: VecEnv, names: Names) -> BaseAlgorithm:
     for name in settings:
         if name not in known:
             raise ValueError(unknown_name_message("hyperparameters", name, known))
-    values = {**({} if algorithm.is_off_policy else {"n_steps": names.horizon}), **settings}
+    values = {**({} if algorithm.is_off_policy else {"n_steps": problem.horizon}), **settings}
     values = {name: annealed(name, value) for name, value in values.items()}
     if callable(values.get("ent_coef")):
         values["ent_coef"] = values["ent_coef"](1.0)
     own: dict[str, Any] = {}
     if recipe.nearness:
-        own["preferences"] = preferences(names, 0.0).tolist()
+        own["preferences"] = preferences(problem.actions, 0.0).tolist()
     if recipe.shared_parts:
-        own["parts"] = parts_of(names.action)
+        own["parts"] = parts_of(problem.actions)
     values["policy_kwargs"] = {"net_arch": list(recipe.net), **settings.get("policy_kwargs", {}), **own}
     make: Callable[..., BaseAlgorithm] = algorithm.model
     model = make(Actor if own else algorithm.policy, venv, seed=recipe.seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(preferences(names, 0.5))
+            model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5))
     return model
 
 
-def preferences(names: Names, power: float) -> torch.Tensor:
+def preferences(table: ActionTable, power: float) -> torch.Tensor:
     """Logits of flat actions ``[A]`` to which an operation with n actions weighs ``n**power``.
 
     Were all actions equally likely (1), a policy would hardly ever wait, or advance the seeds it has, because the menu
     of GERMINATE is so long, and would never see what comes of not growing; were all operations (0), it would hardly
     grow.
     """
-    operations = [name.split()[0] for name in names.action]
-    count = Counter(operations)
-    return (power - 1) * torch.tensor([count[op] for op in operations]).log()
+    count = np.bincount(table.op)[table.op]
+    return (power - 1) * torch.tensor(count.tolist()).log()
 
 
 def annealed(name: str, value: Any) -> Any:

@@ -16,10 +16,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from kasmina_env.controllers.policy import MAX_SEED, Policy, make_env, names_of
+from kasmina_env.controllers.policy import MAX_SEED, Policy
 from kasmina_env.envs.sb3 import KasminaVecEnv
-from kasmina_env.envs.vector_env import KasminaVectorEnv
-from kasmina_env.learning.algorithms import ALGORITHMS, make_player
+from kasmina_env.episode.problem import Problem
+from kasmina_env.learning.algorithms import ALGORITHMS, learned_policy
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.models import annealed, make_model
 from kasmina_env.learning.training_config import Recipe, load_recipe, plain, recipe_of
@@ -27,10 +27,10 @@ from kasmina_env.learning.training_config import Recipe, load_recipe, plain, rec
 MONITORED = ("committed_score", "test_accuracy", "num_fossilized", "compute", "is_success")
 
 
-def load_learned(run: Path, env: KasminaVectorEnv) -> Policy:
-    """The controller in the folder of a finished training run, for an environment."""
+def load_learned(run: Path, problem: Problem) -> Policy:
+    """The controller in the folder of a finished training run, for a problem."""
     algorithm = ALGORITHMS.get(recipe_of(run).algorithm)
-    return make_player(algorithm, algorithm.model.load(run / "model.zip", device="cpu"), env)
+    return learned_policy(algorithm, algorithm.model.load(run / "model.zip", device="cpu"), problem)
 
 
 class Checkpoints(BaseCallback):
@@ -118,27 +118,27 @@ def train(
     if resume:
         _check_resumable(recipe, out)
     settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
-    env = make_env(recipe.preset, recipe.num_envs, **settings)
-    venv: VecEnv = VecMonitor(KasminaVecEnv(env), info_keywords=MONITORED)
+    rows = KasminaVecEnv(recipe.preset, recipe.num_envs, **settings)
+    problem = rows.env.problem
+    venv: VecEnv = VecMonitor(rows, info_keywords=MONITORED)
     if recipe.group > 1:
         venv = Paired(venv, recipe.group)
-    horizon = env.core.config.horizon
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
         if isinstance(model, OffPolicyAlgorithm):
             fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
             model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
     else:
-        model = make_model(recipe, venv, names_of(env))
+        model = make_model(recipe, venv, problem)
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
     venv.seed(fresh_seed(recipe, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(plain(recipe), indent=2) + "\n")
+    (out / "recipe.json").write_text(json.dumps(plain(recipe), indent=2) + "\n", encoding="utf-8")
     if not resume:
         save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
     # a resumed run logs beside what it goes on from
     model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
-    callbacks: list[BaseCallback] = [Checkpoints(out, horizon * recipe.num_envs, report)]
+    callbacks: list[BaseCallback] = [Checkpoints(out, problem.horizon * recipe.num_envs, report)]
     entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
     if callable(entropy):
         callbacks.append(FallingEntropy(entropy, recipe.total_steps))

@@ -80,3 +80,16 @@ def _row_fields(state: DataclassInstance) -> list[tuple[str, Any]]:
                 "Keep what has no rows outside the state."
             )
     return pairs
+
+
+def join_rows(parts: Sequence[State]) -> State:
+    """One state with the rows of several, in their order.
+
+    Args:
+        parts: Equal dataclasses whose fields are [R, …] arrays or such dataclasses again; at least one.
+    """
+    joined: dict[str, Any] = {}
+    for name, first in _row_fields(parts[0]):
+        values = [getattr(part, name) for part in parts]
+        joined[name] = np.concatenate(values) if isinstance(first, np.ndarray) else join_rows(values)
+    return dataclasses.replace(parts[0], **joined)

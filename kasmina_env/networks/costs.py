@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import Module
 
 from kasmina_env.lifecycle.arrays import FloatArray
-from kasmina_env.lifecycle.transitions import LifecycleState
+from kasmina_env.lifecycle.transitions import LifecycleState, Stage
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, execution_order, make_network
@@ -38,6 +38,20 @@ class Costs:
         slots = np.arange(table.shape[0])
         found = table[slots, lifecycle.blueprint, lifecycle.operator]
         return np.where(lifecycle.has_seed, found, 0.0)
+
+    def fossil_growth(self, lifecycle: LifecycleState) -> FloatArray:
+        """Parameters of fossilized seeds over those of the host, ``[N]``."""
+        parameters = self.of_seeds(self.seed_parameters, lifecycle)
+        is_fossil = lifecycle.stage == Stage.FOSSILIZED
+        return np.asarray((parameters * is_fossil).sum(axis=1) / self.host_parameters)
+
+    def param_growth(self, lifecycle: LifecycleState) -> FloatArray:
+        """Parameters of all seeds over those of the host, ``[N]``."""
+        return np.asarray(self.of_seeds(self.seed_parameters, lifecycle).sum(axis=1) / self.host_parameters)
+
+    def compute_growth(self, lifecycle: LifecycleState) -> FloatArray:
+        """Compute of all seeds (TRAINING and FOSSILIZED included: they run) over that of the host, ``[N]``."""
+        return np.asarray(self.of_seeds(self.seed_compute, lifecycle).sum(axis=1) / self.host_compute)
 
 
 def measure_costs(host: Host, blueprints: Sequence[str], operators: Sequence[Operator]) -> Costs:

@@ -18,7 +18,16 @@ from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
 from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.state import GATE, NO_SEED, Conditions, Networks, Part, Streams, make_setting
+from kasmina_env.population.state import (
+    GATE,
+    NO_SEED,
+    Conditions,
+    Networks,
+    Part,
+    Streams,
+    join_networks,
+    make_setting,
+)
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Measure, Split, classify
@@ -35,6 +44,16 @@ class Snapshot:
 
     def __len__(self) -> int:
         return len(self.streams)
+
+    def take(self, rows: IntArray) -> Snapshot:
+        """Copies of some networks, in the given order; one may be taken twice."""
+        return Snapshot(self.networks.take(rows), tuple(deepcopy(self.streams[row]) for row in rows))
+
+    @classmethod
+    def join(cls, parts: Sequence[Snapshot]) -> Snapshot:
+        """Networks of several snapshots of one setting, in order."""
+        networks = join_networks([part.networks for part in parts])
+        return cls(networks, tuple(streams for part in parts for streams in part.streams))
 
 
 class Population:
@@ -284,7 +303,7 @@ class Population:
             raise ValueError(
                 f"`rows` must be {len(saved)} networks, got {rows.tolist()}. Give one for each network of the snapshot."
             )
-        self._networks.put(rows, saved.networks)
+        self._networks.put(rows, saved.networks.to(self.setting.device))
         for row, streams in zip(rows, saved.streams, strict=True):
             self._streams[row] = deepcopy(streams)
 

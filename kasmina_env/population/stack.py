@@ -121,6 +121,10 @@ class Stack:
         """Rows by index, copied."""
         return Stack(self.parameters[index], self.moments[:, index], self.steps[index])
 
+    def to(self, device: torch.device) -> Stack:
+        """The same rows on a device."""
+        return Stack(self.parameters.to(device), self.moments.to(device), self.steps.to(device))
+
     def put_(self, index: Tensor, source: Stack) -> None:
         """Overwrite rows by those of another stack."""
         self.parameters[index] = source.parameters

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray, join_rows
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, make_network
@@ -184,6 +184,10 @@ class Networks:
     def __len__(self) -> int:
         return len(self.hosts)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A population has a setting of its own: networks that are copied or sent to another one go without.
+        return {name: value for name, value in vars(self).items() if name != "setting"}
+
     @property
     def has_seed(self) -> BoolArray:
         """Where a seed grows, ``[N, S]``."""
@@ -210,7 +214,7 @@ class Networks:
                     kind[self.cells[seeds].rows] = rank
             order = np.lexsort((cell.rows, kind[cell.rows], self.in_training[cell.rows, part.slot]))
             if (np.diff(order) != 1).any():
-                self.cells[part] = Cell(cell.rows[order], cell.weights.take(self.setting.index(order)))
+                self.cells[part] = Cell(cell.rows[order], cell.weights.take(self._index(order)))
 
     def remove(self, rows: IntArray, slots: Sequence[int]) -> None:
         """Drop the seeds of the given networks in the given slots; an empty cell disappears."""
@@ -220,7 +224,7 @@ class Networks:
             if not is_kept.any():
                 del self.cells[part]
             elif not is_kept.all():
-                kept = self.setting.index(np.flatnonzero(is_kept))
+                kept = self._index(np.flatnonzero(is_kept))
                 self.cells[part] = Cell(cell.rows[is_kept], cell.weights.take(kept))
         for slot in slots:
             self.operator[rows, slot], self.in_training[rows, slot] = NO_SEED, False
@@ -231,17 +235,54 @@ class Networks:
         for part, cell in self.cells.items():
             positions, members = np.nonzero(rows[:, None] == cell.rows[None, :])  # of [len(rows), R]
             if len(positions):
-                cells[part] = Cell(positions, cell.weights.take(self.setting.index(members)))
-        hosts = self.hosts.take(self.setting.index(rows))
-        state = (self.operator[rows], self.in_training[rows], self.conditions.take(rows))
-        return Networks(self.setting, hosts, cells, *state)
+                cells[part] = Cell(positions, cell.weights.take(self._index(members)))
+        hosts = self.hosts.take(self._index(rows))
+        return replace(
+            self,
+            hosts=hosts,
+            cells=cells,
+            operator=self.operator[rows],
+            in_training=self.in_training[rows],
+            conditions=self.conditions.take(rows),
+        )
 
     def put(self, rows: IntArray, source: Networks) -> None:
         """Overwrite the given networks, all different, by copies of others."""
-        self.remove(rows, range(self.setting.num_slots))
-        self.hosts.put_(self.setting.index(rows), source.hosts)
+        self.remove(rows, range(self.operator.shape[1]))
+        self.hosts.put_(self._index(rows), source.hosts)
         for part, cell in source.cells.items():
-            everything = self.setting.index(np.arange(len(cell.rows)))
+            everything = self._index(np.arange(len(cell.rows)))
             self.insert(part, rows[cell.rows], cell.weights.take(everything))
         self.operator[rows], self.in_training[rows] = source.operator, source.in_training
         self.conditions.put_(rows, source.conditions)
+
+    def to(self, device: torch.device) -> Networks:
+        """The same networks with their weights on a device."""
+        cells = {part: Cell(cell.rows, cell.weights.to(device)) for part, cell in self.cells.items()}
+        return replace(self, hosts=self.hosts.to(device), cells=cells)
+
+    def _index(self, rows: IntArray) -> torch.Tensor:
+        """Row numbers where the weights are."""
+        device = self.hosts.parameters.device
+        return torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(device, non_blocking=True)
+
+
+def join_networks(parts: Sequence[Networks]) -> Networks:
+    """Networks of several populations of one setting as those of one, in order, where the first ones are."""
+    device = parts[0].hosts.parameters.device
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    cells: dict[Part, list[Cell]] = {}
+    for start, networks in zip(starts[:-1], (part.to(device) for part in parts), strict=True):
+        for part, cell in networks.cells.items():
+            cells.setdefault(part, []).append(Cell(cell.rows + start, cell.weights))
+    return replace(
+        parts[0],
+        hosts=concatenate([part.hosts.to(device) for part in parts]),
+        cells={
+            part: Cell(np.concatenate([c.rows for c in found]), concatenate([c.weights for c in found]))
+            for part, found in cells.items()
+        },
+        operator=np.concatenate([part.operator for part in parts]),
+        in_training=np.concatenate([part.in_training for part in parts]),
+        conditions=join_rows([part.conditions for part in parts]),
+    )

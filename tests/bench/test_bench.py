@@ -52,7 +52,7 @@ def test_training_by_hand_starts_from_the_network_of_the_environment_and_learns(
     env.fill()
     plain = PlainTraining(env)
     core = env.single.core
-    loss, _ = core.population.evaluate(plain.watched, core.view.lifecycle.alpha.value)
+    loss, _ = episodes.local.population.evaluate(plain.watched, core.view.lifecycle.alpha.value)
     before = plain.evaluate()
     assert before[0] == pytest.approx(float(loss), abs=1e-5)
     assert len(before) == 2 + core.num_slots

@@ -103,7 +103,7 @@ def test_a_calibration_is_the_same_every_time():
 def test_a_family_is_measured_on_its_train_instances():
     sizes = Sizes(schedules=3, screening=2, kept=2, random=1, seeds=4, instances=2)
     found = calibrate("Kasmina/DigitsMix-v0", sizes)
-    instances = make_env("Kasmina/DigitsMix-v0", 1).core.instances
+    instances = make_env("Kasmina/DigitsMix-v0", 1).problem.instances
     assert found.instances.numbers.tolist() == [0, instances.num_train - 1] == list(found.best_of_instance)
     assert all(gap is not None for gap in found.gaps.values())
 
@@ -136,7 +136,7 @@ def test_a_shipped_calibration_is_of_the_preset_as_it_is(preset):
     """Change a preset, and `kasmina calibrate` has to be run again."""
     written, env = json.loads(shipped(preset).read_text()), make_env(preset, 1)
     instances = find_instances(env, written["sizes"]["instances"])
-    current = json.loads(json.dumps(asdict(env.core.config)))
+    current = json.loads(json.dumps(asdict(env.problem.config)))
     # a setting that came later has a default under which everything is as it was
     assert written["settings"] == {name: current[name] for name in written["settings"]}
     assert written["instances"]["numbers"] == instances.numbers.tolist()

@@ -36,8 +36,8 @@ def test_given_seeds_are_at_alpha_one_before_the_first_minibatch():
     env, policy = given()
     observation, _ = env.reset(seed=0)
     policy.act(observation, env.action_masks())
-    state = env.core.view.lifecycle
-    assert (env.core.view.step == 0).all()
+    state = env.episodes.state().lifecycle
+    assert (env.episodes.state().step == 0).all()
     assert (state.stage == Stage.HOLDING).all()
     assert (state.alpha.value == 1).all()
 
@@ -46,7 +46,7 @@ def test_given_seeds_are_kept_and_paid_for_like_grown_ones():
     env, policy = given(operation_price=0.25, rent_price=0.5)
     observation, _ = env.reset(seed=0)
     terms = []
-    for _ in range(env.core.config.horizon):
+    for _ in range(env.problem.config.horizon):
         *_, infos = env.step(policy.act(observation, env.action_masks()))
         observation, terms = _[0], [*terms, infos.get("final_info", infos)["reward_terms"]]
     germinations = [float(step["operations"][0]) for step in terms]
@@ -61,7 +61,7 @@ def test_a_given_network_ends_with_the_parameters_of_the_plan():
     grown_env = make_env(SPIRALS, 2, **SMALL)
     grown = play(grown_env, CONTROLS.get("wait").make(grown_env), np.arange(2))
     episodes = play(env, policy, np.arange(2))
-    costs = env.core.costs
+    costs = env.problem.costs
     expected = costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / costs.host_parameters
     assert episodes.param_growths == pytest.approx(expected)
     assert (episodes.curves[:, 0] == grown.curves[:, 0]).all()
@@ -72,7 +72,7 @@ def test_planting_in_some_rows_leaves_the_others_alone():
     env.reset(seed=0)
     action = env.action_names.index(PLAN[0].action)
     env.core.plant(np.array([action, 0]))
-    assert env.core.view.lifecycle.has_seed.sum(axis=1).tolist() == [1, 0]
+    assert env.episodes.state().lifecycle.has_seed.sum(axis=1).tolist() == [1, 0]
 
 
 def test_instant_plays_the_schedule_without_stages():

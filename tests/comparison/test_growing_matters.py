@@ -46,7 +46,7 @@ TEXT_PLANS = {
 def play_plans(env_id: str, plans: dict[str, Plan]) -> dict[str, Episodes]:
     """Every plan on the same seeds, all side by side."""
     env = make_env(env_id, len(plans) * NUM_SEEDS)
-    names, rules = names_of(env), env.core.config
+    names, rules = names_of(env), env.problem.config
     actions = [actions_of(p, names, rules.min_training_steps, rules.instant) for p in plans.values()]
     policy = Fixed(names, np.repeat(actions, NUM_SEEDS, axis=0))
     episodes = play(env, policy, np.tile(np.arange(NUM_SEEDS), len(plans)))
@@ -93,7 +93,7 @@ def text() -> dict[str, Episodes]:
 
 def bits_per_character(part: Episodes):
     """Of the committed networks on outer_valid and on test, each [E]."""
-    config = make_env("Kasmina/Text-v0", 1).core.config
+    config = make_env("Kasmina/Text-v0", 1).problem.config
     quality = part.scores + config.param_price * np.log2(1 + part.param_growths)
     symbols = math.log2(config.host_settings["num_classes"])
     return (1 - quality) * symbols, (1 - part.test_accuracies) * symbols

@@ -42,7 +42,7 @@ def test_the_reported_test_accuracy_is_that_of_the_loaded_file(tmp_path):
     path = tmp_path / "net.safetensors"
     export("fixed", "-o", path, "--env-id", SPIRALS, "--episodes", 4)
     facts, env = facts_of(path), make_env(SPIRALS, 4)
-    assert quality(load_network(path), env.core.data["test"], classify) == facts["test_accuracy"]
+    assert quality(load_network(path), env.episodes.local.data.splits["test"], classify) == facts["test_accuracy"]
     played = play(env, CONTROLS.get("fixed").make(env), HELD_OUT + np.arange(4))
     best = int(played.scores.argmax())
     assert (facts["seed"], facts["score"]) == (played.seeds[best], played.scores[best])
@@ -103,7 +103,7 @@ def test_only_what_was_fossilized_comes_home():
 
 def test_it_is_written_as_a_program_that_needs_nothing_of_ours(tmp_path):
     export("wait", "-o", tmp_path / "net.pt2", "--env-id", SPIRALS, "--episode", 5)
-    test = make_env(SPIRALS, 1).core.data["test"]
+    test = make_env(SPIRALS, 1).episodes.local.data.splits["test"]
     predicted = torch.export.load(tmp_path / "net.pt2").module()(test.x).argmax(dim=1)
     accuracy = (predicted == test.y).double().mean().item()
     assert accuracy == facts_of(tmp_path / "net.pt2")["test_accuracy"]

@@ -32,7 +32,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[set[int], set[int
         return reset(env, seed=seed, options=options)
 
     def see_step(env, actions):
-        instances.update(env.core.view.instance.tolist())
+        instances.update(env.episodes.state().instance.tolist())
         return step(env, actions)
 
     with monkeypatch.context() as patch:
@@ -42,7 +42,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[set[int], set[int
 
 
 def split(name: str) -> set[int]:
-    return set(make_env(MIX, 1).core.instances.split(name).tolist())
+    return set(make_env(MIX, 1).problem.instances.split(name).tolist())
 
 
 def test_searching_plays_training_seeds_and_training_instances(monkeypatch):

@@ -34,7 +34,7 @@ def env():
 
 def scheduled(env, plan):
     names = names_of(env)
-    return Fixed(names, actions_of(plan, names, env.core.config.min_training_steps, instant=False))
+    return Fixed(names, actions_of(plan, names, env.problem.config.min_training_steps, instant=False))
 
 
 def test_a_future_earns_what_the_plan_then_earns(env):
@@ -99,4 +99,4 @@ def test_lookahead_prunes_what_hurts():
         observation, *_ = env.step(np.full(2, grow))
     for _ in range(3):
         observation, *_ = env.step(policy.act(observation, env.action_masks()))
-    assert not env.core.view.lifecycle.has_seed.any()
+    assert not env.episodes.state().lifecycle.has_seed.any()

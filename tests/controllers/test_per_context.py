@@ -53,7 +53,7 @@ def test_what_lies_outside_the_grid_belongs_to_the_nearest_cell():
 def test_contexts_of_a_family_come_from_the_instances_to_train_on():
     env = make_env(MIX, 1)
     contexts, homes = contexts_of(env, ["param_price"])
-    assert len(homes) == env.core.instances.num_train
+    assert len(homes) == env.problem.instances.num_train
     assert {tuple(context.bounds) for context in contexts} == {(PRICE,)}
 
 
@@ -61,7 +61,7 @@ def test_each_network_plays_the_schedule_of_its_context():
     env = make_env(MIX, 4, **SMALL)
     names = names_of(env)
     contexts, schedules, _ = zip(*two_contexts(names), strict=True)
-    price = env.core.instances.scaled_facts()[:, list(env.core.instances.visible).index("param_price")]
+    price = env.problem.instances.scaled_facts()[:, list(env.problem.instances.visible).index("param_price")]
     instances = np.array([np.argmin(price), np.argmax(price)] * 2)
     episodes = play(env, PerContext(names, contexts, np.stack(schedules)), np.arange(4), instances=instances)
     assert (episodes.param_growths > 0).tolist() == [True, False, True, False]

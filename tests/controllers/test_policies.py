@@ -61,7 +61,9 @@ def test_plan_is_carried_out_and_fossilized():
     plan = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(0, "layer1", "lora", "GATE", 5))
     episodes = play(env, Fixed(names, actions_of(plan, names, 2, instant=False)), np.arange(3))
     assert episodes.illegal.sum() == 0
-    assert episodes.param_growths == pytest.approx(env.core.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 123)
+    assert episodes.param_growths == pytest.approx(
+        env.problem.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 123
+    )
 
 
 def test_schedules_may_differ_from_row_to_row():
@@ -105,7 +107,7 @@ def test_the_shipped_schedule_fits_its_environment(preset):
 
 
 def test_neighbour_plans_differ_from_their_origin():
-    rng, config = np.random.default_rng(0), small_env("Kasmina/Digits-v0", 1).core.config
+    rng, config = np.random.default_rng(0), small_env("Kasmina/Digits-v0", 1).problem.config
     slots = ("block0", "block1", "block2")
     plan = random_plan(rng, config, slots)
     assert all(other != plan for other in neighbours(rng, plan, config, slots, 20))
@@ -128,6 +130,6 @@ def test_equal_plans_are_played_once():
     grow, seeds, played = (Planned(0, "layer0", "mlp", "ADD", 3),), np.array([5, 6]), []
     env = small_env("Kasmina/Spirals-v0", 4)
     returns = measure(env, [grow, (), grow], seeds, on_step=played.append)
-    assert sum(played) == 2 * len(seeds) * env.core.config.horizon
+    assert sum(played) == 2 * len(seeds) * env.problem.config.horizon
     assert (returns[0] == returns[2]).all()
     assert (returns[0] != returns[1]).all()

@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there_is_named(device, monkeypatch):
     monkeypatch.setenv("KASMINA_DEVICE", device)
     with pytest.raises(ValueError, match="^`KASMINA_DEVICE`" + rest):
         gym.make(IDS[0])
-    assert gym.make(IDS[0], device="cpu").unwrapped.core.device.type == "cpu"
+    assert gym.make(IDS[0], device="cpu").unwrapped.episodes.devices[0].type == "cpu"
 
 
 # ── episodes ────────────────────────────────────────────────────────────────────────────────────
@@ -155,7 +155,7 @@ def test_no_action_of_the_space_ever_raises(env_id, form):
             assert np.isfinite(obs).all()
             assert np.isfinite(reward)
         assert info["step"] == 10
-        assert mask.shape == (sum(env.core.actions.num_choices) if form == "factored" else env.action_space.n,)
+        assert mask.shape == (sum(env.problem.actions.num_choices) if form == "factored" else env.action_space.n,)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -209,7 +209,7 @@ def test_growth_counts_all_seeds_until_the_end_and_then_what_is_kept(env_id):
     env = small_env(env_id)
     env.reset(seed=0)
     germinate, advance, fossilize = (op_actions(env, op)[0] for op in (Op.GERMINATE, Op.ADVANCE, Op.FOSSILIZE))
-    other = next(a for a in op_actions(env, Op.GERMINATE) if env.core.actions.slot[a] == 1)
+    other = next(a for a in op_actions(env, Op.GERMINATE) if env.problem.actions.slot[a] == 1)
     infos = [step[4] for step in play(env, [germinate, advance, fossilize, other, *[WAIT] * 6])]
     growth = [info["param_growth"] for info in infos]
     assert [info["num_fossilized"] for info in infos] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]

@@ -20,7 +20,7 @@ def test_panel_names_every_slot_the_action_and_the_seed(env_id):
     env.step(germinate)
     panel = env.render()
     _, slot, blueprint, operator, _ = env.action_names[germinate].split()
-    assert all(name in panel for name in env.core.slot_names)
+    assert all(name in panel for name in env.problem.slot_names)
     assert env.action_names[germinate] in panel
     assert f"{blueprint} {operator}" in next(line for line in panel.splitlines() if line.startswith(slot))
     assert "TRAINING" in panel
@@ -51,7 +51,7 @@ def test_panel_says_that_an_action_was_not_legal(env_id):
 def test_panel_says_that_a_combination_is_in_no_menu(env_id):
     env = small_env(env_id, render_mode="ansi", action_space="factored")
     env.reset(seed=0)
-    prune_tempo = env.core.actions.menus["tempo"].index(0)
+    prune_tempo = env.problem.actions.menus["tempo"].index(0)
     env.step([Op.GERMINATE, 0, 0, 0, prune_tempo, 0, 0])
     assert "not in the table  (not legal" in env.render()
 
@@ -111,7 +111,7 @@ def test_rent_is_that_of_the_instance(tmp_path):
     family.write_text(json.dumps({"draw": {}, "visible": [], "train": entries[:1], "test": entries[1:]}))
     env = small_env("Kasmina/Spirals-v0", render_mode="ansi", instances=str(family))
     play_lively(env)
-    spent = env.core.view.compute_spent[0]
+    spent = env.episodes.state().compute_spent[0]
     assert spent > 0
     assert f"rent paid {0.5 * spent:.4f}" in env.render()
 

@@ -271,10 +271,10 @@ def test_options_set_before_a_reset_are_those_of_the_next_episodes():
     venv = sb3_env("Kasmina/DigitsMix-v0", num_envs=3)
     venv.set_options({"split": "test", "instance": 200})
     venv.reset()
-    assert venv.env.core.view.instance.tolist() == [200] * 3
+    assert venv.env.episodes.state().instance.tolist() == [200] * 3
     venv.set_options([{"instance": 1}, {"instance": 2}, {}])
     venv.reset()
-    assert venv.env.core.view.instance.tolist()[:2] == [1, 2]
+    assert venv.env.episodes.state().instance.tolist()[:2] == [1, 2]
     venv.set_options([{"split": "test"}, {"split": "train"}, {}])
     with pytest.raises(ValueError, match=r"`options` must have one 'split' for all rows"):
         venv.reset()

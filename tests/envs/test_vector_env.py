@@ -57,7 +57,7 @@ def test_row_follows_the_single_environment_of_its_seed(env_id, form):
     for _ in range(10):
         for row, (env, first) in enumerate(zip(singles, firsts, strict=True)):
             assert np.array_equal(vec.action_masks()[row], env.action_masks())
-            assert digest(vec.core.view.lifecycle.stage[row]) == digest(env.core.view.lifecycle.stage[0])
+            assert digest(vec.episodes.state().lifecycle.stage[row]) == digest(env.episodes.state().lifecycle.stage[0])
             assert_close(row_info(seen[-1], row), {k: v for k, v in first[-1].items() if k != "reward_terms"})
             assert np.allclose(seen[0][row], first[0], atol=1e-6)
         actions = in_form(vec, mixed_actions(rng, vec))

@@ -71,10 +71,10 @@ def test_table_of_the_preset_itself_is_of_a_size_that_can_be_learned(env_id):
 @pytest.mark.parametrize("menus", [{}, {"curves": ("LINEAR", "COSINE")}, {"targets": ()}], ids=str)
 def test_factored_and_flat_actions_are_the_same_by_name(env_id, menus):
     env = small_env(env_id, **menus)
-    table, seen = env.core.actions, set()
+    table, seen = env.problem.actions, set()
     for choice, values in all_choices(table):
         flat = int(table.flatten(np.array([choice]))[0])
-        assert (flat >= 0) == in_menu(env.core.config, values)
+        assert (flat >= 0) == in_menu(env.problem.config, values)
         if flat >= 0:
             assert table.names[flat] == spelled(table, values)
             seen.add(flat)
@@ -84,8 +84,10 @@ def test_factored_and_flat_actions_are_the_same_by_name(env_id, menus):
 @pytest.mark.parametrize("env_id", IDS)
 def test_entries_of_the_table_are_factored_actions_and_come_back(env_id):
     env = small_env(env_id, action_space="factored")
-    assert all(env.action_space.contains(entry) for entry in env.core.actions.entries)
-    assert (env.core.actions.flatten(env.core.actions.entries) == np.arange(env.core.actions.num_actions)).all()
+    assert all(env.action_space.contains(entry) for entry in env.problem.actions.entries)
+    assert (
+        env.problem.actions.flatten(env.problem.actions.entries) == np.arange(env.problem.actions.num_actions)
+    ).all()
 
 
 # ── masks ───────────────────────────────────────────────────────────────────────────────────────
@@ -97,11 +99,11 @@ def test_mask_is_the_legality_of_the_lifecycle_for_every_action(env_id, instant)
     vec, rng, seen = small_vec(env_id, num_envs=16, instant=instant), np.random.default_rng(0), set()
     vec.reset(seed=0)
     for _ in range(12):
-        view, masks = vec.core.view, vec.action_masks()
-        seen |= set(vec.core.actions.op[masks.any(axis=0)])
+        view, masks = vec.episodes.state(), vec.action_masks()
+        seen |= set(vec.problem.actions.op[masks.any(axis=0)])
         for action, mask in enumerate(masks.T):
-            chosen = {name: np.repeat(a[action], 16) for name, a in vars(vec.core.actions.commands).items()}
-            verdict = is_command_legal(view.lifecycle, Commands(**chosen), view.facts, vec.core.config.rules)
+            chosen = {name: np.repeat(a[action], 16) for name, a in vars(vec.problem.actions.commands).items()}
+            verdict = is_command_legal(view.lifecycle, Commands(**chosen), view.facts, vec.problem.config.rules)
             assert (verdict == mask).all(), vec.action_names[action]
         vec.step(mixed_actions(rng, vec))
     assert seen == set(Op) - ({Op.ADVANCE} if instant else set())
@@ -110,13 +112,13 @@ def test_mask_is_the_legality_of_the_lifecycle_for_every_action(env_id, instant)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_mask_says_of_every_action_whether_it_is_carried_out(env_id, form):
-    num_actions = small_env(env_id).core.actions.num_actions
+    num_actions = small_env(env_id).problem.actions.num_actions
     vec, rng = small_vec(env_id, num_envs=num_actions, action_space=form), np.random.default_rng(1)
     vec.reset(seed=1)
     for _ in range(4):
         for _ in range(2):
             vec.step(in_form(vec, lively_actions(rng, vec)))
-        saved, masks = vec.snapshot(), vec.core.action_masks()
+        saved, masks = vec.snapshot(), vec.episodes.report.mask
         vec.copy_rows([0] * (num_actions - 1), range(1, num_actions))
         infos = vec.step(in_form(vec, np.arange(num_actions)))[4]
         assert (infos["action_legal"] == masks[0]).all()
@@ -141,17 +143,17 @@ def test_factored_mask_allows_what_some_legal_action_uses(env_id):
     vec.reset(seed=2)
     for _ in range(9):
         vec.step(in_form(vec, lively_actions(rng, vec)))
-        flat, blocks = vec.core.action_masks(), vec.action_masks()
-        names = [(head, value) for head in HEADS for value in vec.core.actions.menus[head]]
+        flat, blocks = vec.episodes.report.mask, vec.action_masks()
+        names = [(head, value) for head in HEADS for value in vec.problem.actions.menus[head]]
         for row in range(4):
-            legal = [dict(zip(HEADS, entry, strict=True)) for entry in vec.core.actions.entries[flat[row]]]
+            legal = [dict(zip(HEADS, entry, strict=True)) for entry in vec.problem.actions.entries[flat[row]]]
             assert blocks[row].tolist() == [is_used(vec, legal, head, value) for head, value in names]
 
 
 def is_used(vec, legal, head, value):
     """Whether a legal action uses this value of a head, or none uses the head at all."""
     using = [e for e in legal if head == "op" or head in ARGUMENTS[Op(e["op"])]]
-    return not using or any(vec.core.actions.menus[head][e[head]] == value for e in using)
+    return not using or any(vec.problem.actions.menus[head][e[head]] == value for e in using)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -162,7 +164,7 @@ def test_no_block_of_a_mask_is_ever_empty(env_id):
     for _ in range(20):
         vec.step(in_form(vec, mixed_actions(rng, vec)))
         assert np.logical_or.reduceat(vec.action_masks(), starts, axis=1).all()
-        assert vec.core.action_masks()[:, WAIT].all()
+        assert vec.episodes.report.mask[:, WAIT].all()
 
 
 # ── what is not legal ───────────────────────────────────────────────────────────────────────────
@@ -195,8 +197,8 @@ def test_illegal_action_is_exactly_wait(env_id):
 def test_combination_that_is_in_no_menu_counts_as_wait(env_id):
     env = small_env(env_id, action_space="factored")
     env.reset(seed=0)
-    choice = env.core.actions.entries[op_actions(env, Op.GERMINATE)[0]].copy()
-    choice[HEADS.index("tempo")] = env.core.actions.menus["tempo"].index(0)  # only PRUNE has tempo 0
+    choice = env.problem.actions.entries[op_actions(env, Op.GERMINATE)[0]].copy()
+    choice[HEADS.index("tempo")] = env.problem.actions.menus["tempo"].index(0)  # only PRUNE has tempo 0
     assert env.action_space.contains(choice)
     info = env.step(choice)[4]
     assert info["action_legal"] is False

@@ -193,7 +193,7 @@ def test_seed_that_dies_in_training_may_not_advance_and_its_host_does_not_feel_i
     dead_seeds(sick)
     for one, other in zip(play(sick, [WAIT] * 5), play(well, [WAIT] * 5), strict=True):
         assert one[4]["train_loss"] == other[4]["train_loss"]
-    assert one[0][sick.observation_names.index(f"{sick.core.slot_names[-1]}.exploding")] > 0
+    assert one[0][sick.observation_names.index(f"{sick.problem.slot_names[-1]}.exploding")] > 0
     assert (sick.action_masks()[advance], well.action_masks()[advance]) == (False, True)
 
 
@@ -237,7 +237,7 @@ def test_network_is_an_ordinary_module_with_its_own_weights(env_id):
         for parameter in network.parameters():
             parameter.zero_()
     assert digest(env.snapshot()) == before
-    assert sum(p.numel() for p in env.network(committed=True).parameters()) >= env.core.costs.host_parameters
+    assert sum(p.numel() for p in env.network(committed=True).parameters()) >= env.problem.costs.host_parameters
 
 
 def moved(decay):

@@ -33,7 +33,7 @@ def column(env, obs, name):
 @pytest.mark.parametrize("env_id", IDS)
 def test_every_entry_has_a_name_a_meaning_and_finite_bounds(env_id):
     env = small_env(env_id)
-    table, space = env.core.observations, env.observation_space
+    table, space = env.problem.observations, env.observation_space
     assert len(set(env.observation_names)) == len(env.observation_names) == len(table.meanings) == space.shape[0]
     assert space.dtype == np.float32
     assert np.isfinite([space.low, space.high]).all()
@@ -43,9 +43,9 @@ def test_every_entry_has_a_name_a_meaning_and_finite_bounds(env_id):
 @pytest.mark.parametrize("env_id", IDS)
 def test_names_are_those_of_the_table_of_features(env_id):
     env = small_env(env_id)
-    features = [f for f in FEATURES if f.labels(env.core.config, env.core.instances) != ()]
-    scopes = {f.name: env.core.slot_names if f.is_per_slot else ("",) for f in features}
-    facts = [f"instance.{fact}" for fact in env.core.instances.visible]
+    features = [f for f in FEATURES if f.labels(env.problem.config, env.problem.instances) != ()]
+    scopes = {f.name: env.problem.slot_names if f.is_per_slot else ("",) for f in features}
+    facts = [f"instance.{fact}" for fact in env.problem.instances.visible]
     stems = {"instance" if name in facts else name.partition("=")[0] for name in env.observation_names}
     assert stems == {f"{scope}.{name}".lstrip(".") for name, of in scopes.items() for scope in of}
     assert all(feature.meaning.endswith(".") for feature in features)
@@ -65,7 +65,7 @@ def test_no_entry_of_a_preset_is_constant(env_id):
     kept = {name: getattr(PRESETS.get(env_id).config(), name) for name in OF_LIVES}
     vec, rng = small_vec(env_id, num_envs=24, **kept, watch_samples=32), np.random.default_rng(0)
     seen = [vec.reset(seed=0)[0]]
-    seen += [vec.step(mixed_actions(rng, vec))[0] for _ in range(vec.core.config.horizon)]
+    seen += [vec.step(mixed_actions(rng, vec))[0] for _ in range(vec.problem.config.horizon)]
     obs = np.concatenate(seen)
     constant = np.array(vec.observation_names)[np.ptp(obs, axis=0) == 0]
     assert [name for name in constant if not name.endswith(CAN_BE_CONSTANT)] == []
@@ -77,9 +77,9 @@ def test_sick_gradients_are_told_of_their_slot(env_id, value, entry):
     vec = small_vec(env_id, num_envs=4, min_training_steps=3)
     vec.reset(seed=0)
     germinate = op_actions(vec, Op.GERMINATE)
-    for slot, name in enumerate(vec.core.slot_names):
-        vec.step(np.where(np.arange(4) == slot, germinate[vec.core.actions.slot[germinate] == slot][-1], WAIT))
-        plant(vec.core.population, slot, value, slots=[slot])
+    for slot, name in enumerate(vec.problem.slot_names):
+        vec.step(np.where(np.arange(4) == slot, germinate[vec.problem.actions.slot[germinate] == slot][-1], WAIT))
+        plant(vec.episodes.local.population, slot, value, slots=[slot])
         obs = vec.step(np.full(4, WAIT))[0]
         assert np.array_equal(column(vec, obs, f"{name}.{entry}") > 0, np.arange(4) == slot)
 
@@ -99,8 +99,8 @@ def test_slots_are_described_by_their_own_entries(env_id):
     vec, rng = small_vec(env_id, num_envs=16), np.random.default_rng(1)
     vec.reset(seed=1)
     for _ in range(9):
-        obs, state, config = vec.step(lively_actions(rng, vec))[0], vec.core.view.lifecycle, vec.core.config
-        for slot, name in enumerate(vec.core.slot_names):
+        obs, state, config = vec.step(lively_actions(rng, vec))[0], vec.episodes.state().lifecycle, vec.problem.config
+        for slot, name in enumerate(vec.problem.slot_names):
             for stage in Stage:
                 told = column(vec, obs, f"{name}.stage={stage.name}")
                 assert (told == (state.stage[:, slot] == stage)).all()
@@ -113,7 +113,7 @@ def test_slots_are_described_by_their_own_entries(env_id):
 @pytest.mark.parametrize("env_id", IDS)
 def test_what_was_never_measured_is_not_what_was_measured_as_zero(env_id):
     env = small_env(env_id)
-    slot, germinate = env.core.slot_names[0], op_actions(env, Op.GERMINATE)[0]
+    slot, germinate = env.problem.slot_names[0], op_actions(env, Op.GERMINATE)[0]
     flags = [f"{slot}.{name}" for name in ("has_gradients", "has_contribution")]
     obs = env.reset(seed=0)[0]
     assert [column(env, obs, flag) for flag in flags] == [0, 0]

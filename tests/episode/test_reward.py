@@ -32,7 +32,7 @@ def random_episodes(env_id, reward):
     score, episodes = vec.reset(seed=0)[1]["score"], []
     for _ in range(NUM_EPISODES):
         sums, total = dict.fromkeys(REWARDS.get(reward).terms, 0.0), 0.0
-        for _ in range(vec.core.config.horizon):
+        for _ in range(vec.problem.config.horizon):
             _, rewards, terminated, _, infos = vec.step(mixed_actions(rng, vec))
             terms = (infos["final_info"] if terminated.all() else infos)["reward_terms"]
             assert np.allclose(sum(terms[name] for name in sums), rewards, rtol=0, atol=1e-12)
@@ -106,9 +106,12 @@ def quality_of(network, split):
 def test_first_and_last_quality_are_those_of_the_ordinary_networks(env_id, seed):
     env = small_env(env_id, dtype="float64")
     first, rng = env.reset(seed=seed)[1], np.random.default_rng(seed)
-    outer, test = (env.core.population.seen_by(0, env.core.data[name]) for name in ("outer_valid", "test"))
+    outer, test = (
+        env.episodes.local.population.seen_by(0, env.episodes.local.data.splits[name])
+        for name in ("outer_valid", "test")
+    )
     assert first["quality"] == first["score"] == pytest.approx(quality_of(env.network(), outer))
-    for _ in range(env.core.config.horizon):
+    for _ in range(env.problem.config.horizon):
         last = env.step(lively_actions(rng, env)[0])[4]
     assert last["quality"] == pytest.approx(quality_of(env.network(committed=True), outer))
     assert last["test_accuracy"] == pytest.approx(quality_of(env.network(committed=True), test))
@@ -155,9 +158,9 @@ def test_rent_is_paid_from_germination_to_removal(env_id):
     germinate, prune = op_actions(env, Op.GERMINATE)[0], op_actions(env, Op.PRUNE)[0]
     rents = [step[4]["reward_terms"]["rent"] for step in play(env, [WAIT, germinate, WAIT, prune, WAIT])]
     slot, blueprint, operator = (
-        getattr(env.core.actions.commands, n)[germinate] for n in ("slot", "blueprint", "operator")
+        getattr(env.problem.actions.commands, n)[germinate] for n in ("slot", "blueprint", "operator")
     )
-    rent = env.core.costs.seed_compute[slot, blueprint, operator] / env.core.costs.host_compute / 10
+    rent = env.problem.costs.seed_compute[slot, blueprint, operator] / env.problem.costs.host_compute / 10
     assert rents == pytest.approx([0, -rent, -rent, 0, 0])
 
 

@@ -15,7 +15,7 @@ def waited(**settings):
     """Rewards and infos of an episode of waiting."""
     env = small_env(SERVICE, **settings)
     _, first = env.reset(seed=0)
-    steps = [env.step(0) for _ in range(env.core.config.horizon)]
+    steps = [env.step(0) for _ in range(env.problem.config.horizon)]
     return first, [step[1] for step in steps], [step[-1] for step in steps]
 
 
@@ -32,7 +32,7 @@ def test_a_network_in_service_pays_for_the_seeds_it_carries():
     conv = next(a for a in op_actions(env, Op.GERMINATE) if "block0 conv_light ADD" in env.action_names[a])
     info = env.step(conv)[-1]
     growth = info["param_growth"]
-    horizon = env.core.config.horizon
+    horizon = env.problem.config.horizon
     paid = info["quality"] - 0.5 * np.log2(1 + growth)
     assert growth > 0
     assert info["score"] == pytest.approx((paid + (horizon - 1) * paid) / horizon)
@@ -43,7 +43,7 @@ def test_whatever_was_done_the_changes_add_up_to_the_score(objective):
     vec, rng, total = small_vec(SERVICE, objective=objective), np.random.default_rng(0), np.zeros(4)
     _, infos = vec.reset(seed=0)
     first = infos["score"]
-    for _ in range(vec.core.config.horizon):
+    for _ in range(vec.problem.config.horizon):
         *_, infos = vec.step(mixed_actions(rng, vec))
         total += infos.get("final_info", infos)["reward_terms"]["score_change"]
     assert total == pytest.approx(infos["final_info"]["committed_score"] - first)
@@ -67,7 +67,7 @@ def test_warming_up_a_row_leaves_the_others_as_they_are():
 def gradients(**settings):
     """The first observation's norm of the host's gradient and the segments' shares in it, ``[N, 1 + S]``."""
     vec = small_vec(SERVICE, **settings)
-    names = ("gradient_norm", *(f"{slot}.gradient_share" for slot in vec.core.slot_names))
+    names = ("gradient_norm", *(f"{slot}.gradient_share" for slot in vec.problem.slot_names))
     return vec.reset(seed=0)[0][:, [vec.observation_names.index(name) for name in names]]
 
 

@@ -39,7 +39,7 @@ def test_it_trains_and_loads_back_as_the_same_policy(algorithm, tmp_path):
     env = make_env(SPIRALS, 3, **SMALL)
     first, again = (play(env, load_learned(tmp_path / "run", env), np.arange(6)) for _ in range(2))
     assert (first.actions == again.actions).all()
-    assert first.actions.max() < env.core.actions.num_actions
+    assert first.actions.max() < env.problem.actions.num_actions
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "recurrent_ppo"])
@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
 
 def test_only_the_masked_one_never_chooses_what_is_not_legal(tmp_path):
     env, chosen = make_env(SPIRALS, 3, **SMALL), {}
-    mask = np.zeros((3, env.core.actions.num_actions), dtype=bool)
+    mask = np.zeros((3, env.problem.actions.num_actions), dtype=bool)
     mask[:, 5] = True
     for algorithm in ("maskable_ppo", "ppo"):
         train(tiny(algorithm), tmp_path / algorithm)

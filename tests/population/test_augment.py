@@ -98,7 +98,7 @@ def test_rows_of_a_population_are_augmented_on_their_own():
     env.reset(seed=[4, 4])
     for _ in range(3):
         env.step(np.zeros(2, dtype=np.int64))
-    loss = env.unwrapped.core.view.train_loss
+    loss = env.unwrapped.episodes.state().now.train_loss
     assert loss[0] == pytest.approx(loss[1], rel=1e-5)
 
 

@@ -71,13 +71,13 @@ def test_episodes_on_several_devices_are_those_on_one():
     for env in (one, two):
         env.reset(seed=3)
     policies = [Lively(env.action_names) for env in (one, two)]
-    for _ in range(one.core.config.horizon + 2):
+    for _ in range(one.problem.config.horizon + 2):
         actions = [policy.act(env.action_masks()) for policy, env in zip(policies, (one, two), strict=True)]
         assert (actions[0] == actions[1]).all()
         results = [env.step(chosen) for env, chosen in zip((one, two), actions, strict=True)]
         assert (results[0][2] == results[1][2]).all()
         np.testing.assert_allclose(results[0][0], results[1][0], atol=2e-2)
-    assert isinstance(two.core.population, ShardedPopulation)
+    assert isinstance(two.episodes.local.population, ShardedPopulation)
 
 
 @pytest.mark.parametrize("num_shards", [0, 8])

@@ -68,27 +68,27 @@ def test_visible_facts_are_observed_and_others_are_not(env_id):
     assert names == visible
     observation, _ = vec.reset(seed=0)
     column = vec.observation_names.index("instance.param_price")
-    prices = vec.core.instances.visible["param_price"]
+    prices = vec.problem.instances.visible["param_price"]
     low, high = prices.min(), prices.max()
     seen = low * (high / low) ** observation[:, column]
-    assert seen == pytest.approx(prices[vec.core.view.instance], rel=1e-5)
+    assert seen == pytest.approx(prices[vec.episodes.state().instance], rel=1e-5)
 
 
 @every_family
 def test_episodes_are_about_instances_to_train_on_unless_told_otherwise(env_id):
     vec = small_vec(env_id, num_envs=16, horizon=2)
-    train, test = (set(vec.core.instances.split(name)) for name in ("train", "test"))
+    train, test = (set(vec.problem.instances.split(name)) for name in ("train", "test"))
     for options, pool in ((None, train), ({"split": "test"}, test), ({}, train)):
         vec.reset(seed=0, options=options)
         for _ in range(3):  # the episode that follows, too
-            assert set(vec.core.view.instance) <= pool
+            assert set(vec.episodes.state().instance) <= pool
             vec.step(np.full(16, WAIT))
 
 
 def test_an_instance_can_be_asked_for():
     vec, env = small_vec(MIX, num_envs=3, horizon=2), small_env(MIX, horizon=2)
     vec.reset(seed=0, options={"instance": [3, None, 200]})
-    assert vec.core.view.instance[[0, 2]].tolist() == [3, 200]
+    assert vec.episodes.state().instance[[0, 2]].tolist() == [3, 200]
     env.reset(seed=0, options={"instance": 200, "split": "test"})
     env.step(WAIT)
     assert env.step(WAIT)[-1]["instance"] == 200
@@ -125,11 +125,11 @@ def test_forks_and_snapshots_take_the_instance_along(tmp_path):
     vec.reset(seed=[5, 6], options={"instance": [0, 1]})
     saved = vec.snapshot()
     vec.copy_rows([1], [0])
-    assert vec.core.view.instance.tolist() == [1, 1]
-    assert vec.core.population.learning_rate.tolist() == [0.1, 0.1]
+    assert vec.episodes.state().instance.tolist() == [1, 1]
+    assert vec.episodes.local.population.learning_rate.tolist() == [0.1, 0.1]
     vec.restore(saved)
-    assert vec.core.view.instance.tolist() == [0, 1]
-    assert vec.core.population.learning_rate.tolist() == [0.001, 0.1]
+    assert vec.episodes.state().instance.tolist() == [0, 1]
+    assert vec.episodes.local.population.learning_rate.tolist() == [0.001, 0.1]
 
 
 def test_the_seed_settles_the_instance_and_everything_after_it():

@@ -79,7 +79,7 @@ def test_both_checkers_have_nothing_to_say(env_id, form):
 def test_score_changes_sum_to_committed_minus_first_score(env_id):
     vec, rng, total = gym.make_vec(env_id, num_envs=12, **small_settings(env_id)), np.random.default_rng(0), 0.0
     first = vec.reset(seed=0)[1]["score"]
-    for _ in range(vec.core.config.horizon):
+    for _ in range(vec.problem.config.horizon):
         infos = vec.step(lively_actions(rng, vec))[4]
         total = total + infos.get("final_info", infos)["reward_terms"]["score_change"]
     assert np.allclose(total, infos["final_info"]["committed_score"] - first, rtol=0, atol=1e-6)

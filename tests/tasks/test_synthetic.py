@@ -36,7 +36,7 @@ def test_gymnasiums_checker_has_nothing_to_say(form):
 
 def test_slots_before_and_after_each_pool_can_be_chosen_by_name():
     env = make()
-    assert env.core.slot_names == SLOTS
+    assert env.problem.slot_names == SLOTS
     germinations = [name for name in env.action_names if name.startswith("GERMINATE")]
     assert {name.split()[1] for name in germinations} == set(SLOTS)
 
@@ -76,4 +76,4 @@ def test_a_seed_after_a_pool_lives_its_whole_life():
     infos = [env.step(names.index(name))[4] for name in plan]
     assert all(info["action_legal"] for info in infos)
     assert infos[-1]["num_fossilized"] == 1
-    assert env.core.view.last_op[0] == Op.FOSSILIZE
+    assert env.episodes.state().last_op[0] == Op.FOSSILIZE

@@ -1,0 +1,70 @@
+"""Random streams of rows: the seeds of their networks and the instances of their episodes are drawn from these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+
+from kasmina_env.episode.episodes import EpisodesSnapshot
+from kasmina_env.episode.problem import Problem
+from kasmina_env.lifecycle.arrays import BoolArray, IntArray
+from kasmina_env.settings.instances import SPLIT_NAMES
+
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class EnvSnapshot:
+    """Episodes with everything that their future, and the episodes after them, depend on."""
+
+    episodes: EpisodesSnapshot
+    generators: tuple[np.random.Generator, ...]
+    is_test: BoolArray  # [R]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+
+class Streams:
+    """A random generator for each of N rows, and the split that each draws its instances from."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.generators = [np.random.default_rng(row) for row in range(num_rows)]
+        self.is_test = np.zeros(num_rows, dtype=bool)  # [N]
+
+    def draw(self, problem: Problem, rows: IntArray, wanted: IntArray | None) -> tuple[IntArray, IntArray]:
+        """Seeds of networks and numbers of instances for new episodes.
+
+        Args:
+            problem: Problem of the episodes.
+            rows: R rows.
+            wanted: Instances ``[R]``; left out, or where -1, drawn from the row's split.
+
+        Returns:
+            ``[R]`` each.
+        """
+        rng_seeds = np.array([self.generators[row].integers(MAX_SEED) for row in rows], dtype=np.int64)
+        drawn = self._draw_instances(problem, rows)
+        return rng_seeds, drawn if wanted is None else np.where(wanted < 0, drawn, wanted)
+
+    def _draw_instances(self, problem: Problem, rows: IntArray) -> IntArray:
+        """Instances from the rows' own streams, which a problem with just one does not touch."""
+        if not problem.is_family:
+            return np.zeros(len(rows), dtype=np.int64)
+        pools = [problem.instances.split(SPLIT_NAMES[int(is_test)]) for is_test in self.is_test[rows]]
+        return np.array([self.generators[row].choice(pool) for row, pool in zip(rows, pools, strict=True)])
+
+    def snapshot(self, episodes: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> EnvSnapshot:
+        """Episodes of some rows with copies of these streams."""
+        generators = tuple(deepcopy(self.generators[row]) for row in rows)
+        return EnvSnapshot(episodes, generators, self.is_test[np.asarray(rows)].copy())
+
+    def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray) -> None:
+        """Streams of some rows as they were."""
+        self.is_test[np.asarray(rows)] = saved.is_test
+        for row, generator in zip(rows, saved.generators, strict=True):
+            # In place: an environment may hold the same generator.
+            self.generators[row].bit_generator.state = generator.bit_generator.state

@@ -1,0 +1,221 @@
+"""N episodes, wherever their networks train: rows in and arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from kasmina_env.episode.core import CoreSnapshot, Ending, EpisodeCore, Report
+from kasmina_env.episode.data import make_task
+from kasmina_env.episode.placement import Here, Place, Process, Thread
+from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.state import EpisodeState
+from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
+from kasmina_env.networks.grown import GrownNetwork
+from kasmina_env.settings.config import EnvConfig
+from kasmina_env.tasks import Split
+
+NO_ACTIONS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodesSnapshot:
+    """Episodes of one problem with everything their future depends on, except the streams they are reset from."""
+
+    config: EnvConfig
+    dtype: torch.dtype
+    content: CoreSnapshot
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def check(self, episodes: Episodes, rows: Sequence[int] | IntArray) -> None:
+        """Raise one clear sentence where these episodes cannot be those of some rows."""
+        if self.config != episodes.problem.config:
+            theirs, own = vars(self.config), vars(episodes.problem.config)
+            differs = [name for name, value in own.items() if value != theirs[name]]
+            raise ValueError(f"`saved` must be of an equal problem, got one with another {', '.join(differs)}.")
+        if self.dtype != episodes.dtype:
+            raise ValueError(f"`saved` must hold networks in {episodes.dtype}, got {self.dtype}. Use one dtype.")
+        if len(self) != len(rows):
+            raise ValueError(f"`saved` must hold {len(rows)} episodes, got {len(self)}. Name as many rows.")
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The part of some rows that one place holds."""
+
+    place: int
+    positions: IntArray  # among the rows asked for
+    rows: IntArray  # as the place counts them
+
+
+class Episodes:
+    """N episodes of one problem, spread evenly over places, in order.
+
+    Args:
+        problem: Names, menus and costs.
+        num_networks: N.
+        device: Device of the networks.
+        dtype: Floating-point type of the networks.
+        devices: Devices over which to spread the rows in place of `device`, each with a thread of its own.
+        num_workers: Processes over which to spread the rows, if more than one.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        num_networks: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        devices: Sequence[torch.device | str] = (),
+        num_workers: int = 1,
+    ) -> None:
+        self.problem, self.num_networks, self.dtype = problem, num_networks, dtype
+        self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
+        if len(self.devices) > num_networks:
+            raise ValueError(
+                f"`devices` and `num_workers` must be at most the {num_networks} networks, got {len(self.devices)}. "
+                "Name fewer, or grow more networks."
+            )
+        parts = np.array_split(np.arange(num_networks), len(self.devices))
+        self._starts = np.array([part[0] for part in parts])
+        kind: Callable[..., Place] = Process if num_workers > 1 else Thread if len(parts) > 1 else Here
+        if kind is Process:
+            make_task(problem)  # a setting that does not fit the data is found here, and not in the workers
+        self._places = [
+            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread))
+            for part, where in zip(parts, self.devices, strict=True)
+        ]
+        self._reports: list[Report] = []
+        self._report: Report | None = None
+
+    @property
+    def local(self) -> EpisodeCore:
+        """The core of episodes that are all in this thread; a ``ValueError`` where they are spread."""
+        (place, *others) = self._places
+        if others or not isinstance(place, Here):
+            raise ValueError("The episodes must be in one place, got several. Make them without devices or workers.")
+        return place.core
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether there are episodes."""
+        return self._report is not None
+
+    @property
+    def report(self) -> Report:
+        """The latest news; a ``RuntimeError`` before the first reset."""
+        if self._report is None:
+            raise RuntimeError("There are no episodes yet. Call `reset()` first.")
+        return self._report
+
+    # ── episodes ─────────────────────────────────────────────────────────────────────────────
+
+    def reset(self, rows: IntArray, rng_seeds: IntArray, instances: IntArray, planted: IntArray = NO_ACTIONS) -> Report:
+        """Start new episodes: see `EpisodeCore.reset`. The first time in all rows."""
+        if not self.is_reset and not np.array_equal(rows, np.arange(self.num_networks)):
+            raise RuntimeError("The first reset must be of all rows.")
+        calls = [(s.place, (s.rows, rng_seeds[s.positions], instances[s.positions], planted)) for s in self._of(rows)]
+        return self._news("reset", calls)
+
+    def step(self, actions: IntArray, limit: int | None = None) -> Report:
+        """One decision in every row: see `EpisodeCore.step`."""
+        parts = np.split(actions, self._starts[1:])
+        return self._news("step", [(place, (part, limit)) for place, part in enumerate(parts)])
+
+    def state(self, rows: Sequence[int] | IntArray | None = None) -> EpisodeState:
+        """Everything known about the networks of some rows, or of all."""
+        shares = self._of(rows)
+        whole = rows is None
+        parts: list[EpisodeState] = self._run("state", [(s.place, (None if whole else s.rows,)) for s in shares])
+        return parts[0] if len(parts) == 1 else take_rows(join_rows(parts), _order(shares))
+
+    def ending(self, row: int) -> Ending:
+        """Figures of an episode that is cut off now, ``[1]``: see `EpisodeCore.ending`."""
+        (share,) = self._of([row])
+        (ending,) = self._run("ending", [(share.place, (share.rows,))])
+        return ending  # type: ignore[no-any-return]
+
+    # ── whole episodes as values ─────────────────────────────────────────────────────────────
+
+    def snapshot(self, rows: Sequence[int] | IntArray) -> EpisodesSnapshot:
+        """Copies of episodes, which may be restored in other rows and other places."""
+        shares = self._of(rows)
+        parts = self._run("snapshot", [(s.place, (s.rows,)) for s in shares])
+        content = parts[0] if len(parts) == 1 else CoreSnapshot.join(parts).take(_order(shares))
+        return EpisodesSnapshot(self.problem.config, self.dtype, content)
+
+    def restore(self, saved: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> Report:
+        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit."""
+        saved.check(self, rows)
+        shares = self._of(rows)
+        is_whole = len(shares) == 1
+        calls = [(s.place, (saved.content if is_whole else saved.content.take(s.positions), s.rows)) for s in shares]
+        return self._news("restore", calls)
+
+    def reseed(self, rows: IntArray, rng_seeds: IntArray) -> None:
+        """Give networks new random streams from here on."""
+        self._run("reseed", [(s.place, (s.rows, rng_seeds[s.positions])) for s in self._of(rows)])
+
+    def network(self, row: int, committed: bool = False) -> GrownNetwork:
+        """One network as an ordinary module, with all its seeds or only those it keeps."""
+        (share,) = self._of([row])
+        (network,) = self._run("network", [(share.place, (int(share.rows[0]), committed))])
+        return network  # type: ignore[no-any-return]
+
+    def test_data(self, row: int) -> Split:
+        """The test split as one network is evaluated on it."""
+        (share,) = self._of([row])
+        (split,) = self._run("test_data", [(share.place, (int(share.rows[0]),))])
+        return split  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Free threads and processes."""
+        for place in self._places:
+            place.close()
+
+    # ── rows and places ──────────────────────────────────────────────────────────────────────
+
+    def _of(self, rows: Sequence[int] | IntArray | None) -> list[_Share]:
+        """The places that hold some rows, or all."""
+        numbers = np.arange(self.num_networks) if rows is None else np.asarray(rows, dtype=np.int64)
+        if ((numbers < 0) | (numbers >= self.num_networks)).any():
+            last = self.num_networks - 1
+            raise ValueError(f"`rows` must lie between 0 and {last}, got {numbers.tolist()}. Name rows that exist.")
+        owner = np.searchsorted(self._starts, numbers, side="right") - 1
+        found = [np.flatnonzero(owner == place) for place in range(len(self._places))]
+        return [_Share(i, at, numbers[at] - self._starts[i]) for i, at in enumerate(found) if len(at)]
+
+    def _run(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
+        """Let places work at the same time, and wait for all of them, whatever one of them raises."""
+        waits = [self._places[place].start(method, *args) for place, args in calls]
+        results, errors = [], []
+        for wait in waits:
+            try:
+                results.append(wait())
+            except Exception as error:  # noqa: BLE001 - the first one is raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return results
+
+    def _news(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> Report:
+        found = self._run(method, calls)
+        if len(found) == len(self._places):
+            self._reports = found
+        else:
+            for (place, _), report in zip(calls, found, strict=True):
+                self._reports[place] = report
+        self._report = self._reports[0] if len(self._reports) == 1 else join_rows(self._reports)
+        return self._report
+
+
+def _order(shares: Sequence[_Share]) -> IntArray:
+    """Where each row asked for stands among the rows of the shares."""
+    return np.argsort(np.concatenate([share.positions for share in shares]))
