@@ -11,7 +11,7 @@ import numpy as np
 
 from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import Commands, Facts, LifecycleState, Op, legal, prune_hastens, target_differs
+from kasmina_env.lifecycle.transitions import Commands, LifecycleState, Op, SeedMeasurements, legal_commands
 from kasmina_env.settings.config import EnvConfig, Operator
 
 # Which arguments an operation has, in the order of the heads of the factored form.
@@ -129,21 +129,11 @@ def make_action_table(config: EnvConfig, slot_names: Sequence[str]) -> ActionTab
     return ActionTable(menus, np.array(entries, dtype=np.int64))
 
 
-def flat_mask(table: ActionTable, state: LifecycleState, facts: Facts, config: EnvConfig) -> BoolArray:
-    """Which flat actions are legal now, ``[N, A]``: exactly those that would be carried out."""
-    by_slot = legal(state, facts, config.rules)  # [N, S, len(Op)]
-    mask = by_slot[:, table.slot, table.op]
-    for op, is_fit in _judged(table, state):  # [N, S, T], of the T actions of the operation
-        of_op = np.flatnonzero(table.op == op)
-        mask[:, of_op] &= is_fit[:, table.slot[of_op], np.arange(len(of_op))]
-    return mask
-
-
-def _judged(table: ActionTable, state: LifecycleState) -> list[tuple[Op, BoolArray]]:
-    """Operations whose arguments may be unfit, and for which of their actions they are fit."""
-    targets = table.commands.target[table.op == Op.SET_ALPHA_TARGET]
-    tempos = table.commands.tempo[table.op == Op.PRUNE]
-    return [(Op.SET_ALPHA_TARGET, target_differs(state, targets)), (Op.PRUNE, prune_hastens(state, tempos))]
+def flat_mask(
+    table: ActionTable, state: LifecycleState, measurements: SeedMeasurements, config: EnvConfig
+) -> BoolArray:
+    """Flat actions that are legal now, ``[N, A]``: exactly those that would be carried out."""
+    return legal_commands(state, table.commands, measurements, config.rules)
 
 
 def factored_mask(table: ActionTable, flat: BoolArray) -> BoolArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Facts, LifecycleState, Stage
+from kasmina_env.lifecycle.transitions import LifecycleState, SeedMeasurements, Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import Operator
 
@@ -56,7 +56,7 @@ class View:
     """Everything known about N networks in the middle of their episodes. N networks, S slots, T steps."""
 
     lifecycle: LifecycleState
-    facts: Facts
+    facts: SeedMeasurements
     instance: IntArray  # [N] number of the instance the episode is about
     step: IntArray  # [N] steps taken
     train_loss: FloatArray  # [N] finite
@@ -129,7 +129,7 @@ def first_view(
     loss = finite_loss(inner_loss)
     return View(
         lifecycle=LifecycleState.dormant(n, num_slots),
-        facts=Facts.unmeasured(n, num_slots),
+        facts=SeedMeasurements.unmeasured(n, num_slots),
         instance=instance,
         step=np.zeros(n, dtype=np.int64),
         train_loss=loss,
@@ -190,7 +190,7 @@ def next_view(
     accuracy = measured.inner_accuracy
     is_best = accuracy > view.best_accuracy
     ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
-    facts = Facts(
+    facts = SeedMeasurements(
         has_finite_gradients=has_gradients & np.isfinite(measured.seed_gradient_norm),
         contribution=measured.contribution,
         has_contribution=measured.has_contribution,
