@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
-from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, CONDITIONS, TRANSITIONS, LifecycleRules, Op, Stage
+from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS, LifecycleRules, Op, Stage
 from kasmina_env.settings.config import Operator
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def rules_table(rules: LifecycleRules) -> list[tuple[str, str, str, str, str]]:
     table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
     values = dataclasses.asdict(rules)
     for row in TRANSITIONS:
-        words = [CONDITIONS[name].words.format(**values) for name in row.requires]
+        words = [GUARDS[name].words.format(**values) for name in row.guards]
         words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]
         cause = "tick" if row.cause is None else row.cause.name
-        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.meaning))
+        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.words))
     return table

@@ -1,21 +1,23 @@
-"""Actions: one table of flat entries; masks, names, the factored form and execution derive from it."""
+"""Actions: one table of values, from which masks, names, the factored form and commands derive."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from itertools import product
+from typing import cast
 
 import numpy as np
 
 from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import Commands, Facts, LifecycleState, Op, legal, prune_hastens, target_differs
+from kasmina_env.lifecycle.transitions import NONE, Commands, LifecycleState, Op, SeedMeasurements, legal_commands
 from kasmina_env.settings.config import EnvConfig, Operator
-from kasmina_env.settings.registry import unknown_name_message
+from kasmina_env.settings.registry import did_you_mean
 
-# Which arguments an operation has, in the order of the heads of the factored form.
+# Arguments of each operation, in the order in which names show them.
 ARGUMENTS: dict[Op, tuple[str, ...]] = {
     Op.WAIT: (),
     Op.GERMINATE: ("slot", "blueprint", "operator", "tempo", "curve"),
@@ -25,30 +27,37 @@ ARGUMENTS: dict[Op, tuple[str, ...]] = {
     Op.FOSSILIZE: ("slot",),
 }
 HEADS = ("op", "slot", "blueprint", "operator", "tempo", "target", "curve")
+# [len(Op), len(HEADS)] True where an operation has this argument
+_HAS_HEAD = np.array([[head == "op" or head in ARGUMENTS[op] for head in HEADS] for op in Op])
+
+Value = str | int | float
 
 
 @dataclass(frozen=True)
 class Action:
-    """Values of an action; None where its operation has no such argument."""
+    """One entry of the table, by its values; None where its operation has no such argument."""
 
     op: Op
-    slot: str | None = None
-    blueprint: str | None = None
-    operator: str | None = None
-    tempo: int | None = None
-    target: float | None = None
-    curve: str | None = None
+    slot: str | None
+    blueprint: str | None
+    operator: str | None  # a name in Operator
+    tempo: int | None
+    target: float | None
+    curve: str | None  # a name in Curve
+    name: str  # for people and JSON, such as "GERMINATE block0 depthwise ADD tempo2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ActionTable:
     """All flat actions of an environment. A actions, S slots.
 
-    Each entry holds, for every head, an index into that head's menu; 0 where its operation has no such argument.
+    Attributes:
+        menus: Head to the values that its indices stand for. Operations, operators and curves are there by name.
+        entries: Index into the menu of each head, 0 where the operation has no such argument ``[A, len(HEADS)]``.
     """
 
-    menus: dict[str, tuple[str | int | float, ...]]  # head to what its indices stand for
-    entries: IntArray  # [A, len(HEADS)]
+    menus: dict[str, tuple[Value, ...]]
+    entries: IntArray
 
     @property
     def num_actions(self) -> int:
@@ -59,55 +68,120 @@ class ActionTable:
         """Size of each head of the factored form."""
         return tuple(len(self.menus[head]) for head in HEADS)
 
+    # ── values ───────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def actions(self) -> tuple[Action, ...]:
+        """All entries, by their values."""
+        return tuple(self._action(entry) for entry in self.entries.tolist())
+
+    def _action(self, entry: Sequence[int]) -> Action:
+        op = Op(entry[0])
+        values = {head: self.menus[head][i] for head, i in zip(HEADS, entry, strict=True) if head in ARGUMENTS[op]}
+        words = [op.name]
+        for head in ARGUMENTS[op]:
+            if head != "curve" or len(self.menus["curve"]) > 1:
+                words.append(f"{head}{values[head]}" if head in ("tempo", "target") else str(values[head]))
+        return Action(
+            op=op,
+            slot=cast(str | None, values.get("slot")),
+            blueprint=cast(str | None, values.get("blueprint")),
+            operator=cast(str | None, values.get("operator")),
+            tempo=cast(int | None, values.get("tempo")),
+            target=cast(float | None, values.get("target")),
+            curve=cast(str | None, values.get("curve")),
+            name=" ".join(words),
+        )
+
+    def entry(self, action: int) -> Action:
+        """Values of one flat action.
+
+        Raises:
+            ValueError: If it is not in the table; -1 stands for no action.
+        """
+        if not 0 <= action < self.num_actions:
+            raise ValueError(f"`action` must be from 0 to {self.num_actions - 1}, got {action}.")
+        return self.actions[action]
+
+    def column(self, head: str) -> IntArray:
+        """Index into the menu of a head, `NONE` where the operation has no such argument, ``[A]``."""
+        i = HEADS.index(head)
+        return np.where(_HAS_HEAD[self.entries[:, 0], i], self.entries[:, i], NONE)
+
     @cached_property
     def op(self) -> IntArray:
-        return self.entries[:, 0]
+        """Operation of each action: members of Op, ``[A]``."""
+        return self.column("op")
 
     @cached_property
     def slot(self) -> IntArray:
-        return self.entries[:, 1]
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """One readable name per action, such as "GERMINATE block0 depthwise ADD tempo2"."""
-        return tuple(self._name(entry) for entry in self.entries)
-
-    def _name(self, entry: IntArray) -> str:
-        op = Op(int(entry[0]))
-        words = [op.name]
-        for head in ARGUMENTS[op]:
-            value = self.menus[head][entry[HEADS.index(head)]]
-            if head == "curve" and len(self.menus["curve"]) == 1:
-                continue
-            words.append(f"{head}{value}" if head in ("tempo", "target") else str(value))
-        return " ".join(words)
+        """Slot of each action by its index, `NONE` for WAIT, ``[A]``."""
+        return self.column("slot")
 
     def find(
         self,
-        op: Op,
+        op: Op | None = None,
         slot: str | int | None = None,
         blueprint: str | None = None,
-        operator: str | None = None,
+        operator: str | Operator | None = None,
         tempo: int | None = None,
         target: float | None = None,
-        curve: str | None = None,
+        curve: str | Curve | None = None,
     ) -> IntArray:
-        """Indices of all actions with these values."""
-        values = {"blueprint": blueprint, "operator": operator, "tempo": tempo, "target": target, "curve": curve}
-        values["slot"] = self.menus["slot"][slot] if isinstance(slot, int) else slot
-        is_found = self.op == op
-        for head, value in values.items():
-            if value is not None:
-                if value not in self.menus[head]:
-                    raise ValueError(unknown_name_message(head, value, map(str, self.menus[head])))
-                is_found &= self.entries[:, HEADS.index(head)] == self.menus[head].index(value)
-        return np.flatnonzero(is_found)
+        """All flat actions with the given values, in the order of the table; none where no action has them all.
 
-    def entry(self, action: int) -> Action:
-        """The values of an action."""
-        op = Op(int(self.entries[action, 0]))
-        values = {head: self.menus[head][self.entries[action, HEADS.index(head)]] for head in ARGUMENTS[op]}
-        return Action(op, **values)
+        Args:
+            op: Operation.
+            slot: Name of a slot, or its index.
+            blueprint: Name of a blueprint.
+            operator: Blend operator, or its name.
+            tempo: Steps of a ramp.
+            target: Target of alpha.
+            curve: Curve of a ramp, or its name.
+
+        Raises:
+            ValueError: If a value is in no menu; the message names the nearest one.
+        """
+        asked = dict(zip(HEADS, (op, slot, blueprint, operator, tempo, target, curve), strict=True))
+        has_all = np.ones(self.num_actions, dtype=np.bool_)
+        for head, value in asked.items():
+            if value is not None:
+                has_all &= self.column(head) == self._index_in_menu(head, value)
+        return np.flatnonzero(has_all)
+
+    def _index_in_menu(self, head: str, value: Value | Enum) -> int:
+        menu = self.menus[head]
+        wanted = value.name if isinstance(value, Enum) else value
+        if head == "slot" and isinstance(wanted, int | np.integer):
+            menu = tuple(range(len(menu)))
+        if wanted in menu:
+            return menu.index(wanted)
+        raise ValueError(
+            f"`{head}` must be one of {', '.join(map(str, menu))}, got {wanted!r}.{_nearest(wanted, menu)}"
+        )
+
+    # ── names ────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each action, for people and JSON."""
+        return tuple(action.name for action in self.actions)
+
+    @cached_property
+    def _index_of_name(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """Flat action of a name that was read from a file.
+
+        Raises:
+            ValueError: If no action has this name; the message has the nearest one.
+        """
+        if name not in self._index_of_name:
+            raise ValueError(f"`action` must be in the table, got {name!r}.{_nearest(name, self.names)}")
+        return self._index_of_name[name]
+
+    # ── other forms ──────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def commands(self) -> Commands:
@@ -132,21 +206,31 @@ class ActionTable:
         lookup[np.ravel_multi_index(tuple(self.entries.T), self.num_choices)] = np.arange(self.num_actions)
         return lookup
 
-    @cached_property
-    def _is_used(self) -> BoolArray:
-        """Which heads each operation reads, [len(Op), len(HEADS)]."""
-        return np.array([[head == "op" or head in ARGUMENTS[op] for head in HEADS] for op in Op])
-
     def flatten(self, choices: IntArray) -> IntArray:
         """Factored actions ``[N, len(HEADS)]`` to flat ones ``[N]``; -1 for a combination that is not in the table."""
-        used = np.where(self._is_used[choices[:, 0]], choices, 0)
+        used = np.where(_HAS_HEAD[choices[:, 0]], choices, 0)
         return np.asarray(self._flat_index[np.ravel_multi_index(tuple(used.T), self.num_choices)])
+
+    @cached_property
+    def uses(self) -> BoolArray:
+        """True where an action uses a choice of the factored form, ``[A, sum(num_choices)]``."""
+        return np.concatenate(
+            [self.column(head)[:, None] == np.arange(len(self.menus[head])) for head in HEADS], axis=1
+        )
+
+
+def _nearest(wanted: object, menu: Sequence[Value]) -> str:
+    """Sentence with the nearest value of a menu, behind a space; empty where none is near."""
+    numbers = [value for value in menu if not isinstance(value, str)]
+    if numbers and isinstance(wanted, int | float):
+        return f" The nearest is {min(numbers, key=lambda value: abs(value - wanted))}."
+    return did_you_mean(wanted, [str(value) for value in menu])
 
 
 def make_action_table(config: EnvConfig, slot_names: Sequence[str]) -> ActionTable:
-    """List all actions of the menus: WAIT, then operation by operation within each slot."""
+    """Table of all actions of the menus: WAIT, then operation by operation within each slot."""
     tempos = tuple(sorted({*config.tempos, *config.prune_tempos}))
-    menus: dict[str, tuple[str | int | float, ...]] = {
+    menus: dict[str, tuple[Value, ...]] = {
         "op": tuple(op.name for op in Op),
         "slot": tuple(slot_names),
         "blueprint": config.blueprints,
@@ -170,21 +254,11 @@ def make_action_table(config: EnvConfig, slot_names: Sequence[str]) -> ActionTab
     return ActionTable(menus, np.array(entries, dtype=np.int64))
 
 
-def flat_mask(table: ActionTable, state: LifecycleState, facts: Facts, config: EnvConfig) -> BoolArray:
-    """Which flat actions are legal now, ``[N, A]``: exactly those that would be carried out."""
-    by_slot = legal(state, facts, config.rules)  # [N, S, len(Op)]
-    mask = by_slot[:, table.slot, table.op]
-    for op, is_fit in _judged(table, state):  # [N, S, T], of the T actions of the operation
-        of_op = np.flatnonzero(table.op == op)
-        mask[:, of_op] &= is_fit[:, table.slot[of_op], np.arange(len(of_op))]
-    return mask
-
-
-def _judged(table: ActionTable, state: LifecycleState) -> list[tuple[Op, BoolArray]]:
-    """Operations whose arguments may be unfit, and for which of their actions they are fit."""
-    targets = table.commands.target[table.op == Op.SET_ALPHA_TARGET]
-    tempos = table.commands.tempo[table.op == Op.PRUNE]
-    return [(Op.SET_ALPHA_TARGET, target_differs(state, targets)), (Op.PRUNE, prune_hastens(state, tempos))]
+def flat_mask(
+    table: ActionTable, state: LifecycleState, measurements: SeedMeasurements, config: EnvConfig
+) -> BoolArray:
+    """Flat actions that are legal now, ``[N, A]``: exactly those that would be carried out."""
+    return legal_commands(state, table.commands, measurements, config.rules)
 
 
 def factored_mask(table: ActionTable, flat: BoolArray) -> BoolArray:
@@ -197,10 +271,7 @@ def factored_mask(table: ActionTable, flat: BoolArray) -> BoolArray:
     Returns:
         ``[N, sum(num_choices)]``. A head that no legal action uses has all choices allowed, so no block is empty.
     """
-    blocks = []
-    for head, size in enumerate(table.num_choices):
-        is_used = table._is_used[table.op, head]  # [A]
-        uses = (table.entries[:, head, None] == np.arange(size)) & is_used[:, None]  # [A, size]
-        block = (flat.astype(np.float32) @ uses.astype(np.float32)) > 0
-        blocks.append(block | ~block.any(axis=1, keepdims=True))
-    return np.concatenate(blocks, axis=1)
+    allowed = (flat.astype(np.float32) @ table.uses.astype(np.float32)) > 0
+    for block in np.split(allowed, np.cumsum(table.num_choices)[:-1], axis=1):
+        block |= ~block.any(axis=1, keepdims=True)
+    return allowed

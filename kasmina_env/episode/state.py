@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Facts, LifecycleState, Stage
+from kasmina_env.lifecycle.transitions import LifecycleState, SeedMeasurements, Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig, Operator
 
@@ -52,7 +52,7 @@ class Signals:
     vanishing: FloatArray  # [N, S] share of the seed's tensors
     exploding: FloatArray  # [N, S]
     has_gradients: BoolArray  # [N, S] the three above were measured
-    seeds: Facts
+    seeds: SeedMeasurements
 
     @classmethod
     def of(cls, measured: Measurement, lifecycle: LifecycleState, costs: Costs) -> Signals:
@@ -68,7 +68,7 @@ class Signals:
             vanishing=np.nan_to_num(measured.vanishing),
             exploding=np.nan_to_num(measured.exploding),
             has_gradients=has_gradients,
-            seeds=Facts(
+            seeds=SeedMeasurements(
                 has_finite_gradients=has_gradients & np.isfinite(measured.seed_gradient_norm),
                 contribution=measured.contribution,
                 has_contribution=measured.has_contribution,

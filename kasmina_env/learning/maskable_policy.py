@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import Linear
 
-from kasmina_env.episode.actions import Action, ActionTable
+from kasmina_env.episode.actions import HEADS, Action, ActionTable
 
 
 class SharedParts(Linear):
@@ -101,7 +101,6 @@ def parts_of(table: ActionTable) -> list[list[float]]:
 
 def _words(entry: Action, table: ActionTable) -> list[str]:
     """The parts of an action by name; a curve is one where there are several."""
-    values = {head: value for head, value in vars(entry).items() if head != "op" and value is not None}
-    if len(table.menus["curve"]) == 1:
-        values.pop("curve", None)
+    heads = [head for head in HEADS[1:] if head != "curve" or len(table.menus["curve"]) > 1]
+    values = {head: getattr(entry, head) for head in heads if getattr(entry, head) is not None}
     return [f"{head}{value}" if head in ("tempo", "target") else str(value) for head, value in values.items()]

@@ -7,7 +7,6 @@ from old arrays to new ones; nothing is changed in place, so a state can be kept
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -126,6 +125,8 @@ class AlphaSchedule:
         """Alpha now, [N, S] in [0, 1]; exactly `target` at rest."""
         value = self.target.copy()
         is_ramping = ~self.is_at_rest
+        if not is_ramping.any():
+            return value
         start, target = self.start[is_ramping], self.target[is_ramping]
         t = self.elapsed[is_ramping] / self.num_steps[is_ramping]
         now = start + (target - start) * curve_value(self.curve[is_ramping], t)
@@ -208,63 +209,6 @@ def hold(schedule: AlphaSchedule, where: ArrayLike, value: ArrayLike) -> AlphaSc
         elapsed=np.where(chosen, 0, schedule.elapsed),
         curve=np.where(chosen, int(Curve.LINEAR), schedule.curve),
     )
-
-
-# ── plain numbers ─────────────────────────────────────────────────────────────────────────────────
-
-
-def to_dict(schedule: AlphaSchedule) -> dict[str, list[Any]]:
-    """Write the schedules as nested lists of Python numbers, which JSON keeps without loss."""
-    names = [field.name for field in dataclasses.fields(schedule)]
-    return {name: getattr(schedule, name).tolist() for name in names}
-
-
-def from_dict(values: Mapping[str, Any]) -> AlphaSchedule:
-    """Read what `to_dict` wrote. Nothing is filled in and nothing is ignored.
-
-    Args:
-        values: One nested list per field of `AlphaSchedule`, all of one shape, not empty.
-
-    Raises:
-        KeyError: If a field is missing.
-        ValueError: If there is an unknown key, or a field holds anything but numbers in its range.
-    """
-    names = [field.name for field in dataclasses.fields(AlphaSchedule)]
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise KeyError(f"`values` must have all keys {names}, got none for {missing}. Add them.")
-    unknown = [key for key in values if key not in names]
-    if unknown:
-        raise ValueError(f"`values` must have only keys {names}, got also {unknown}. Remove them.")
-    schedule = AlphaSchedule(
-        start=_read("start", values, "if").astype(np.float64),
-        target=_read("target", values, "if").astype(np.float64),
-        num_steps=_read("num_steps", values, "i").astype(np.int64),
-        elapsed=_read("elapsed", values, "i").astype(np.int64),
-        curve=_read("curve", values, "i").astype(np.int64),
-    )
-    shapes = {name: getattr(schedule, name).shape for name in names}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"`values` must have one shape, got {shapes}. Use lists of equal lengths.")
-    _check_amplitude("start", schedule.start)
-    _check_amplitude("target", schedule.target)
-    _check_count("num_steps", schedule.num_steps)
-    _check_count("elapsed", schedule.elapsed)
-    _check_curve(schedule.curve)
-    return schedule
-
-
-def _read(name: str, values: Mapping[str, Any], kinds: str) -> NDArray[Any]:
-    rule = "real numbers" if "f" in kinds else "integers"
-    try:
-        array = np.asarray(values[name])
-    except ValueError as error:
-        got = values[name]
-        message = f"`{name}` must be a full array of {rule}, got {got!r}. Even out its lists."
-        raise ValueError(message) from error
-    if array.size == 0 or array.dtype.kind not in kinds:
-        raise ValueError(f"`{name}` must hold {rule}, got {values[name]!r}. Use Python numbers.")
-    return array
 
 
 def _check_amplitude(name: str, values: NDArray[Any]) -> None:

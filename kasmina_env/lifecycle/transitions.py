@@ -1,10 +1,10 @@
-"""The life of a seed in a slot: one table of transitions, from which everything else is derived.
+"""The life of a seed in a slot, as one table of transitions.
 
-`legal` says what may be done, `apply` does it, `tick` lets one step pass and `kasmina_env.envs.render.rules_table`
-explains it, all by reading `TRANSITIONS`. The order inside one step of an environment is: `apply`, `tick`,
-then the networks train and are evaluated.
+`legal_commands` says what may be done, `apply` does it, `tick` lets one step pass, and
+`kasmina_env.envs.render.rules_table` explains it: all four read `TRANSITIONS` and `ARGUMENT_RULES`. One step of an
+environment is `apply`, `tick`, training, evaluation.
 
-Axes: N networks, S slots. States are frozen dataclasses of arrays and are never changed in place.
+N networks, S slots. States are frozen dataclasses of arrays and are never changed in place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,11 +22,13 @@ from kasmina_env.lifecycle import alpha as ramps
 from kasmina_env.lifecycle.alpha import AlphaSchedule, Curve
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
+SlotIndex: TypeAlias = tuple[slice | IntArray, IntArray]  # rows and slots of an [N, S] array
+
 NONE = -1  # blueprint and operator of a slot without a seed
 
 
 class Stage(IntEnum):
-    """Where the seed of a slot is in its life."""
+    """Stage of a slot."""
 
     DORMANT = 0
     TRAINING = 1
@@ -35,7 +39,7 @@ class Stage(IntEnum):
 
 
 class Op(IntEnum):
-    """What a controller can do to a slot."""
+    """Operation of a controller on a slot."""
 
     WAIT = 0
     GERMINATE = 1
@@ -75,7 +79,7 @@ class LifecycleRules:
 
 @dataclass(frozen=True, eq=False)
 class LifecycleState:
-    """What is in every slot of every network. N networks, S slots."""
+    """Content of every slot of every network. N networks, S slots."""
 
     stage: IntArray  # [N, S] members of Stage
     blueprint: IntArray  # [N, S] index into the menu of blueprints, NONE without a seed
@@ -109,26 +113,26 @@ class LifecycleState:
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """What has been measured about the seeds, which the lifecycle cannot know."""
+class SeedMeasurements:
+    """Measurements of the seeds that decide what is legal. N networks, S slots."""
 
     has_finite_gradients: BoolArray  # [N, S]
     contribution: FloatArray  # [N, S] read only where has_contribution
     has_contribution: BoolArray  # [N, S] True where it was measured
 
     @classmethod
-    def unmeasured(cls, num_networks: int, num_slots: int) -> Facts:
-        """Nothing is known yet: no gradients, no contributions."""
+    def unmeasured(cls, num_networks: int, num_slots: int) -> SeedMeasurements:
+        """No gradients and no contributions yet."""
         shape = (num_networks, num_slots)
         return cls(np.zeros(shape, np.bool_), np.zeros(shape), np.zeros(shape, np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
 class Commands:
-    """One command per network; fields that its operation does not use are not read."""
+    """Operations with their arguments, one entry each; arguments that an operation does not have are not read."""
 
     op: IntArray  # [N] members of Op
-    slot: IntArray  # [N] not read for WAIT
+    slot: IntArray  # [N] for all operations but WAIT
     blueprint: IntArray  # [N] for GERMINATE
     operator: IntArray  # [N] for GERMINATE
     tempo: IntArray  # [N] for GERMINATE, SET_ALPHA_TARGET, PRUNE; 0 or less lands at once
@@ -146,209 +150,113 @@ class Commands:
 
 
 @dataclass(frozen=True)
-class Condition:
+class Guard:
     """Something that must be true of a slot before a transition."""
 
-    words: str  # what is required; {name} stands for a field of LifecycleRules
-    # (state, facts, rules) -> [N, S], or one bool if it depends on rules alone
-    holds: Callable[[LifecycleState, Facts, LifecycleRules], BoolArray | bool]
+    words: str  # the requirement; {name} stands for a field of LifecycleRules
+    # (state, measurements, rules) -> [N, S], or one bool where it depends on the rules alone
+    holds: Callable[[LifecycleState, SeedMeasurements, LifecycleRules], BoolArray | bool]
+
+
+# (state, where [N, S], commands) -> the state with everything set there but the stage. A tick passes WAIT as commands.
+Effect = Callable[[LifecycleState, BoolArray, Commands], LifecycleState]
 
 
 @dataclass(frozen=True)
 class Transition:
-    """One row of the table: what takes a slot from `stage` to `next_stage`."""
+    """One row of the table: a way from `stage` to `next_stage`."""
 
     stage: Stage
-    cause: Op | None  # None is what a tick does by itself
+    cause: Op | None  # None: the passing of time
     next_stage: Stage
-    requires: tuple[str, ...]  # names of CONDITIONS, all of which must hold
-    meaning: str  # one sentence for the documentation
+    guards: tuple[str, ...]  # names in GUARDS, all of which must hold
+    effect: Effect
+    words: str  # one sentence for the documentation
 
 
 @dataclass(frozen=True)
 class ArgumentRule:
-    """What the arguments of some operations must be."""
+    """A requirement on the arguments of some operations."""
 
     ops: tuple[Op, ...]
-    words: str  # what is required
-    holds: Callable[[LifecycleState, Commands], BoolArray]  # -> [N, S], or [N, 1] for any slot
+    words: str
+    # (state, index of the commands' slots in it, C commands) -> [C], or [N, C] where the index takes all networks
+    holds: Callable[[LifecycleState, SlotIndex, Commands], BoolArray]
+
+    @cached_property
+    def is_about(self) -> BoolArray:
+        """True for the operations, [len(Op)]."""
+        return np.isin(np.arange(len(Op)), self.ops)
 
 
-def target_differs(state: LifecycleState, target: FloatArray | float) -> BoolArray:
-    """Where an alpha target is in [0, 1] and not the alpha the seed already has, [N, S, T].
-
-    `target` is one target (T = 1), a menu [T], or anything that broadcasts against [N, S, T].
-    """
-    goal = np.asarray(target, dtype=np.float64)
-    return np.asarray((state.alpha.value[..., None] != goal) & (goal >= 0.0) & (goal <= 1.0))
-
-
-def prune_hastens(state: LifecycleState, tempo: IntArray | int) -> BoolArray:
-    """Where a prune of a tempo begins, or ends one under way sooner, [N, S, T]: none is called off by being repeated.
-
-    `tempo` is one tempo (T = 1), a menu [T], or anything that broadcasts against [N, S, T].
-    """
-    is_sooner = np.maximum(np.asarray(tempo), 0) < state.alpha.remaining[..., None]
-    return np.asarray(~state.is_pruning[..., None] | is_sooner)
-
-
-def _contributes(state: LifecycleState, facts: Facts, rules: LifecycleRules) -> BoolArray:
-    least = -math.inf if rules.min_contribution is None else rules.min_contribution
-    return np.asarray(facts.has_contribution & (facts.contribution >= least))
+def _contributes(state: LifecycleState, measurements: SeedMeasurements, rules: LifecycleRules) -> BoolArray:
+    minimum = -math.inf if rules.min_contribution is None else rules.min_contribution
+    return np.asarray(measurements.has_contribution & (measurements.contribution >= minimum))
 
 
 # fmt: off
-CONDITIONS: dict[str, Condition] = {
-    "staged": Condition("instant = False", lambda state, facts, rules: not rules.instant),
-    "instant": Condition("instant = True", lambda state, facts, rules: rules.instant),
-    "trained_enough": Condition(
+GUARDS: dict[str, Guard] = {
+    "staged": Guard("instant = False", lambda state, measurements, rules: not rules.instant),
+    "instant": Guard("instant = True", lambda state, measurements, rules: rules.instant),
+    "trained_enough": Guard(
         "{min_training_steps} or more steps in TRAINING",
-        lambda state, facts, rules: state.steps_in_stage >= rules.min_training_steps),
-    "finite_gradients": Condition(
-        "finite gradients", lambda state, facts, rules: facts.has_finite_gradients),
-    "old_enough": Condition(
+        lambda state, measurements, rules: state.steps_in_stage >= rules.min_training_steps),
+    "finite_gradients": Guard(
+        "finite gradients", lambda state, measurements, rules: measurements.has_finite_gradients),
+    "old_enough": Guard(
         "{min_prune_age} or more steps since germination",
-        lambda state, facts, rules: state.age >= rules.min_prune_age),
-    "at_rest": Condition("alpha at rest", lambda state, facts, rules: state.alpha.is_at_rest),
-    "alpha_is_one": Condition("alpha = 1", lambda state, facts, rules: state.alpha.target == 1.0),
-    "alpha_is_zero": Condition("alpha = 0", lambda state, facts, rules: state.alpha.target == 0.0),
-    "pruning": Condition("being pruned", lambda state, facts, rules: state.is_pruning),
-    "not_pruning": Condition("not being pruned", lambda state, facts, rules: ~state.is_pruning),
-    "contributes": Condition("a measured contribution, minimum {min_contribution}", _contributes),
-    "embargo_over": Condition(
+        lambda state, measurements, rules: state.age >= rules.min_prune_age),
+    "at_rest": Guard("alpha at rest", lambda state, measurements, rules: state.alpha.is_at_rest),
+    "alpha_is_one": Guard("alpha = 1", lambda state, measurements, rules: state.alpha.target == 1.0),
+    "alpha_is_zero": Guard("alpha = 0", lambda state, measurements, rules: state.alpha.target == 0.0),
+    "pruning": Guard("being pruned", lambda state, measurements, rules: state.is_pruning),
+    "not_pruning": Guard("not being pruned", lambda state, measurements, rules: ~state.is_pruning),
+    "contributes": Guard("a measured contribution, minimum {min_contribution}", _contributes),
+    "embargo_over": Guard(
         "{embargo_steps} or more ticks in EMBARGOED",
-        lambda state, facts, rules: state.steps_in_stage >= rules.embargo_steps),
+        lambda state, measurements, rules: state.steps_in_stage >= rules.embargo_steps),
 }
-
-# A tick goes through its rows from top to bottom, so one row may lead to the next in the same tick.
-REMOVAL = Transition(Stage.BLENDING, None, Stage.EMBARGOED, ("pruning", "at_rest", "alpha_is_zero"),
-                     "The seed is removed on the very tick its alpha reaches 0.")
-TRANSITIONS: tuple[Transition, ...] = (
-    Transition(Stage.DORMANT, Op.GERMINATE, Stage.TRAINING, ("staged",),
-               "A new seed learns in the slot without changing the network's output."),
-    Transition(Stage.DORMANT, Op.GERMINATE, Stage.HOLDING, ("instant",),
-               "A new seed joins the network at once at alpha 1."),
-    Transition(Stage.TRAINING, Op.ADVANCE, Stage.BLENDING, ("trained_enough", "finite_gradients"),
-               "Alpha ramps to 1 over the tempo and curve chosen at germination."),
-    Transition(Stage.TRAINING, Op.PRUNE, Stage.EMBARGOED, ("old_enough",),
-               "The seed never was in the output, so it is removed at once whatever the tempo."),
-    Transition(Stage.BLENDING, Op.SET_ALPHA_TARGET, Stage.BLENDING, ("at_rest", "not_pruning"),
-               "Alpha ramps from where it rests to the new target."),
-    Transition(Stage.BLENDING, Op.PRUNE, Stage.BLENDING, ("old_enough",),
-               "Alpha turns to 0, even in a ramp; at tempo 0 the seed is removed at once."),
-    REMOVAL,
-    Transition(Stage.BLENDING, None, Stage.HOLDING, ("not_pruning", "at_rest", "alpha_is_one"),
-               "The seed is fully blended in."),
-    Transition(Stage.HOLDING, Op.SET_ALPHA_TARGET, Stage.BLENDING, ("at_rest",),
-               "Alpha ramps down from 1 to the new target."),
-    Transition(Stage.HOLDING, Op.PRUNE, Stage.BLENDING, ("old_enough",),
-               "Alpha ramps to 0 over the tempo; at tempo 0 the seed is removed at once."),
-    Transition(Stage.HOLDING, Op.FOSSILIZE, Stage.FOSSILIZED, ("contributes",),
-               "The seed becomes a permanent part of the network and keeps training."),
-    Transition(Stage.EMBARGOED, None, Stage.DORMANT, ("embargo_over",), "The slot is free again."),
-)
-
-ARGUMENT_RULES: tuple[ArgumentRule, ...] = (
-    ArgumentRule(
-        (Op.GERMINATE,), "a blueprint and an operator",
-        lambda state, commands: ((commands.blueprint >= 0) & (commands.operator >= 0))[:, None]),
-    ArgumentRule(
-        (Op.GERMINATE, Op.SET_ALPHA_TARGET, Op.PRUNE), "a known curve",
-        lambda state, commands: ((commands.curve >= 0) & (commands.curve < len(Curve)))[:, None]),
-    ArgumentRule(
-        (Op.SET_ALPHA_TARGET,), "a target in [0, 1] other than alpha",
-        lambda state, commands: target_differs(state, commands.target[:, None, None])[..., 0]),
-    ArgumentRule(
-        (Op.PRUNE,), "a tempo that is sooner than a prune under way",
-        lambda state, commands: prune_hastens(state, commands.tempo[:, None, None])[..., 0]),
-)
 # fmt: on
 
-# ── what follows from the tables ────────────────────────────────────────────────────────────────
 
-
-def fires(row: Transition, state: LifecycleState, facts: Facts, rules: LifecycleRules) -> BoolArray:
-    """Where a row of the table applies, its cause given: stage and all conditions, [N, S]."""
-    mask = np.asarray(state.stage == row.stage)
-    for name in row.requires:
-        mask = mask & CONDITIONS[name].holds(state, facts, rules)
-    return mask
-
-
-def legal(state: LifecycleState, facts: Facts, rules: LifecycleRules) -> BoolArray:
-    """Which operations each slot allows, given fit arguments, [N, S, len(Op)], True = allowed."""
-    mask = np.zeros((*state.stage.shape, len(Op)), dtype=np.bool_)
-    mask[..., Op.WAIT] = True
-    for row in TRANSITIONS:
-        if row.cause is not None:
-            mask[..., row.cause] |= fires(row, state, facts, rules)
-    return mask
-
-
-def is_command_legal(
-    state: LifecycleState,
-    commands: Commands,
-    facts: Facts,
-    rules: LifecycleRules,
-) -> BoolArray:
-    """Whether each network's command is allowed, its arguments included, [N].
-
-    A command that names no slot, operation or curve that exists is illegal, never an error.
-
-    Raises:
-        ValueError: If there is not one command per network.
-    """
-    num_networks, num_slots = state.stage.shape
-    if commands.op.shape != (num_networks,):
-        got = f"{commands.op.shape} for {num_networks} networks"
-        raise ValueError(f"`commands` must be one per network, got {got}. Fill up with WAIT.")
-    slot = np.clip(commands.slot, 0, num_slots - 1)
-    op = np.clip(commands.op, 0, len(Op) - 1)
-    here = np.arange(num_networks), slot
-    allowed = (slot == commands.slot) & (op == commands.op)
-    allowed &= legal(state, facts, rules)[(*here, op)]
-    for rule in ARGUMENT_RULES:
-        is_asked = np.isin(op, rule.ops)
-        if is_asked.any():
-            verdict = np.broadcast_to(rule.holds(state, commands), state.stage.shape)
-            allowed &= ~is_asked | verdict[here]
-    return np.asarray(allowed | (commands.op == Op.WAIT))
-
-
-def _order(state: LifecycleState, where: BoolArray, op: Op, commands: Commands) -> LifecycleState:
-    """What an operation sets besides the stage, in the slots [N, S] where it was chosen."""
-    tempo, curve = np.maximum(commands.tempo, 0)[:, None], commands.curve[:, None]
-    if op == Op.GERMINATE:
-        return replace(
-            state,
-            blueprint=np.where(where, commands.blueprint[:, None], state.blueprint),
-            operator=np.where(where, commands.operator[:, None], state.operator),
-            tempo=np.where(where, tempo, state.tempo),
-            curve=np.where(where, curve, state.curve),
-        )
-    if op == Op.ADVANCE:
-        alpha = ramps.retarget(state.alpha, where, 1.0, state.tempo, state.curve)
-        return replace(state, alpha=alpha)
-    if op == Op.SET_ALPHA_TARGET:
-        alpha = ramps.retarget(state.alpha, where, commands.target[:, None], tempo, curve)
-        return replace(state, alpha=alpha)
-    if op == Op.PRUNE:
-        alpha = ramps.retarget(state.alpha, where, 0.0, tempo, curve, interrupt=True)
-        return replace(state, alpha=alpha, is_pruning=state.is_pruning | where)
+def _keep(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
     return state
 
 
-def _enter(state: LifecycleState, where: BoolArray, stage: Stage) -> LifecycleState:
-    """Move slots [N, S] to a stage and give them what that stage promises."""
-    if not where.any():
-        return state
-    next_stage = np.where(where, int(stage), state.stage)
-    steps_in_stage = np.where(next_stage == state.stage, state.steps_in_stage, 0)
-    state = replace(state, stage=next_stage, steps_in_stage=steps_in_stage)
-    if stage == Stage.HOLDING:
-        return replace(state, alpha=ramps.hold(state.alpha, where, 1.0))
-    if stage in SEED_STAGES:
-        return state
+def _plant(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    return replace(
+        state,
+        blueprint=np.where(where, commands.blueprint[:, None], state.blueprint),
+        operator=np.where(where, commands.operator[:, None], state.operator),
+        tempo=np.where(where, _ramp_steps(commands), state.tempo),
+        curve=np.where(where, commands.curve[:, None], state.curve),
+    )
+
+
+def _hold_at_one(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    return replace(state, alpha=ramps.hold(state.alpha, where, 1.0))
+
+
+def _plant_at_one(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    return _hold_at_one(_plant(state, where, commands), where, commands)
+
+
+def _ramp_to_one(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    return replace(state, alpha=ramps.retarget(state.alpha, where, 1.0, state.tempo, state.curve))
+
+
+def _ramp_to_target(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    target, curve = commands.target[:, None], commands.curve[:, None]
+    return replace(state, alpha=ramps.retarget(state.alpha, where, target, _ramp_steps(commands), curve))
+
+
+def _ramp_to_zero(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    steps, curve = _ramp_steps(commands), commands.curve[:, None]
+    alpha = ramps.retarget(state.alpha, where, 0.0, steps, curve, interrupt=True)
+    return replace(state, alpha=alpha, is_pruning=state.is_pruning | where)
+
+
+def _remove(state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
     return replace(
         state,
         blueprint=np.where(where, NONE, state.blueprint),
@@ -361,8 +269,136 @@ def _enter(state: LifecycleState, where: BoolArray, stage: Stage) -> LifecycleSt
     )
 
 
+def _ramp_steps(commands: Commands) -> IntArray:
+    return np.maximum(commands.tempo, 0)[:, None]
+
+
+# fmt: off
+# A tick goes through its rows from top to bottom, so one row may lead to the next in the same tick.
+REMOVAL = Transition(Stage.BLENDING, None, Stage.EMBARGOED, ("pruning", "at_rest", "alpha_is_zero"), _remove,
+                     "The seed is removed on the very tick its alpha reaches 0.")
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(Stage.DORMANT, Op.GERMINATE, Stage.TRAINING, ("staged",), _plant,
+               "A new seed learns in the slot without changing the network's output."),
+    Transition(Stage.DORMANT, Op.GERMINATE, Stage.HOLDING, ("instant",), _plant_at_one,
+               "A new seed joins the network at once at alpha 1."),
+    Transition(Stage.TRAINING, Op.ADVANCE, Stage.BLENDING, ("trained_enough", "finite_gradients"), _ramp_to_one,
+               "Alpha ramps to 1 over the tempo and curve chosen at germination."),
+    Transition(Stage.TRAINING, Op.PRUNE, Stage.EMBARGOED, ("old_enough",), _remove,
+               "The seed was never part of the output, so it is removed at once, whatever the tempo."),
+    Transition(Stage.BLENDING, Op.SET_ALPHA_TARGET, Stage.BLENDING, ("at_rest", "not_pruning"), _ramp_to_target,
+               "Alpha ramps from where it rests to the new target."),
+    Transition(Stage.BLENDING, Op.PRUNE, Stage.BLENDING, ("old_enough",), _ramp_to_zero,
+               "Alpha ramps to 0, even from within a ramp; at tempo 0 the seed is removed at once."),
+    REMOVAL,
+    Transition(Stage.BLENDING, None, Stage.HOLDING, ("not_pruning", "at_rest", "alpha_is_one"), _hold_at_one,
+               "The seed is fully blended in."),
+    Transition(Stage.HOLDING, Op.SET_ALPHA_TARGET, Stage.BLENDING, ("at_rest",), _ramp_to_target,
+               "Alpha ramps down from 1 to the new target."),
+    Transition(Stage.HOLDING, Op.PRUNE, Stage.BLENDING, ("old_enough",), _ramp_to_zero,
+               "Alpha ramps to 0 over the tempo; at tempo 0 the seed is removed at once."),
+    Transition(Stage.HOLDING, Op.FOSSILIZE, Stage.FOSSILIZED, ("contributes",), _keep,
+               "The seed becomes a permanent part of the network and keeps training."),
+    Transition(Stage.EMBARGOED, None, Stage.DORMANT, ("embargo_over",), _keep, "The slot is free again."),
+)
+
+ARGUMENT_RULES: tuple[ArgumentRule, ...] = (
+    ArgumentRule(
+        (Op.GERMINATE,), "a blueprint and an operator",
+        lambda state, here, commands: (commands.blueprint >= 0) & (commands.operator >= 0)),
+    ArgumentRule(
+        (Op.GERMINATE, Op.SET_ALPHA_TARGET, Op.PRUNE), "a known curve",
+        lambda state, here, commands: (commands.curve >= 0) & (commands.curve < len(Curve))),
+    ArgumentRule(
+        (Op.SET_ALPHA_TARGET,), "a target in [0, 1] other than alpha",
+        lambda state, here, commands:
+            (commands.target >= 0) & (commands.target <= 1) & (commands.target != state.alpha.value[here])),
+    ArgumentRule(
+        (Op.PRUNE,), "a tempo that ends a prune under way sooner",
+        lambda state, here, commands:
+            ~state.is_pruning[here] | (np.maximum(commands.tempo, 0) < state.alpha.remaining[here])),
+)
+# fmt: on
+
+# ── legality ────────────────────────────────────────────────────────────────────────────────────
+
+
+def fires(row: Transition, state: LifecycleState, measurements: SeedMeasurements, rules: LifecycleRules) -> BoolArray:
+    """Slots where a row of the table applies, given its cause: stage and all guards, [N, S]."""
+    mask = np.asarray(state.stage == row.stage)
+    for name in row.guards:
+        mask = mask & GUARDS[name].holds(state, measurements, rules)
+    return mask
+
+
+def legal_operations(state: LifecycleState, measurements: SeedMeasurements, rules: LifecycleRules) -> BoolArray:
+    """Operations each slot allows, given fit arguments, [N, S, len(Op)], True = allowed."""
+    mask = np.zeros((*state.stage.shape, len(Op)), dtype=np.bool_)
+    mask[..., Op.WAIT] = True
+    for row in TRANSITIONS:
+        if row.cause is not None:
+            mask[..., row.cause] |= fires(row, state, measurements, rules)
+    return mask
+
+
+def legal_commands(
+    state: LifecycleState, commands: Commands, measurements: SeedMeasurements, rules: LifecycleRules
+) -> BoolArray:
+    """Commands of a menu that each network may carry out, arguments included, [N, C], True = allowed.
+
+    Args:
+        state: N networks.
+        commands: C commands, the same menu for all networks.
+        measurements: Of the same networks.
+        rules: Thresholds.
+    """
+    return _judge(state, slice(None), commands, measurements, rules)
+
+
+def is_command_legal(
+    state: LifecycleState, commands: Commands, measurements: SeedMeasurements, rules: LifecycleRules
+) -> BoolArray:
+    """Legality of each network's own command, arguments included, [N], True = allowed.
+
+    Raises:
+        ValueError: If there is not one command per network.
+    """
+    num_networks = len(state.stage)
+    if commands.op.shape != (num_networks,):
+        raise ValueError(f"`commands` must be one per network, got {commands.op.shape} for {num_networks} networks.")
+    return _judge(state, np.arange(num_networks), commands, measurements, rules)
+
+
+def _judge(
+    state: LifecycleState,
+    rows: slice | IntArray,
+    commands: Commands,
+    measurements: SeedMeasurements,
+    rules: LifecycleRules,
+) -> BoolArray:
+    """Legality of C commands: of each for all networks [N, C] if `rows` is a slice, of each for its own row [C] if not.
+
+    A command that names no slot, operation or curve that exists is illegal, never an error.
+    """
+    slot = np.minimum(np.maximum(commands.slot, 0), state.stage.shape[1] - 1)
+    op = np.minimum(np.maximum(commands.op, 0), len(Op) - 1)
+    mask = legal_operations(state, measurements, rules)[rows, slot, op]
+    mask &= (slot == commands.slot) & (op == commands.op)
+    for rule in ARGUMENT_RULES:
+        asked = np.flatnonzero(rule.is_about[op])
+        if len(asked):
+            here = rows if isinstance(rows, slice) else rows[asked], slot[asked]
+            given = Commands(**{name: values[asked] for name, values in vars(commands).items()})
+            mask[..., asked] &= rule.holds(state, here, given)
+    mask[..., commands.op == Op.WAIT] = True
+    return np.asarray(mask)
+
+
+# ── what happens ────────────────────────────────────────────────────────────────────────────────
+
+
 def apply(
-    state: LifecycleState, commands: Commands, facts: Facts, rules: LifecycleRules
+    state: LifecycleState, commands: Commands, measurements: SeedMeasurements, rules: LifecycleRules
 ) -> tuple[LifecycleState, BoolArray]:
     """Carry out one command per network. An illegal command changes nothing in its row.
 
@@ -371,28 +407,36 @@ def apply(
     Returns:
         The new state, and which commands were legal, [N].
     """
-    is_legal = is_command_legal(state, commands, facts, rules)
+    is_legal = is_command_legal(state, commands, measurements, rules)
     is_chosen = is_legal[:, None] & (commands.slot[:, None] == np.arange(state.stage.shape[1]))
     next_state = state
     for row in TRANSITIONS:
         if row.cause is not None and (commands.op == row.cause).any():
             where = is_chosen & (commands.op == row.cause)[:, None]
-            where &= fires(row, state, facts, rules)
-            next_state = _order(next_state, where, row.cause, commands)
-            next_state = _enter(next_state, where, row.next_stage)
+            where &= fires(row, state, measurements, rules)
+            next_state = _take(row, next_state, where, commands)
     # a prune with nothing left to ramp does not wait for the tick
     is_pruned = is_chosen & (commands.op == Op.PRUNE)[:, None]
-    where = is_pruned & fires(REMOVAL, next_state, facts, rules)
-    return _enter(next_state, where, REMOVAL.next_stage), is_legal
+    where = is_pruned & fires(REMOVAL, next_state, measurements, rules)
+    return _take(REMOVAL, next_state, where, commands), is_legal
 
 
 def tick(state: LifecycleState, rules: LifecycleRules) -> LifecycleState:
     """Let one step pass: ramps and counters move on, then the table's own transitions happen."""
-    facts = Facts.unmeasured(*state.stage.shape)
+    nothing, wait = SeedMeasurements.unmeasured(*state.stage.shape), Commands.wait(len(state.stage))
     alpha = ramps.advance(state.alpha)
     age, steps_in_stage = state.age + state.has_seed, state.steps_in_stage + 1
     state = replace(state, alpha=alpha, age=age, steps_in_stage=steps_in_stage)
     for row in TRANSITIONS:
         if row.cause is None:
-            state = _enter(state, fires(row, state, facts, rules), row.next_stage)
+            state = _take(row, state, fires(row, state, nothing, rules), wait)
     return state
+
+
+def _take(row: Transition, state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
+    """Take slots [N, S] along a row of the table."""
+    if not where.any():
+        return state
+    next_stage = np.where(where, int(row.next_stage), state.stage)
+    steps_in_stage = np.where(next_stage == state.stage, state.steps_in_stage, 0)
+    return row.effect(replace(state, stage=next_stage, steps_in_stage=steps_in_stage), where, commands)

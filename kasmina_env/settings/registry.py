@@ -17,14 +17,18 @@ InfoT = TypeVar("InfoT")
 
 
 def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say in one sentence which names of `kind` exist, and which one was probably meant."""
+    """One sentence with the names of `kind` that exist, and the nearest one."""
     names = list(known)
     if not names:
         return f"`{kind}` must be a registered name, got {name!r}. None is registered yet."
-    message = f"`{kind}` must be one of {', '.join(names)}, got {name!r}."
-    by_folded_name = {known_name.casefold(): known_name for known_name in names}
+    return f"`{kind}` must be one of {', '.join(names)}, got {name!r}.{did_you_mean(name, names)}"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Question for the nearest of some names, behind a space; empty where none is near."""
+    by_folded_name = {known_name.casefold(): known_name for known_name in known}
     nearest = difflib.get_close_matches(str(name).casefold(), by_folded_name, n=1)
-    return f"{message} Did you mean {by_folded_name[nearest[0]]!r}?" if nearest else message
+    return f" Did you mean {by_folded_name[nearest[0]]!r}?" if nearest else ""
 
 
 def import_members(package: str, folders: Iterable[str]) -> None:

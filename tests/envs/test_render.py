@@ -122,5 +122,5 @@ def test_the_rules_are_explained_with_their_values() -> None:
     needs = {(row[0], row[1]): row[3] for row in table}
     assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"
     assert needs["HOLDING", "FOSSILIZE"] == "a measured contribution, minimum 0.25"
-    assert needs["BLENDING", "PRUNE"].endswith("a tempo that is sooner than a prune under way")
+    assert needs["BLENDING", "PRUNE"].endswith("a tempo that ends a prune under way sooner")
     assert "a blueprint and an operator, a known curve" in needs["DORMANT", "GERMINATE"]

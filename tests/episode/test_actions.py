@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 
 import gymnasium as gym
@@ -9,10 +10,15 @@ import numpy as np
 import pytest
 
 from kasmina_env.episode.actions import ARGUMENTS, HEADS
+from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.transitions import Commands, Op, is_command_legal
+from kasmina_env.settings.config import Operator
+from kasmina_env.settings.configs import slug
 from tests.episodes import (
+    ALWAYS_IDS,
     FORMS,
     IDS,
+    ROOT,
     WAIT,
     digest,
     illegal_actions,
@@ -25,6 +31,7 @@ from tests.episodes import (
 )
 
 MAX_DEFAULT_ACTIONS = 200
+SPIRALS = ALWAYS_IDS[0]
 TELLTALES = ("last_action_legal", "last_op=")  # entries of the observation that may differ from those after WAIT
 
 
@@ -88,6 +95,90 @@ def test_entries_of_the_table_are_factored_actions_and_come_back(env_id):
     assert (
         env.problem.actions.flatten(env.problem.actions.entries) == np.arange(env.problem.actions.num_actions)
     ).all()
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────
+
+MENUS = {"curves": ("LINEAR", "COSINE"), "operators": ("GATE", "ADD"), "targets": (0.25, 1.0)}
+
+
+def table_of(env_id=SPIRALS, **menus):
+    return small_env(env_id, **menus).core.actions
+
+
+@pytest.mark.parametrize("menus", [{}, MENUS, {"targets": ()}], ids=["preset", "menus", "no targets"])
+@pytest.mark.parametrize("env_id", ALWAYS_IDS)
+def test_an_entry_has_the_values_of_its_action_and_is_found_by_them(env_id, menus):
+    table = table_of(env_id, **menus)
+    for i, action in enumerate(table.actions):
+        values = {head: getattr(action, head) for head in HEADS}
+        assert {head for head, value in values.items() if value is not None} == {"op", *ARGUMENTS[action.op]}
+        assert table.entry(i) is action
+        assert table.index(action.name) == i
+        if action.op is not Op.WAIT:
+            assert table.find(**values).tolist() == [i]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_find_gives_all_actions_with_a_value_and_no_others(head):
+    table = table_of(**MENUS)
+    for value in table.menus[head]:
+        wanted = [
+            i
+            for i, action in enumerate(table.actions)
+            if getattr(action, head) == (Op[value] if head == "op" else value)
+        ]
+        assert table.find(**{head: value}).tolist() == wanted != []
+
+
+def test_find_takes_slots_by_index_and_enums_by_member():
+    table = table_of(**MENUS)
+    by_name = table.find(Op.GERMINATE, slot="layer1", operator="GATE", curve="COSINE")
+    by_member = table.find(Op.GERMINATE, slot=1, operator=Operator.GATE, curve=Curve.COSINE)
+    assert by_name.tolist() == by_member.tolist() != []
+
+
+def test_find_is_empty_where_no_action_has_all_the_values():
+    table = table_of(targets=())
+    assert table.find(Op.GERMINATE, tempo=0).tolist() == []  # only PRUNE has tempo 0
+    assert table.find(Op.WAIT, slot=0).tolist() == []
+    assert table.find(Op.SET_ALPHA_TARGET).tolist() == []
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"blueprint": "lroa"}, "one of layer_norm, lora, mlp_small, mlp, got 'lroa'. Did you mean 'lora'?"),
+        ({"slot": "layer"}, "`slot` must be one of layer0, layer1, got 'layer'. Did you mean 'layer"),
+        ({"slot": 7}, "`slot` must be one of 0, 1, got 7. The nearest is 1."),
+        ({"slot": -1}, "`slot` must be one of 0, 1, got -1. The nearest is 0."),
+        ({"tempo": 5}, "`tempo` must be one of 0, 1, 2, got 5. The nearest is 2."),
+        ({"target": 0.6}, "`target` must be one of 0.5, 1.0, got 0.6. The nearest is 0.5."),
+        ({"curve": Curve.SIGMOID_6}, "`curve` must be one of LINEAR, got 'SIGMOID_6'."),
+        ({"op": "PRUN"}, "FOSSILIZE, got 'PRUN'. Did you mean 'PRUNE'?"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_in_no_menu_is_answered_with_the_nearest(values, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        table_of().find(**values)
+    assert message in str(caught.value)
+
+
+def test_an_unknown_name_and_an_index_that_is_no_action_are_refused():
+    table = table_of()
+    with pytest.raises(ValueError, match=r"got 'ADVANCE layr0'\. Did you mean 'ADVANCE layer0'\?"):
+        table.index("ADVANCE layr0")
+    for action in (-1, table.num_actions):
+        with pytest.raises(ValueError, match=f"`action` must be from 0 to {table.num_actions - 1}, got {action}"):
+            table.entry(action)
+
+
+@pytest.mark.parametrize("env_id", ALWAYS_IDS)
+def test_names_in_shipped_schedules_are_found(env_id):
+    shipped = json.loads((ROOT / "configs" / f"{slug(env_id)}.schedule.json").read_text(encoding="utf-8"))
+    table = gym.make(env_id).unwrapped.core.actions
+    found = [table.entry(table.index(name)).name for name in shipped["steps"].values()]
+    assert found == list(shipped["steps"].values()) != []
 
 
 # ── masks ───────────────────────────────────────────────────────────────────────────────────────

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from kasmina_env.lifecycle.alpha import Curve, curve_value
 from kasmina_env.lifecycle.arrays import take_rows
 from kasmina_env.lifecycle.transitions import (
-    CONDITIONS,
+    GUARDS,
     NONE,
     TRANSITIONS,
     Commands,
-    Facts,
     LifecycleRules,
     Op,
+    SeedMeasurements,
     Stage,
     apply,
-    legal,
-    prune_hastens,
-    target_differs,
+    is_command_legal,
+    legal_commands,
+    legal_operations,
     tick,
 )
 from kasmina_env.lifecycle.transitions import LifecycleState as State
@@ -33,7 +33,7 @@ from kasmina_env.lifecycle.transitions import LifecycleState as State
 RULES = LifecycleRules()
 INSTANT = LifecycleRules(instant=True)
 NO_EMBARGO = LifecycleRules(embargo_steps=0)
-FINE = Facts(np.ones((1, 1), bool), np.ones((1, 1)), np.ones((1, 1), bool))
+FINE = SeedMeasurements(np.ones((1, 1), bool), np.ones((1, 1)), np.ones((1, 1), bool))
 OPS = dict(zip(".GASPF", Op, strict=True))
 COMMANDED = [row for row in TRANSITIONS if row.cause is not None]
 
@@ -70,9 +70,9 @@ def rows_equal(left: object, right: object, row: int | slice = 0) -> bool:
 PATHS = ["", "G3 .", "G3 . A . . S1/2:0", "G3 . A . .", "G3 . A . . F", "G3 . A . . P0"]
 
 
-@pytest.mark.parametrize("row", COMMANDED, ids=lambda row: row.meaning)
+@pytest.mark.parametrize("row", COMMANDED, ids=lambda row: row.words)
 def test_every_commanded_transition_happens(row) -> None:
-    rules = INSTANT if "instant" in row.requires else RULES
+    rules = INSTANT if "instant" in row.guards else RULES
     state = live(PATHS[row.stage])[0]  # PATHS[stage] leads to the stage
     moved, was_legal = apply(state, command("S1/4:3", op=row.cause), FINE, rules)
     assert was_legal.all()
@@ -86,7 +86,7 @@ def test_a_stage_allows_the_operations_of_the_table_and_waiting(stage: Stage) ->
     state = live(PATHS[stage])[0]
     assert state.stage.item() == stage
     listed = {row.cause for row in COMMANDED if row.stage == stage} | {Op.WAIT}
-    assert legal(state, FINE, RULES)[0, 0].tolist() == [op in listed for op in Op]
+    assert legal_operations(state, FINE, RULES)[0, 0].tolist() == [op in listed for op in Op]
 
 
 def test_stages_say_who_has_a_seed_and_who_is_in_the_output() -> None:
@@ -95,8 +95,8 @@ def test_stages_say_who_has_a_seed_and_who_is_in_the_output() -> None:
     assert [state.is_live.item() for state in states] == [False, False, True, True, True, False]
 
 
-def test_the_table_names_known_conditions_and_uses_all_of_them() -> None:
-    assert {name for row in TRANSITIONS for name in row.requires} == set(CONDITIONS)
+def test_the_table_names_known_guards_and_uses_all_of_them() -> None:
+    assert {name for row in TRANSITIONS for name in row.guards} == set(GUARDS)
 
 
 BAD_RULES = [(field.name, value) for field in fields(LifecycleRules) for value in (math.nan, "1")]
@@ -177,11 +177,11 @@ def test_waiting_is_legal_whatever_the_other_fields_say() -> None:
 
 def test_one_command_per_network_is_asked_for() -> None:
     with pytest.raises(ValueError, match="`commands` must be one per network, got"):
-        apply(State.dormant(3, 1), Commands.wait(1), Facts.unmeasured(3, 1), RULES)
+        apply(State.dormant(3, 1), Commands.wait(1), SeedMeasurements.unmeasured(3, 1), RULES)
 
 
 def test_a_seed_without_finite_gradients_may_not_advance() -> None:
-    assert not legal(live("G3 .")[0], Facts.unmeasured(1, 1), RULES)[0, 0, Op.ADVANCE]
+    assert not legal_operations(live("G3 .")[0], SeedMeasurements.unmeasured(1, 1), RULES)[0, 0, Op.ADVANCE]
 
 
 @pytest.mark.parametrize("measured, minimum, expected", [(-9.0, None, True), (None, None, False),
@@ -190,18 +190,30 @@ def test_fossilizing_needs_a_measured_contribution(measured, minimum, expected) 
     known = np.full((1, 1), measured is not None)
     facts = replace(FINE, contribution=np.full((1, 1), measured or 0.0), has_contribution=known)
     rules = LifecycleRules(min_contribution=minimum)
-    assert legal(live("G0 . A")[0], facts, rules)[0, 0, Op.FOSSILIZE] == expected
+    assert legal_operations(live("G0 . A")[0], facts, rules)[0, 0, Op.FOSSILIZE] == expected
 
 
-def test_targets_are_judged_as_a_menu() -> None:
-    menu = np.array([0.0, 0.5, 1.0, -0.1, 1.1, np.nan])
-    assert target_differs(live("G0 . A")[0], menu)[0, 0].tolist() == [True, True] + [False] * 4
+def menu(word: str, **columns: list[float]) -> Commands:
+    """Several commands that differ in the given columns."""
+    (length,) = {len(values) for values in columns.values()}
+    one = {name: np.repeat(values, length) for name, values in vars(command(word)).items()}
+    return Commands(**{**one, **{name: np.array(values) for name, values in columns.items()}})
 
 
-def test_tempos_of_a_prune_are_judged_as_a_menu() -> None:
-    menu = np.array([-1, 0, 6, 7, 8])
-    assert prune_hastens(live("G0 . A")[0], menu)[0, 0].all()
-    assert prune_hastens(live("G0 . A P8")[0], menu)[0, 0].tolist() == [True] * 3 + [False] * 2
+# A past, and a menu: which of its commands are legal then?
+MENUS = {
+    "targets in [0, 1] other than alpha": (
+        "G0 . A", menu("S1:0", target=[0.0, 0.5, 1.0, -0.1, 1.1, np.nan]), [True, True] + [False] * 4),
+    "tempos of a prune": ("G0 . A", menu("P0", tempo=[-1, 0, 6, 7, 8]), [True] * 5),
+    "tempos that hasten a prune": ("G0 . A P8", menu("P0", tempo=[-1, 0, 6, 7, 8]), [True] * 3 + [False] * 2),
+    "curves": ("", menu("G3", curve=[-1, 0, 4, 5]), [False, True, True, False]),
+    "operations": ("G3 .", menu("A", op=[0, 1, 2, 3, 4, 5, 6]), [True, False, True, False, True, False, False]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("story, commands, expected", MENUS.values(), ids=list(MENUS))
+def test_a_menu_is_judged_command_by_command(story, commands, expected) -> None:
+    assert legal_commands(live(story)[0], commands, FINE, RULES).tolist() == [expected]
 
 
 # ── random lives ────────────────────────────────────────────────────────────────────────────────
@@ -232,8 +244,8 @@ def random_life(seed: int, rules: LifecycleRules):
     rng, state = np.random.default_rng(seed), State.dormant(N, S)
     for _ in range(NUM_STEPS):
         contribution = np.where(rng.random((N, S)) < 0.1, np.nan, rng.normal(size=(N, S)))
-        facts = Facts(rng.random((N, S)) < 0.8, contribution, rng.random((N, S)) < 0.8)
-        commands = random_commands(rng, legal(state, facts, rules))
+        facts = SeedMeasurements(rng.random((N, S)) < 0.8, contribution, rng.random((N, S)) < 0.8)
+        commands = random_commands(rng, legal_operations(state, facts, rules))
         applied, is_legal = apply(state, commands, facts, rules)
         yield state, commands, facts, applied, is_legal, (state := tick(applied, rules))
 
@@ -255,12 +267,21 @@ def test_alpha_and_names_always_agree_with_the_stage(seed: int, rules: Lifecycle
 @lives
 def test_exactly_the_legal_commands_change_their_row(seed: int, rules: LifecycleRules) -> None:
     for state, commands, facts, applied, is_legal, _ in random_life(seed, rules):
-        mask = legal(state, facts, rules)
+        mask = legal_operations(state, facts, rules)
         for row, (op, slot) in enumerate(zip(commands.op, commands.slot, strict=True)):
             acts = is_legal[row] and op != Op.WAIT
             assert rows_equal(state, applied, row) == (not acts)
             assert not acts or mask[row, slot, op]
             assert is_legal[row] or op != Op.WAIT
+
+
+@lives
+def test_a_menu_for_all_networks_is_judged_as_each_network_alone(seed: int, rules: LifecycleRules) -> None:
+    for state, commands, facts, *_ in random_life(seed, rules):
+        masks = legal_commands(state, commands, facts, rules)  # [N, C], command i is that of network i
+        for i in range(N):
+            same = Commands(**{name: np.repeat(values[i], N) for name, values in vars(commands).items()})
+            assert masks[:, i].tolist() == is_command_legal(state, same, facts, rules).tolist()
 
 
 @lives
@@ -373,7 +394,7 @@ class Slot:
             self.enter(Stage.DORMANT)
 
 
-def slow_step(slots: list[Slot], commands: Commands, facts: Facts, row: int) -> bool:
+def slow_step(slots: list[Slot], commands: Commands, facts: SeedMeasurements, row: int) -> bool:
     """Let one row of slots live one step; return whether its command was legal."""
     given = {name: values[row].item() for name, values in vars(commands).items()}
     op, slot = given["op"], given["slot"]

