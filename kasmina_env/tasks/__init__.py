@@ -9,6 +9,7 @@ from kasmina_env.tasks.base import (
     Split,
     Task,
     classify,
+    register_dataset,
     register_task,
     with_noise,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "Task",
     "classify",
+    "register_dataset",
     "register_task",
     "with_noise",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kasmina_env.settings.registry import Registry
+from kasmina_env.tasks.files import DATASETS, Dataset
 
 SPLITS = ("train", "inner_valid", "outer_valid", "test")
-
-
-class Samples(NamedTuple):
-    """Pictures as they are on disk, and their labels."""
-
-    x: NDArray[np.uint8]  # [n, C, H, W]
-    y: NDArray[np.int64]  # [n]
 
 
 @dataclass(frozen=True)
@@ -126,48 +120,6 @@ class Task:
         return tuple(self.splits["train"].x.shape[1:])
 
 
-def different_samples(train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    """Both without repeated pictures: one that occurs more than once is kept once, if possible in the test set."""
-    first: dict[bytes, int] = {}
-    for number, picture in enumerate([*test.x, *train.x]):
-        first.setdefault(picture.tobytes(), number)
-    numbers = np.fromiter(first.values(), dtype=np.int64)
-    in_test = numbers[numbers < len(test.y)]
-    in_train = numbers[numbers >= len(test.y)] - len(test.y)
-    return Samples(train.x[in_train], train.y[in_train]), Samples(test.x[in_test], test.y[in_test])
-
-
-def official_task(
-    train: Samples,
-    test: Samples,
-    sizes: Mapping[str, int],
-    mean: float | Sequence[float],
-    deviation: float | Sequence[float],
-) -> Task:
-    """A task in ten classes whose test split is cut from the official test set, the other three from the training set.
-
-    Args:
-        train, test: The official sets.
-        sizes: Number of samples of each split.
-        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
-    """
-    learned = {name: size for name, size in sizes.items() if name != "test"}
-    splits = split_samples(*train, learned, seed=0) | split_samples(*test, {"test": sizes["test"]}, seed=0)
-    return Task({name: scale(split, mean, deviation) for name, split in splits.items()}, num_classes=10)
-
-
-def scale(split: Split, mean: float | Sequence[float], deviation: float | Sequence[float]) -> Split:
-    """Bytes to float32 with about zero mean and unit deviation.
-
-    Args:
-        split: Pictures ``[n, C, H, W]`` of bytes.
-        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
-    """
-    x = split.x.to(torch.float32) / 255
-    shift, width = (torch.tensor(value, dtype=x.dtype, device=x.device).view(-1, 1, 1) for value in (mean, deviation))
-    return Split((x - shift) / width, split.y)
-
-
 def split_samples(x: NDArray[Any], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
     """Shuffle once with a fixed seed and cut into splits of the given sizes.
 
@@ -203,5 +155,15 @@ def register_task(name: str) -> Callable[[MakeT], MakeT]:
     def decorate(make: MakeT) -> MakeT:
         TASKS.register(name, make)
         return make
+
+    return decorate
+
+
+def register_dataset(dataset: Dataset) -> Callable[[MakeT], MakeT]:
+    """Register the files of a dataset and the function that makes its `Task`, both under the dataset's name."""
+
+    def decorate(make: MakeT) -> MakeT:
+        DATASETS.register(dataset.name, dataset)
+        return register_task(dataset.name)(make)
 
     return decorate

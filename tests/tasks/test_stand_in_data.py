@@ -64,7 +64,7 @@ def env_id(request, tmp_path, monkeypatch):
         (tmp_path / name / file.name).write_bytes(packed)
         plain = hashlib.sha256(gzip.decompress(packed)).hexdigest() if file.plain_sha256 else ""
         files.append(replace(file, sha256=hashlib.sha256(packed).hexdigest(), plain_sha256=plain))
-    monkeypatch.setitem(DATASETS._infos, name, replace(dataset, files=tuple(files)))
+    monkeypatch.setattr(f"kasmina_env.tasks.{name}.DATASET", replace(dataset, files=tuple(files)))
     monkeypatch.setenv("KASMINA_DATA", str(tmp_path))
     return request.param
 

@@ -12,11 +12,12 @@ import torch
 
 from kasmina_env.networks.hosts import CNNHost, Host, MLPHost, TransformerHost
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.tasks import SPLITS, TASKS, Split, Task, classify, register_task
-from kasmina_env.tasks.base import Samples, different_samples, scale, split_samples
-from kasmina_env.tasks.cifar10 import parse_batch, read_archive
+from kasmina_env.tasks import SPLITS, TASKS, Split, Task, cifar10, classify, register_task
+from kasmina_env.tasks.base import split_samples
+from kasmina_env.tasks.cifar10 import parse_batch
 from kasmina_env.tasks.fashion_mnist import parse_idx
 from kasmina_env.tasks.images import turn
+from kasmina_env.tasks.official import Samples, different_samples, scale
 from kasmina_env.tasks.text import ALPHABET, UNKNOWN
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -216,7 +217,7 @@ def test_the_archive_is_five_training_batches_and_a_test_batch():
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = len(contents)
             archive.addfile(member, io.BytesIO(contents))
-    train, test = read_archive(packed.getvalue())
+    train, test = cifar10.parse_files({cifar10.ARCHIVE.name: packed.getvalue()})
     assert train.y.tolist() == [1, 2, 0, 1, 4, 5, 3, 4, 2, 3]
     assert test.y.tolist() == [5, 6]
     assert train.x.shape == (10, 3, 32, 32)
