@@ -67,7 +67,7 @@ def preferences(names: Names, power: float) -> torch.Tensor:
     """
     operations = [name.split()[0] for name in names.action]
     count = Counter(operations)
-    return (power - 1) * torch.tensor([count[op] for op in operations]).log()
+    return (power - 1) * torch.tensor([count[op] for op in operations], device="cpu").log()
 
 
 def annealed(name: str, value: Any) -> Any:

@@ -58,7 +58,7 @@ def text(context: int = 32) -> Task:
     check_at_least_one({"context": context})
     joined = without_repeats([topics[name] for name in sorted(topics)])
     code = {character: i for i, character in enumerate(ALPHABET)}
-    codes = torch.tensor([code.get(character, UNKNOWN) for character in joined])
+    codes = torch.tensor([code.get(character, UNKNOWN) for character in joined], device="cpu")
     num_windows, sizes = len(codes) // (context + 1), list(NUM_WINDOWS.values())
     if sum(sizes) > num_windows:
         longest = len(codes) // sum(sizes) - 1

@@ -9,10 +9,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from kasmina_env.networks.hosts import CNNHost, Host, MLPHost, TransformerHost
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.tasks import SPLITS, TASKS, Split, Task, cifar10, classify, register_task
+from kasmina_env.tasks import SPLITS, TASKS, Split, Task, cifar10, classify, images, register_task
 from kasmina_env.tasks.base import split_samples
 from kasmina_env.tasks.cifar10 import parse_batch
 from kasmina_env.tasks.fashion_mnist import parse_idx
@@ -62,6 +63,14 @@ def test_a_task_is_the_same_every_time(name):
 
 
 @every_task
+def test_a_task_is_the_same_whatever_device_is_the_callers_default(name):
+    with torch.device("meta"):  # stands for an accelerator that is the default
+        again = TASKS.get(name)()
+    assert all(torch.equal(split.x, again.splits[key].x) for key, split in task(name).splits.items())
+    assert all(torch.equal(split.y, again.splits[key].y) for key, split in task(name).splits.items())
+
+
+@every_task
 def test_features_that_are_numbers_are_scaled_for_a_network(name):
     x = task(name).splits["train"].x
     if not x.is_floating_point():
@@ -102,6 +111,22 @@ def test_digits_are_all_1797_images():
     assert sizes == {"train": 900, "inner_valid": 256, "outer_valid": 320, "test": 321}
     assert sum(sizes.values()) == 1797
     assert task("digits").input_shape == (1, 8, 8)
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))[:900]
+    split = task("digits").splits["train"]
+    assert np.allclose(split.x.flatten(1) * 6.017 + 4.884, pixels[order], atol=1e-5)
+    assert np.array_equal(split.y, labels[order])
+
+
+def test_digits_without_scikit_learn_are_an_error_that_says_so(monkeypatch):
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    with pytest.raises(
+        FileNotFoundError, match=r"^The digits must come with scikit-learn, got no file at no scikit-le"
+    ):
+        TASKS.get("digits")()
 
 
 def test_pictures_are_turned_where_they_are():
