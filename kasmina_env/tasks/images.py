@@ -24,7 +24,7 @@ def digits() -> Task:
 
 
 def _digits_file() -> Path:
-    """File of `sklearn.datasets.load_digits`, without the import: it takes a second and draws from Python's `random`."""
+    """File of `sklearn.datasets.load_digits`, without the import, which is slow and draws from Python's `random`."""
     package = find_spec("sklearn")
     folders = (package and package.submodule_search_locations) or ()
     found = [path for folder in folders if (path := Path(folder, "datasets", "data", "digits.csv.gz")).is_file()]
