@@ -66,8 +66,9 @@ def with_noise(split: Split, num_classes: int, seed: int) -> Split:
 
 
 # Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to
-# the loss and the quality in [0, 1] of every sample of every network, [B, N] each. On a GPU it is recorded and
-# replayed: it must not wait for the device (`item`, a mask as index) or copy to it, nor count how often it is called.
+# the loss and the quality of every sample of every network, [B, N] each. The quality of a network is the mean of those
+# of its samples, clamped to [0, 1]: clamping samples would bend that mean. On a GPU it is recorded and replayed: it
+# must not wait for the device (`item`, a mask as index) or copy to it, nor count how often it is called.
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

@@ -22,16 +22,16 @@ NUM_WINDOWS = {"train": 6000, "inner_valid": 256, "outer_valid": 512, "test": 51
 def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and quality of predicting characters: a `Measure`.
 
-    Quality is ``1 - bits per character / log2(num_classes)``: 0 for a guess in which all characters are equally likely
-    (or a worse one, or logits that are not finite), 1 for certainty.
+    Quality is ``1 - bits per character / log2(num_classes)``: 0 for a guess in which all characters are equally likely,
+    below 0 for a worse one, 1 for certainty. It is a straight line, so the mean over windows is that of their bits. A
+    window with a loss that is not finite counts 0.
 
     Args:
-        logits: ``[B, T, N, num_classes]``.
+        logits: Predictions ``[B, T, N, num_classes]``.
         y: Next characters ``[B, N, T]``.
     """
     loss = over_positions(losses(logits, y))
-    quality = (1 - loss / math.log(logits.shape[-1])).clamp(min=0)
-    return loss, torch.where(loss.isfinite(), quality, 0)
+    return loss, torch.where(loss.isfinite(), 1 - loss / math.log(logits.shape[-1]), 0)
 
 
 def without_repeats(texts: Sequence[str]) -> str:

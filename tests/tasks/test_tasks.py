@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from kasmina_env.networks.hosts import CNNHost, Host, MLPHost, TransformerHost
@@ -19,7 +21,7 @@ from kasmina_env.tasks.cifar10 import parse_batch
 from kasmina_env.tasks.fashion_mnist import parse_idx
 from kasmina_env.tasks.images import turn
 from kasmina_env.tasks.official import Samples, different_samples, scale
-from kasmina_env.tasks.text import ALPHABET, UNKNOWN
+from kasmina_env.tasks.text import ALPHABET, UNKNOWN, bits_saved
 
 every_task = pytest.mark.parametrize("name", TASKS)
 
@@ -301,6 +303,27 @@ def test_splits_of_text_are_regions_that_share_no_window_of_a_line():
     for name in ("inner_valid", "outer_valid", "test"):
         windows = [regions[name][i : i + 48] for i in range(0, len(regions[name]) - 48, 48)]
         assert sum(window in regions["train"] for window in windows) <= 0.02 * len(windows)
+
+
+@pytest.mark.parametrize("num_batches", [1, 10, 60])
+def test_quality_of_text_is_that_of_the_bits_per_character_of_all_windows(num_batches):
+    """Also where single windows cost more bits than a guess."""
+    population, data = Population(suitable_host(task("text")), [0, 1], measure=bits_saved), task("text").splits
+    alpha = np.zeros((2, population.num_slots))
+    population.train(*population.draw_minibatches(data["train"], num_batches, 16), alpha)
+    quality = population.evaluate(data["test"], alpha)[1][0]
+    for row in range(2):
+        network = population.network(row, alpha[row]).requires_grad_(False)
+        nats = F.cross_entropy(network(data["test"].x).flatten(0, 1), data["test"].y.flatten())
+        assert float(quality[row]) == pytest.approx(1 - float(nats) / math.log(97), abs=1e-6)
+
+
+def test_quality_of_a_network_that_spends_more_bits_than_a_guess_is_0():
+    population, alpha = Population(suitable_host(task("text")), [0], measure=bits_saved), np.zeros((1, 1))
+    population._networks.hosts.parameters.mul_(100)
+    loss, quality = population.evaluate(task("text").splits["test"], alpha)
+    assert loss > math.log(97)
+    assert quality == 0
 
 
 def test_the_vocabulary_is_fixed_and_the_rest_is_unknown():
