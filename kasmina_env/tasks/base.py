@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kasmina_env.settings.registry import Registry
 from kasmina_env.tasks.files import DATASETS, Dataset
 
 SPLITS = ("train", "inner_valid", "outer_valid", "test")
+
+
+class Samples(NamedTuple):
+    """Samples as arrays, channels first, and their labels."""
+
+    x: NDArray[Any]  # [n, ...]
+    y: NDArray[np.int64]  # [n], or [n, T]
+
+    def take(self, index: NDArray[np.int64]) -> Samples:
+        """Samples by number."""
+        return Samples(self.x[index], self.y[index])
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,32 @@ def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return over_positions(loss), over_positions(is_correct.to(logits.dtype))
 
 
+def classify_next(logits: Tensor, y: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Loss and quality of classifying sequences: a `Measure`. The class is read off as the token behind the last one.
+
+    Args:
+        logits: Predictions ``[B, T, N, num_tokens + classes]``; those of tokens are left out.
+        y: Labels ``[B, N]``.
+        num_tokens: Number of different tokens.
+    """
+    return classify(logits[:, -1, :, num_tokens:], y)
+
+
+def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and quality of predicting characters or other tokens: a `Measure`.
+
+    Quality is ``1 - bits per token / log2(num_classes)``: 0 for a guess in which all tokens are equally likely, below 0
+    for a worse one, 1 for certainty. It is a straight line, so the mean over samples is that of their bits. A sample
+    with a loss that is not finite counts 0.
+
+    Args:
+        logits: Predictions ``[B, T, N, num_classes]``.
+        y: Next tokens ``[B, N, T]``.
+    """
+    loss = over_positions(losses(logits, y))
+    return loss, torch.where(loss.isfinite(), 1 - loss / math.log(logits.shape[-1]), 0)
+
+
 @dataclass(frozen=True)
 class Task:
     """A problem of giving labels to samples, or to each position of a sample.
@@ -109,12 +147,14 @@ class Task:
         num_classes: Number of labels.
         measure: Loss and quality; by default cross-entropy and accuracy.
         warmup: What hosts are trained on before an episode, if not on "train".
+        prepare: Makes new samples ready for a network of this task.
     """
 
     splits: Mapping[str, Split]
     num_classes: int
     measure: Measure = classify
     warmup: Split | None = None
+    prepare: Callable[[ArrayLike], Tensor] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kasmina_env.tasks.base import Task, register_dataset
+from kasmina_env.tasks.base import Samples, Task, register_dataset
 from kasmina_env.tasks.files import DataFile, Dataset
-from kasmina_env.tasks.official import Samples, official_task
+from kasmina_env.tasks.official import official_task
 
 ARCHIVE = DataFile(
     "cifar-10-binary.tar.gz",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kasmina_env.tasks.base import Task, register_dataset
+from kasmina_env.tasks.base import Samples, Task, register_dataset
 from kasmina_env.tasks.files import DataFile, Dataset
-from kasmina_env.tasks.official import Samples, official_task
+from kasmina_env.tasks.official import official_task
 
 DATASET = Dataset(
     "fashion_mnist",

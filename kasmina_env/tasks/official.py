@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from kasmina_env.tasks.base import Split, Task, split_samples
+from kasmina_env.tasks.base import Samples, Split, Task, split_samples
 from kasmina_env.tasks.files import Dataset, find, read_all
-
-
-class Samples(NamedTuple):
-    """Pictures as they are on disk, and their labels."""
-
-    x: NDArray[np.uint8]  # [n, C, H, W]
-    y: NDArray[np.int64]  # [n]
-
 
 # Contents of a dataset's files, by published name, to its training and its test samples.
 Parse = Callable[[Mapping[str, bytes]], tuple[Samples, Samples]]
@@ -62,7 +52,7 @@ def different_samples(train: Samples, test: Samples) -> tuple[Samples, Samples]:
     numbers = np.fromiter(first.values(), dtype=np.int64)
     in_test = numbers[numbers < len(test.y)]
     in_train = numbers[numbers >= len(test.y)] - len(test.y)
-    return Samples(train.x[in_train], train.y[in_train]), Samples(test.x[in_test], test.y[in_test])
+    return train.take(in_train), test.take(in_test)
 
 
 def scale(split: Split, mean: float | Sequence[float], deviation: float | Sequence[float]) -> Split:

@@ -17,7 +17,7 @@ from kasmina_env.networks.layers import widen
 from kasmina_env.population import Population
 from kasmina_env.population.stack import make_template
 from kasmina_env.settings.config import Operator
-from kasmina_env.tasks.text import bits_saved
+from kasmina_env.tasks.base import bits_saved
 from tests.contract import HOSTS_UNDER_TEST, blueprints_for, minibatch, mixed_population, normal, samples
 
 TOKEN_HOSTS = {name: host for name, host in HOSTS_UNDER_TEST.items() if host.topology == "tokens"}

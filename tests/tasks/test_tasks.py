@@ -16,12 +16,12 @@ from sklearn.datasets import load_digits
 from kasmina_env.networks.hosts import CNNHost, Host, MLPHost, TransformerHost
 from kasmina_env.population import Optimizer, Population
 from kasmina_env.tasks import SPLITS, TASKS, Split, Task, cifar10, classify, images, register_task
-from kasmina_env.tasks.base import split_samples
+from kasmina_env.tasks.base import Samples, bits_saved, split_samples
 from kasmina_env.tasks.cifar10 import parse_batch
 from kasmina_env.tasks.fashion_mnist import parse_idx
 from kasmina_env.tasks.images import turn
-from kasmina_env.tasks.official import Samples, different_samples, scale
-from kasmina_env.tasks.text import ALPHABET, UNKNOWN, bits_saved
+from kasmina_env.tasks.official import different_samples, scale
+from kasmina_env.tasks.text import ALPHABET, UNKNOWN
 
 every_task = pytest.mark.parametrize("name", TASKS)
 
