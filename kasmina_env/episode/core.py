@@ -16,7 +16,7 @@ import torch
 from kasmina_env.episode.actions import ActionTable, factored_mask, flat_mask, make_action_table
 from kasmina_env.episode.features import Scene
 from kasmina_env.episode.observation import make_observation_table, observe
-from kasmina_env.episode.problem import make_data, make_host, make_variants
+from kasmina_env.episode.problem import initial_weights, make_data, make_host, make_variants
 from kasmina_env.episode.reward import REWARDS, Step, compute_growth, fossil_growth, paid_growth, score, value
 from kasmina_env.episode.state import Measurement, View, first_view, next_view, with_score
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, put_rows, take_rows
@@ -101,6 +101,7 @@ class Core:
         self.num_networks = num_networks
         self.device, self.dtype = self.devices[0], dtype
         self.host = make_host(config)
+        self._initial_weights = initial_weights(config, self.host)
         self.instances = make_instances(config)
         self.variants, self._variant_of = make_variants(config, self.instances)
         self._data = make_data(config, self.host, self.instances, self.device, dtype)
@@ -184,7 +185,7 @@ class Core:
     def _first_population(self, rng_seeds: IntArray, numbers: IntArray) -> AnyPopulation:
         def recipe(rows: IntArray, device: torch.device) -> Callable[[], Population]:
             who = (self.host, rng_seeds[rows].tolist(), self._optimizer, device, self.dtype, self._data.measure)
-            what = (*who, self.variants, self._conditions(numbers[rows]), self.config.birth_gain)
+            what = (*who, self.variants, self._conditions(numbers[rows]), self.config.birth_gain, self._initial_weights)
             return partial(Population, *what)
 
         return place_population(self.devices, self.num_networks, recipe, self.has_workers)

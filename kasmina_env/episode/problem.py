@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from kasmina_env.lifecycle.arrays import IntArray
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import HOSTS, Host
 from kasmina_env.population.augment import check_pictures
+from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import EnvConfig, check_nested
 from kasmina_env.settings.instances import Instances
 from kasmina_env.tasks import TASKS, Measure, Split, with_noise
@@ -51,6 +53,11 @@ def make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, 
     # What the problem itself settles has been checked.
     hosts = tuple(_build(make, "instances", values) for values in different.values())
     return hosts if any(instances.host_settings) else (), np.array([list(different).index(key) for key in written])
+
+
+def initial_weights(config: EnvConfig, host: Host) -> FloatArray | None:
+    """Parameters that every fresh host starts from ``[P]``; None where they are drawn."""
+    return load_initial_weights(Path(config.initial_weights), host) if config.initial_weights else None
 
 
 def make_data(config: EnvConfig, host: Host, instances: Instances, device: torch.device, dtype: torch.dtype) -> Data:
