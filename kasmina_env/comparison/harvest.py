@@ -70,4 +70,4 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
 def quality(network: GrownNetwork, data: Split, measure: Measure) -> float:
     """Mean quality of an ordinary network on a split, as the task measures it (for classification: accuracy)."""
     _, found = measure(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
-    return float(found.double().mean())
+    return float(found.double().mean().clamp(0, 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
+from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 
@@ -117,6 +119,8 @@ class EpisodeCore:
         self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
         self.has_neighbours = has_neighbours
         self.data = load_data(problem, device, dtype)
+        weights = problem.config.initial_weights
+        self._initial_weights = load_initial_weights(Path(weights), problem.host) if weights else None
         self._population: Population | None = None
         self._state: EpisodeState | None = None
         self._report: Report | None = None
@@ -231,6 +235,7 @@ class EpisodeCore:
             variants=self.problem.variants,
             conditions=conditions,
             birth_gain=config.birth_gain,
+            initial_weights=self._initial_weights,
         )
         population.setting.recorder.is_on = not self.has_neighbours
         return population

@@ -63,10 +63,10 @@ class Actor(MaskableActorCriticPolicy):
         self, *args: Any, preferences: Sequence[float] = (), parts: Sequence[Sequence[float]] = (), **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.register_buffer("preferences", torch.tensor(tuple(preferences)), persistent=False)
+        self.register_buffer("preferences", torch.tensor(tuple(preferences), device="cpu"), persistent=False)
         self._parts = parts
         if parts:
-            self.action_net = SharedParts(cast(Linear, self.action_net), torch.tensor(parts))
+            self.action_net = SharedParts(cast(Linear, self.action_net), torch.tensor(parts, device="cpu"))
             rate = self.optimizer.param_groups[0]["lr"]
             make: Any = self.optimizer_class
             self.optimizer = make(self.parameters(), lr=rate, **self.optimizer_kwargs)

@@ -67,7 +67,7 @@ def preferences(table: ActionTable, power: float) -> torch.Tensor:
     grow.
     """
     count = np.bincount(table.op)[table.op]
-    return (power - 1) * torch.tensor(count.tolist()).log()
+    return (power - 1) * torch.tensor(count.tolist(), device="cpu").log()
 
 
 def annealed(name: str, value: Any) -> Any:

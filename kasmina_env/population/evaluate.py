@@ -144,4 +144,4 @@ def evaluate(
     # summed at once: how data are cut must not show in the last digit
     means = torch.cat(figures, dim=2).mean(dim=2)  # [2, streams, N]
     parts = means[:, setting.index(stream_of)].split([len(settings) for settings in off], dim=1)
-    return [(loss, quality) for loss, quality in parts]
+    return [(loss, quality.clamp(0, 1)) for loss, quality in parts]

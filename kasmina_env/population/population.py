@@ -71,6 +71,8 @@ class Population:
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
         birth_gain: What the constants that keep newborn seeds near identity are multiplied by: seeds of a large gain
             disturb the network they are put into at once.
+        initial_weights: Parameters that every fresh host starts from ``[P]`` (see `load_initial_weights`); left out:
+            random ones.
     """
 
     def __init__(
@@ -84,11 +86,12 @@ class Population:
         variants: Sequence[Host] = (),
         conditions: Conditions | None = None,
         birth_gain: float = 1.0,
+        initial_weights: FloatArray | None = None,
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
         self.setting = make_setting(
-            host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants, birth_gain
+            host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants, birth_gain, initial_weights
         )
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)

@@ -162,9 +162,12 @@ def make_setting(
     measure: Measure,
     variants: Sequence[Host] = (),
     birth_gain: float = 1.0,
+    initial_weights: FloatArray | None = None,
 ) -> Setting:
     """Assemble the shared settings of a population."""
     template = make_template(partial(make_network, host))
+    if initial_weights is not None:
+        template = replace(template, low=initial_weights, high=initial_weights)  # drawn from a range without width
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
     return Setting(host, optimizer, device, dtype, template, measure, scales, birth_gain)

@@ -32,6 +32,8 @@ class EnvConfig:
         task_settings: Its keyword settings.
         host: Registered host.
         host_settings: Its keyword settings.
+        initial_weights: Path of a safetensors file with weights of the host, from which every episode starts, such as
+            those of a network in service; "" draws them at random.
         horizon: Steps of an episode.
         batches_per_step: Minibatches each network trains on in a step.
         batch_size: Samples of a minibatch.
@@ -71,6 +73,7 @@ class EnvConfig:
     task_settings: Mapping[str, Any] = field(default_factory=dict)
     host: str = "cnn"
     host_settings: Mapping[str, Any] = field(default_factory=dict)
+    initial_weights: str = ""
     horizon: int = 30
     batches_per_step: int = 4
     batch_size: int = 32
@@ -171,6 +174,7 @@ RULES: dict[str, Rule] = {
     "task_settings": _SETTINGS,
     "host": _NAME,
     "host_settings": _SETTINGS,
+    "initial_weights": Rule(lambda value: isinstance(value, str), "be the path of a file, or ''"),
     "horizon": _at_least(2),
     "batches_per_step": _at_least(1),
     "batch_size": _at_least(1),

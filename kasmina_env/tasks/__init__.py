@@ -1,6 +1,7 @@
 """Problems to train on. A new one is one file here with one decorated function."""
 
 from kasmina_env.settings.registry import import_members
+from kasmina_env.tasks.arrays import task_from_arrays
 from kasmina_env.tasks.base import (
     SPLITS,
     TASKS,
@@ -9,10 +10,12 @@ from kasmina_env.tasks.base import (
     Split,
     Task,
     classify,
+    register_dataset,
     register_task,
     with_noise,
 )
 from kasmina_env.tasks.files import DATASETS
+from kasmina_env.tasks.own import settings_for, settings_from_arrays
 
 __all__ = [
     "DATASETS",
@@ -23,7 +26,11 @@ __all__ = [
     "Split",
     "Task",
     "classify",
+    "register_dataset",
     "register_task",
+    "settings_for",
+    "settings_from_arrays",
+    "task_from_arrays",
     "with_noise",
 ]
 

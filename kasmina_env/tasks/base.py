@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kasmina_env.settings.registry import Registry
+from kasmina_env.tasks.files import DATASETS, Dataset
 
 SPLITS = ("train", "inner_valid", "outer_valid", "test")
 
 
 class Samples(NamedTuple):
-    """Pictures as they are on disk, and their labels."""
+    """Samples as arrays, channels first, and their labels."""
 
-    x: NDArray[np.uint8]  # [n, C, H, W]
-    y: NDArray[np.int64]  # [n]
+    x: NDArray[Any]  # [n, ...]
+    y: NDArray[np.int64]  # [n], or [n, T]
+
+    def take(self, index: NDArray[np.int64]) -> Samples:
+        """Samples by number."""
+        return Samples(self.x[index], self.y[index])
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,9 @@ def with_noise(split: Split, num_classes: int, seed: int) -> Split:
 
 
 # Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to
-# the loss and the quality in [0, 1] of every sample of every network, [B, N] each. On a GPU it is recorded and
-# replayed: it must not wait for the device (`item`, a mask as index) or copy to it, nor count how often it is called.
+# the loss and the quality of every sample of every network, [B, N] each. The quality of a network is the mean of those
+# of its samples, clamped to [0, 1]: clamping samples would bend that mean. On a GPU it is recorded and replayed: it
+# must not wait for the device (`item`, a mask as index) or copy to it, nor count how often it is called.
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -104,6 +111,32 @@ def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return over_positions(loss), over_positions(is_correct.to(logits.dtype))
 
 
+def classify_next(logits: Tensor, y: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Loss and quality of classifying sequences: a `Measure`. The class is read off as the token behind the last one.
+
+    Args:
+        logits: Predictions ``[B, T, N, num_tokens + classes]``; those of tokens are left out.
+        y: Labels ``[B, N]``.
+        num_tokens: Number of different tokens.
+    """
+    return classify(logits[:, -1, :, num_tokens:], y)
+
+
+def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and quality of predicting characters or other tokens: a `Measure`.
+
+    Quality is ``1 - bits per token / log2(num_classes)``: 0 for a guess in which all tokens are equally likely, below 0
+    for a worse one, 1 for certainty. It is a straight line, so the mean over samples is that of their bits. A sample
+    with a loss that is not finite counts 0.
+
+    Args:
+        logits: Predictions ``[B, T, N, num_classes]``.
+        y: Next tokens ``[B, N, T]``.
+    """
+    loss = over_positions(losses(logits, y))
+    return loss, torch.where(loss.isfinite(), 1 - loss / math.log(logits.shape[-1]), 0)
+
+
 @dataclass(frozen=True)
 class Task:
     """A problem of giving labels to samples, or to each position of a sample.
@@ -114,58 +147,18 @@ class Task:
         num_classes: Number of labels.
         measure: Loss and quality; by default cross-entropy and accuracy.
         warmup: What hosts are trained on before an episode, if not on "train".
+        prepare: Makes new samples ready for a network of this task.
     """
 
     splits: Mapping[str, Split]
     num_classes: int
     measure: Measure = classify
     warmup: Split | None = None
+    prepare: Callable[[ArrayLike], Tensor] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits["train"].x.shape[1:])
-
-
-def different_samples(train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    """Both without repeated pictures: one that occurs more than once is kept once, if possible in the test set."""
-    first: dict[bytes, int] = {}
-    for number, picture in enumerate([*test.x, *train.x]):
-        first.setdefault(picture.tobytes(), number)
-    numbers = np.fromiter(first.values(), dtype=np.int64)
-    in_test = numbers[numbers < len(test.y)]
-    in_train = numbers[numbers >= len(test.y)] - len(test.y)
-    return Samples(train.x[in_train], train.y[in_train]), Samples(test.x[in_test], test.y[in_test])
-
-
-def official_task(
-    train: Samples,
-    test: Samples,
-    sizes: Mapping[str, int],
-    mean: float | Sequence[float],
-    deviation: float | Sequence[float],
-) -> Task:
-    """A task in ten classes whose test split is cut from the official test set, the other three from the training set.
-
-    Args:
-        train, test: The official sets.
-        sizes: Number of samples of each split.
-        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
-    """
-    learned = {name: size for name, size in sizes.items() if name != "test"}
-    splits = split_samples(*train, learned, seed=0) | split_samples(*test, {"test": sizes["test"]}, seed=0)
-    return Task({name: scale(split, mean, deviation) for name, split in splits.items()}, num_classes=10)
-
-
-def scale(split: Split, mean: float | Sequence[float], deviation: float | Sequence[float]) -> Split:
-    """Bytes to float32 with about zero mean and unit deviation.
-
-    Args:
-        split: Pictures ``[n, C, H, W]`` of bytes.
-        mean, deviation: Of pixels in [0, 1]; one for all, or one for each channel.
-    """
-    x = split.x.to(torch.float32) / 255
-    shift, width = (torch.tensor(value, dtype=x.dtype, device=x.device).view(-1, 1, 1) for value in (mean, deviation))
-    return Split((x - shift) / width, split.y)
 
 
 def split_samples(x: NDArray[Any], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
@@ -203,5 +196,15 @@ def register_task(name: str) -> Callable[[MakeT], MakeT]:
     def decorate(make: MakeT) -> MakeT:
         TASKS.register(name, make)
         return make
+
+    return decorate
+
+
+def register_dataset(dataset: Dataset) -> Callable[[MakeT], MakeT]:
+    """Register the files of a dataset and the function that makes its `Task`, both under the dataset's name."""
+
+    def decorate(make: MakeT) -> MakeT:
+        DATASETS.register(dataset.name, dataset)
+        return register_task(dataset.name)(make)
 
     return decorate

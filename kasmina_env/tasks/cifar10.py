@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kasmina_env.tasks.base import Samples, Task, different_samples, official_task, register_task
-from kasmina_env.tasks.files import DATASETS, find, read
+from kasmina_env.tasks.base import Samples, Task, register_dataset
+from kasmina_env.tasks.files import DataFile, Dataset
+from kasmina_env.tasks.official import official_task
 
+ARCHIVE = DataFile(
+    "cifar-10-binary.tar.gz",
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+DATASET = Dataset(
+    "cifar10",
+    "60 000 colour 32x32 photographs in 10 classes (Krizhevsky 2009), the binary version",
+    ("https://www.cs.toronto.edu/~kriz/",),
+    (ARCHIVE,),
+)
 SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the red, green and blue planes
 MEANS, DEVIATIONS = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels in [0, 1]
-PARTS = (tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",))
+TRAIN_BATCHES, TEST_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",)
 
 
 def parse_batch(contents: bytes) -> Samples:
@@ -36,35 +47,26 @@ def parse_batch(contents: bytes) -> Samples:
     return Samples(records[:, 1:].reshape(-1, *SHAPE), labels)
 
 
-def read_archive(contents: bytes) -> tuple[Samples, Samples]:
-    """Training and test samples from the published archive, which is not unpacked to disk."""
-    with tarfile.open(fileobj=io.BytesIO(contents), mode="r:gz") as archive:
+def parse_files(contents: Mapping[str, bytes]) -> tuple[Samples, Samples]:
+    """Training and test samples from the contents of the published archive, which is not unpacked to disk."""
+    with tarfile.open(fileobj=io.BytesIO(contents[ARCHIVE.name]), mode="r:gz") as archive:
         files = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
         batches = {name: file.read() for name, file in files.items() if file is not None and name.endswith(".bin")}
-    train, test = ([parse_batch(batches[name]) for name in names] for names in PARTS)
-    return _join(train), _join(test)
+    return _join(batches, TRAIN_BATCHES), _join(batches, TEST_BATCHES)
 
 
-def _join(parts: Sequence[Samples]) -> Samples:
+def _join(batches: Mapping[str, bytes], names: Sequence[str]) -> Samples:
+    parts = [parse_batch(batches[name]) for name in names]
     return Samples(np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]))
 
 
-@lru_cache(maxsize=1)  # reading takes seconds, and every environment of this task reads
-def _samples(path: Path, changed: int) -> tuple[Samples, Samples]:
-    """Training and test samples from the archive, which is identified by path and time of change."""
-    dataset = DATASETS.get("cifar10")
-    return different_samples(*read_archive(read(dataset, dataset.files[0], path)))
-
-
-@register_task("cifar10")
+@register_dataset(DATASET)
 def cifar10(train: int = 10_000, inner_valid: int = 500, outer_valid: int = 1000, test: int = 1000) -> Task:
     """Colour 32x32 photographs (Krizhevsky 2009), as many as asked for.
 
     Args:
-        train, inner_valid, outer_valid: Samples from the official training set, together at most 50 000.
+        train, inner_valid, outer_valid: Samples from the official training set; together at most 50 000.
         test: Samples from the official test set.
     """
-    (path,) = find(DATASETS.get("cifar10")).values()
-    learned, tested = _samples(path, path.stat().st_mtime_ns)
     sizes = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
-    return official_task(learned, tested, sizes, MEANS, DEVIATIONS)
+    return official_task(DATASET, parse_files, sizes, MEANS, DEVIATIONS)

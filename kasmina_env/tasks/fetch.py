@@ -12,16 +12,23 @@ from urllib.request import Request, urlopen
 from kasmina_env.tasks.files import DataFile, Dataset, find, find_file, folders, read
 
 CHUNK = 1 << 18  # bytes
-TIMEOUT = 30.0  # seconds without any
+TIMEOUT = 30.0  # seconds without a byte
 
-Progress = Callable[[DataFile, int], None]  # a file, and how many of its bytes are here
+OnProgress = Callable[[DataFile, int], None]  # called with a file and the number of its bytes that are here
 
 
-def fetch(dataset: Dataset, on_progress: Progress | None = None) -> dict[str, Path]:
-    """Fetch the files that are missing or not whole, verify them, and say where all of them are.
+def fetch(dataset: Dataset, on_progress: OnProgress | None = None) -> dict[str, Path]:
+    """Fetch the files that are missing or not whole, and verify them.
 
-    A file appears under its name only when it is whole. What an interrupted call has left, under a name that ends in
-    `.part`, is where the next one goes on.
+    A file appears under its name only when it is whole. An interrupted call leaves its bytes under a name that ends in
+    `.part`; the next call goes on from there.
+
+    Args:
+        dataset: Files to fetch.
+        on_progress: Called after every chunk.
+
+    Returns:
+        Paths of all files, by published name.
 
     Raises:
         ConnectionError: If none of the URLs gives a file; the message has every reason.
@@ -40,7 +47,7 @@ def _is_whole(dataset: Dataset, file: DataFile) -> bool:
         return False
 
 
-def _fetch_file(dataset: Dataset, file: DataFile, on_progress: Progress) -> None:
+def _fetch_file(dataset: Dataset, file: DataFile, on_progress: OnProgress) -> None:
     folder, reasons = folders(dataset)[0], []
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{file.name}.part"
@@ -58,8 +65,8 @@ def _fetch_file(dataset: Dataset, file: DataFile, on_progress: Progress) -> None
     )
 
 
-def _complete(part: Path, url: str, file: DataFile, on_progress: Progress) -> None:
-    """Fetch what is missing of a file and verify all of it; contents that are not the file's are dropped."""
+def _complete(part: Path, url: str, file: DataFile, on_progress: OnProgress) -> None:
+    """Fetch the missing rest of a file and verify all of it; a file with another checksum is deleted."""
     start = _size(part)
     if start < file.size:
         _append(part, url, file, on_progress)
@@ -72,10 +79,10 @@ def _complete(part: Path, url: str, file: DataFile, on_progress: Progress) -> No
     part.unlink()
     if not start:
         raise ConnectionError(f"data of SHA-256 {found}, not {file.sha256}")
-    _complete(part, url, file, on_progress)  # what was left here may have been wrong
+    _complete(part, url, file, on_progress)  # the bytes left by an earlier call may have been wrong
 
 
-def _append(part: Path, url: str, file: DataFile, on_progress: Progress) -> None:
+def _append(part: Path, url: str, file: DataFile, on_progress: OnProgress) -> None:
     start = _size(part)
     request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urlopen(request, timeout=TIMEOUT) as response:

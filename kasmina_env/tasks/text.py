@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 import string
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from kasmina_env.settings.config import check_at_least_one
-from kasmina_env.tasks.base import Split, Task, losses, over_positions, register_task
+from kasmina_env.tasks.base import Split, Task, bits_saved, register_task
 
 # Fixed, since the text differs between versions of Python; the last symbol stands for every other character.
 ALPHABET = "\n " + string.ascii_letters + string.digits + string.punctuation
 UNKNOWN = len(ALPHABET)
 NUM_WINDOWS = {"train": 6000, "inner_valid": 256, "outer_valid": 512, "test": 512}
-
-
-def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and quality of predicting characters: a `Measure`.
-
-    Quality is ``1 - bits per character / log2(num_classes)``: 0 for a guess in which all characters are equally likely
-    (or a worse one, or logits that are not finite), 1 for certainty.
-
-    Args:
-        logits: ``[B, T, N, num_classes]``.
-        y: Next characters ``[B, N, T]``.
-    """
-    loss = over_positions(losses(logits, y))
-    quality = (1 - loss / math.log(logits.shape[-1])).clamp(min=0)
-    return loss, torch.where(loss.isfinite(), quality, 0)
 
 
 def without_repeats(texts: Sequence[str]) -> str:
@@ -58,7 +41,7 @@ def text(context: int = 32) -> Task:
     check_at_least_one({"context": context})
     joined = without_repeats([topics[name] for name in sorted(topics)])
     code = {character: i for i, character in enumerate(ALPHABET)}
-    codes = torch.tensor([code.get(character, UNKNOWN) for character in joined])
+    codes = torch.tensor([code.get(character, UNKNOWN) for character in joined], device="cpu")
     num_windows, sizes = len(codes) // (context + 1), list(NUM_WINDOWS.values())
     if sum(sizes) > num_windows:
         longest = len(codes) // sum(sizes) - 1

@@ -30,6 +30,7 @@ MODES = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "float64_default": lambda: default_dtype(torch.float64),
+    "other_device": lambda: torch.device("meta"),  # stands for an accelerator that is the default
 }
 
 
@@ -122,6 +123,19 @@ def test_nothing_global_is_touched(env_id):
         assert shell.action_masks().any()
         env.close()
     assert global_state() == before
+
+
+def test_nothing_global_is_touched_by_the_first_call_of_a_process():
+    code = """
+from tests.envs.test_determinism import global_state
+before = global_state()
+import gymnasium as gym, kasmina_env, tests.episodes
+from tests.conftest import missing_data
+for env_id in filter(lambda name: not missing_data(name), tests.episodes.IDS):
+    tests.episodes.play_lively(tests.episodes.small_env(env_id, render_mode="ansi"), num_steps=2)
+    assert global_state() == before, env_id
+"""
+    assert run_python(code) == ""
 
 
 @pytest.mark.parametrize("env_id", IDS)

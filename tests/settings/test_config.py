@@ -21,6 +21,7 @@ REFUSED = {
     "task_settings": ([], None),
     "host": ("", 3),
     "host_settings": ("width", 3),
+    "initial_weights": (None, 3),
     "horizon": (*NOT_COUNTS, 0, 1),
     "batches_per_step": (*NOT_COUNTS, 0),
     "batch_size": (*NOT_COUNTS, 0),

@@ -16,7 +16,7 @@ from kasmina_env.episode.core import Core
 from kasmina_env.settings.presets import PRESETS
 from kasmina_env.tasks import TASKS
 from kasmina_env.tasks.fetch import fetch
-from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, find, find_file, folders, read, read_all
+from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, find, find_file, folders, read, read_all, verify
 
 CONTENTS = bytes(range(256)) * 50
 PACKED = gzip.compress(CONTENTS, mtime=0)
@@ -262,6 +262,22 @@ def test_the_next_url_is_tried(cache, server):
 # ── the table and the command ───────────────────────────────────────────────────────────────────
 
 
+def test_verifying_reads_every_dataset_that_has_files_here(cache, monkeypatch):
+    monkeypatch.setitem(DATASETS._infos, "toy", toy(files=(ARCHIVE,)))
+    path = put(cache / "toy", ARCHIVE.name, PACKED)
+    assert verify() == verify("toy") == {"toy": {ARCHIVE.name: path}}
+    path.write_bytes(flipped(PACKED, 9))
+    with pytest.raises(ValueError, match="must hold data of SHA-256"):
+        verify()
+
+
+def test_verifying_nothing_is_an_error(cache):
+    with pytest.raises(FileNotFoundError, match=r"^There are no files to verify: none of cifar10, fashion_mnist is on"):
+        verify()
+    with pytest.raises(FileNotFoundError, match=r"Run `kasmina data fetch cifar10`\.$"):
+        verify("cifar10")
+
+
 def test_a_dataset_is_a_task_and_its_table_is_in_order():
     datasets = [DATASETS.get(name) for name in DATASETS]
     assert all(dataset.name in TASKS for dataset in datasets)
@@ -286,9 +302,9 @@ def test_the_list_names_every_dataset_and_how_to_get_it(cache, capsys):
     "words, sentence",
     [
         (["fetch", "fashionmnist"], "Did you mean 'fashion_mnist'?"),
-        (["verify", "cifar"], "`dataset` must be one of fashion_mnist, cifar10, got 'cifar'. Did you mean 'cifar10'?"),
+        (["verify", "cifar"], "`dataset` must be one of cifar10, fashion_mnist, got 'cifar'. Did you mean 'cifar10'?"),
         (["verify", "cifar10"], "Run `kasmina data fetch cifar10`."),
-        (["fetch"], "`dataset` must be one of fashion_mnist, cifar10, got '(no name)'."),
+        (["fetch"], "`dataset` must be one of cifar10, fashion_mnist, got '(no name)'."),
     ],
 )
 def test_a_wrong_word_is_answered_with_one_sentence(cache, capsys, words, sentence):

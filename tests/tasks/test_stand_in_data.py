@@ -53,10 +53,11 @@ def cifar10_files(rng: np.random.Generator) -> dict[str, bytes]:
 MAKERS = {"fashion_mnist": fashion_mnist_files, "cifar10": cifar10_files}
 
 
-@pytest.fixture(params=FILE_IDS)
+@pytest.fixture(params=range(len(FILE_IDS)), ids=FILE_IDS)  # a parameter that is an id is skipped without its files
 def env_id(request, tmp_path, monkeypatch):
     """An id, with files of noise where its data are looked for first."""
-    name = PRESETS.get(request.param).settings["task"]
+    env_id = FILE_IDS[request.param]
+    name = PRESETS.get(env_id).settings["task"]
     dataset, contents, files = DATASETS.get(name), MAKERS[name](np.random.default_rng(0)), []
     (tmp_path / name).mkdir()
     for file in dataset.files:
@@ -64,9 +65,9 @@ def env_id(request, tmp_path, monkeypatch):
         (tmp_path / name / file.name).write_bytes(packed)
         plain = hashlib.sha256(gzip.decompress(packed)).hexdigest() if file.plain_sha256 else ""
         files.append(replace(file, sha256=hashlib.sha256(packed).hexdigest(), plain_sha256=plain))
-    monkeypatch.setitem(DATASETS._infos, name, replace(dataset, files=tuple(files)))
+    monkeypatch.setattr(f"kasmina_env.tasks.{name}.DATASET", replace(dataset, files=tuple(files)))
     monkeypatch.setenv("KASMINA_DATA", str(tmp_path))
-    return request.param
+    return env_id
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
 
 from kasmina_env.networks.hosts import CNNHost, Host, MLPHost, TransformerHost
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.tasks import SPLITS, TASKS, Split, Task, classify, register_task
-from kasmina_env.tasks.base import Samples, different_samples, scale, split_samples
-from kasmina_env.tasks.cifar10 import parse_batch, read_archive
+from kasmina_env.tasks import SPLITS, TASKS, Split, Task, cifar10, classify, images, register_task
+from kasmina_env.tasks.base import Samples, bits_saved, split_samples
+from kasmina_env.tasks.cifar10 import parse_batch
 from kasmina_env.tasks.fashion_mnist import parse_idx
 from kasmina_env.tasks.images import turn
+from kasmina_env.tasks.official import different_samples, scale
 from kasmina_env.tasks.text import ALPHABET, UNKNOWN
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -61,6 +65,14 @@ def test_a_task_is_the_same_every_time(name):
 
 
 @every_task
+def test_a_task_is_the_same_whatever_device_is_the_callers_default(name):
+    with torch.device("meta"):  # stands for an accelerator that is the default
+        again = TASKS.get(name)()
+    assert all(torch.equal(split.x, again.splits[key].x) for key, split in task(name).splits.items())
+    assert all(torch.equal(split.y, again.splits[key].y) for key, split in task(name).splits.items())
+
+
+@every_task
 def test_features_that_are_numbers_are_scaled_for_a_network(name):
     x = task(name).splits["train"].x
     if not x.is_floating_point():
@@ -101,6 +113,20 @@ def test_digits_are_all_1797_images():
     assert sizes == {"train": 900, "inner_valid": 256, "outer_valid": 320, "test": 321}
     assert sum(sizes.values()) == 1797
     assert task("digits").input_shape == (1, 8, 8)
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))[:900]
+    split = task("digits").splits["train"]
+    assert np.allclose(split.x.flatten(1) * 6.017 + 4.884, pixels[order], atol=1e-5)
+    assert np.array_equal(split.y, labels[order])
+
+
+def test_digits_without_scikit_learn_are_an_error_that_says_so(monkeypatch):
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"^The digits come with scikit-learn, which is not here\."):
+        TASKS.get("digits")()
 
 
 def test_pictures_are_turned_where_they_are():
@@ -216,7 +242,7 @@ def test_the_archive_is_five_training_batches_and_a_test_batch():
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = len(contents)
             archive.addfile(member, io.BytesIO(contents))
-    train, test = read_archive(packed.getvalue())
+    train, test = cifar10.parse_files({cifar10.ARCHIVE.name: packed.getvalue()})
     assert train.y.tolist() == [1, 2, 0, 1, 4, 5, 3, 4, 2, 3]
     assert test.y.tolist() == [5, 6]
     assert train.x.shape == (10, 3, 32, 32)
@@ -277,6 +303,27 @@ def test_splits_of_text_are_regions_that_share_no_window_of_a_line():
     for name in ("inner_valid", "outer_valid", "test"):
         windows = [regions[name][i : i + 48] for i in range(0, len(regions[name]) - 48, 48)]
         assert sum(window in regions["train"] for window in windows) <= 0.02 * len(windows)
+
+
+@pytest.mark.parametrize("num_batches", [1, 10, 60])
+def test_quality_of_text_is_that_of_the_bits_per_character_of_all_windows(num_batches):
+    """Also where single windows cost more bits than a guess."""
+    population, data = Population(suitable_host(task("text")), [0, 1], measure=bits_saved), task("text").splits
+    alpha = np.zeros((2, population.num_slots))
+    population.train(*population.draw_minibatches(data["train"], num_batches, 16), alpha)
+    quality = population.evaluate(data["test"], alpha)[1][0]
+    for row in range(2):
+        network = population.network(row, alpha[row]).requires_grad_(False)
+        nats = F.cross_entropy(network(data["test"].x).flatten(0, 1), data["test"].y.flatten())
+        assert float(quality[row]) == pytest.approx(1 - float(nats) / math.log(97), abs=1e-6)
+
+
+def test_quality_of_a_network_that_spends_more_bits_than_a_guess_is_0():
+    population, alpha = Population(suitable_host(task("text")), [0], measure=bits_saved), np.zeros((1, 1))
+    population._networks.hosts.parameters.mul_(100)
+    loss, quality = population.evaluate(task("text").splits["test"], alpha)
+    assert loss > math.log(97)
+    assert quality == 0
 
 
 def test_the_vocabulary_is_fixed_and_the_rest_is_unknown():
