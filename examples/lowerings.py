@@ -1,16 +1,16 @@
 """Which kernels suit a device: a layer of many networks as one grouped convolution, and as one batched matmul."""
 
+import os
 import sys
 import time
 
 import torch
 
 from kasmina_env.networks.layers import Conv2d
-from kasmina_env.population.device import find_device
 
 
 def main(networks: int = 1024, repeats: int = 10) -> None:
-    device = find_device()  # KASMINA_DEVICE=cuda python examples/lowerings.py 1024
+    device = torch.device(os.environ.get("KASMINA_DEVICE", "cpu"))  # KASMINA_DEVICE=cuda python examples/lowerings.py
     print(f"{networks} networks on {device}, a minibatch of 32, forward and backward, ms: grouped / matmul")
     for channels, side in ((8, 8), (16, 4), (32, 2), (8, 1)):
         x = torch.randn(32, networks * channels, side, side, device=device)
@@ -26,13 +26,13 @@ def main(networks: int = 1024, repeats: int = 10) -> None:
 def milliseconds(run, x, weight, repeats: int) -> float:
     for repeat in range(repeats + 2):  # the first two warm up
         if repeat == 2:
-            start = wait(x.device)
+            start = now(x.device)
         out = run(x)
         torch.autograd.grad(out, (x, weight), torch.ones_like(out))
-    return 1e3 * (wait(x.device) - start) / repeats
+    return 1e3 * (now(x.device) - start) / repeats
 
 
-def wait(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

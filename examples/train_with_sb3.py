@@ -1,4 +1,4 @@
-"""Plain stable-baselines3: the native vector environment in a MaskablePPO, without anything from agents/."""
+"""Plain stable-baselines3: MaskablePPO on the native vector environment, one wide network for all rows."""
 
 import gymnasium as gym
 from sb3_contrib import MaskablePPO

@@ -10,6 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {
+    "fork_futures": {"horizon": 8, "fork_at": 1},
     "grow_by_hand": {"steps": 6},
     "lowerings": {"networks": 2, "repeats": 1},
     "new_blueprint": {"horizon": 7},
