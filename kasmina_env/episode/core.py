@@ -215,6 +215,7 @@ class EpisodeCore:
             label_noise=numbers["label_noise"][instances],
             pixel_noise=numbers["pixel_noise"][instances],
             variant=self.problem.variant_of[instances],
+            change=self.problem.change_at[instances, 0],
         )
 
     def _make_population(self, rng_seeds: IntArray, conditions: Conditions) -> Population:
@@ -305,6 +306,8 @@ class EpisodeCore:
 
     def _train_and_measure(self, before: EpisodeState, lifecycle: LifecycleState) -> Measurement:
         config, alpha = self.problem.config, lifecycle.alpha.value
+        step = np.minimum(before.step, self.problem.horizon)
+        self.population.conditions.change[:] = self.problem.change_at[before.instance, step]
         x, y = self.population.draw_minibatches(
             self.data.splits["train"], config.batches_per_step, config.batch_size, config.augment
         )

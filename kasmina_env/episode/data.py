@@ -10,6 +10,7 @@ import torch
 from kasmina_env.episode.problem import Problem, build
 from kasmina_env.population.augment import check_pictures
 from kasmina_env.tasks import TASKS, Measure, Split, Task, with_noise
+from kasmina_env.tasks.changes import with_changes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def make_task(problem: Problem) -> Task:
             "Change the host's settings or the task's."
         )
     check_pictures(task.input_shape, config.augment)
+    if len(problem.changes) > 1 and config.augment != "none":
+        raise ValueError(f"`augment` must be 'none' where data drift, got {config.augment!r}.")
     _check_size(task, "inner_valid", "watch_samples", config.watch_samples)
     _check_size(task, "outer_valid", "score_samples", config.score_samples)
     return task
@@ -51,6 +54,9 @@ def load_data(problem: Problem, device: torch.device, dtype: torch.dtype) -> Dat
     if any(numbers[name].any() for name in ("label_noise", "pixel_noise")):
         named = enumerate(splits.items())
         splits = {name: with_noise(split, task.num_classes, seed=number) for number, (name, split) in named}
+    if len(problem.changes) > 1:
+        named = enumerate(splits.items())
+        splits = {name: with_changes(split, problem.changes, seed=number) for number, (name, split) in named}
     return Data(
         splits=splits,
         watched=splits["inner_valid"].head(config.watch_samples),

@@ -19,6 +19,7 @@ from kasmina_env.networks.hosts import HOSTS, Host
 from kasmina_env.settings.config import EnvConfig, Operator, check_nested
 from kasmina_env.settings.instances import Instances, make_instances
 from kasmina_env.settings.presets import PRESETS
+from kasmina_env.tasks.changes import CHANGES, UNCHANGED, Change
 
 BuiltT = TypeVar("BuiltT")
 
@@ -34,6 +35,8 @@ class Problem:
         instances: Instances that episodes are about.
         variants: Different hosts of the instances; none where all are `host` itself.
         variant_of: Index of each instance's host among them, ``[I]``.
+        changes: Different changes of the data in all instances; the first is none.
+        change_at: Index of the change that is on in each step of an episode about each instance, ``[I, T + 1]``.
         actions: Flat actions.
         observations: Entries of an observation.
         reward: Reward terms.
@@ -45,6 +48,8 @@ class Problem:
     instances: Instances
     variants: tuple[Host, ...]
     variant_of: IntArray
+    changes: tuple[Change, ...]
+    change_at: IntArray
     actions: ActionTable
     observations: ObservationTable
     reward: Reward
@@ -98,6 +103,7 @@ def problem_of(id: str, config: EnvConfig) -> Problem:
     host = _make_host(config)
     instances = make_instances(config)
     variants, variant_of = _make_variants(config, instances)
+    changes, change_at = _make_changes(config, instances)
     slot_names = tuple(slot.name for slot in host.slots)
     return Problem(
         id=id,
@@ -106,6 +112,8 @@ def problem_of(id: str, config: EnvConfig) -> Problem:
         instances=instances,
         variants=variants,
         variant_of=variant_of,
+        changes=changes,
+        change_at=change_at,
         actions=make_action_table(config, slot_names),
         observations=make_observation_table(config, instances, slot_names),
         reward=REWARDS.get(config.reward),
@@ -128,6 +136,19 @@ def _make_host(config: EnvConfig) -> Host:
                 f"`blueprints` must accept {host.topology} features, got {name!r}. Choose from {', '.join(fitting)}."
             )
     return host
+
+
+def _make_changes(config: EnvConfig, instances: Instances) -> tuple[tuple[Change, ...], IntArray]:
+    """The different changes of all instances, and the one that is on at each step of each ``[I, T + 1]``."""
+    changes = [UNCHANGED]
+    change_at = np.zeros((len(instances), config.horizon + 1), dtype=np.int64)
+    for i, events in enumerate(instances.events):
+        for step, name, amount in events:
+            CHANGES.get(name)
+            change = Change(name, amount) if name != UNCHANGED.name else UNCHANGED
+            changes += [] if change in changes else [change]
+            change_at[i, step:] = changes.index(change)
+    return tuple(changes), change_at
 
 
 def _make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, ...], IntArray]:

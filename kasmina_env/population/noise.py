@@ -33,7 +33,11 @@ def noisy_labels(setting: Setting, conditions: Conditions, data: Split, index: T
 def seen_by_all(networks: Networks, data: Split, start: int, size: int) -> Tensor:
     """The same samples for every network, ``[B, N, ...]``, each with its own noise."""
     clean = data.x[start : start + size]
-    x = clean.unsqueeze(1).expand(-1, len(networks), *clean.shape[1:])
+    if data.changed is not None:
+        version = networks.setting.index(networks.conditions.change)
+        x = data.changed[version, start : start + size].transpose(0, 1)
+    else:
+        x = clean.unsqueeze(1).expand(-1, len(networks), *clean.shape[1:])
     if data.noise is None:
         return x
     index = torch.arange(start, start + len(clean), device=x.device).unsqueeze(1)

@@ -139,7 +139,10 @@ class Population:
         streams = [self._streams[row].data for row in chosen]
         draws = [stream.integers(len(data), size=shape) for stream in streams]
         index = self.setting.index(np.stack(draws, axis=2))  # [K, B, R]
-        if augment == "none":
+        if data.changed is not None:
+            version = self.setting.index(self._networks.conditions.change[chosen])
+            x = [data.changed[version, i] for i in index]
+        elif augment == "none":
             x = [data.x[i] for i in index]
         else:
             draws = [draw_changes(stream, shape, data.x.shape[-1], augment) for stream in streams]

@@ -70,12 +70,14 @@ class Conditions:
     label_noise: FloatArray  # [N] share of the labels to learn from that are wrong
     pixel_noise: FloatArray  # [N] standard deviation of the noise on inputs
     variant: IntArray  # [N] which of the setting's variants of the host
+    change: IntArray  # [N] version of the data, where these drift; 0 is unchanged
 
     @classmethod
     def plain(cls, num_networks: int, learning_rate: float) -> Conditions:
         """No noise, and hosts that are whole."""
         zero = np.zeros(num_networks)
-        return cls(np.full(num_networks, learning_rate), zero, zero.copy(), np.zeros(num_networks, dtype=np.int64))
+        whole = np.zeros(num_networks, dtype=np.int64)
+        return cls(np.full(num_networks, learning_rate), zero, zero.copy(), whole, whole.copy())
 
     def take(self, rows: IntArray) -> Conditions:
         """Copies of some rows, in the given order."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.settings.config import EnvConfig, Rule, check_setting, freeze, is_number
+from kasmina_env.settings.config import EnvConfig, Rule, check_setting, freeze, is_int, is_number
 from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
@@ -23,6 +23,8 @@ from kasmina_env.settings.registry import unknown_name_message
 SPLIT_NAMES = ("train", "test")
 # Settings of which an instance may have its own value; what else it names is a setting of its host.
 NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
+EVENTS = "events"  # setting of an instance: changes of its data while it is in service
+Event = tuple[int, str, float]  # step from which on, name of a change, amount
 _REMEDY = "Name a family that comes with the package, or a file."
 
 
@@ -47,6 +49,7 @@ class Instances:
         num_train: How many are to train on.
         numbers: Each of `NUMBERS` to its values ``[I]``.
         host_settings: For each instance, the settings of its host that differ.
+        events: For each instance, the changes of its data and the steps from which they are on.
         visible: Facts a controller sees, by name, ``[I]`` each; the others it can only infer.
         ranges: Of the visible facts, lowest and highest.
     """
@@ -54,6 +57,7 @@ class Instances:
     num_train: int
     numbers: Mapping[str, FloatArray]
     host_settings: tuple[Mapping[str, Any], ...]
+    events: tuple[tuple[Event, ...], ...]
     visible: Mapping[str, FloatArray]
     ranges: Mapping[str, tuple[float, float]]
 
@@ -85,7 +89,8 @@ def _scaled(values: FloatArray, low: float, high: float) -> FloatArray:
 def make_instances(config: EnvConfig) -> Instances:
     """The instances of a problem: its family's, or the one its own settings describe."""
     if not config.instances:
-        return Instances(1, {name: np.array([float(getattr(config, name))]) for name in NUMBERS}, ({},), {}, {})
+        numbers = {name: np.array([float(getattr(config, name))]) for name in NUMBERS}
+        return Instances(1, numbers, ({},), ((),), {}, {})
     path = Path(config.instances)
     if path.suffix != ".json":
         path = config_path(f"{config.instances}.instances.json", _REMEDY)
@@ -113,10 +118,12 @@ def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
         for name in (name for name in NUMBERS if name in entry):
             check_setting(name, entry[name], f"Correct instance {i} of {config.instances!r}.")
     numbers = {name: np.array([float(entry.get(name, getattr(config, name))) for entry in entries]) for name in NUMBERS}
-    settings = tuple({key: freeze(value) for key, value in entry.items() if key not in NUMBERS} for entry in entries)
+    own = (*NUMBERS, EVENTS)
+    settings = tuple({key: freeze(value) for key, value in entry.items() if key not in own} for entry in entries)
+    events = tuple(_events(entry.get(EVENTS, ()), config, i) for i, entry in enumerate(entries))
     visible = {name: _facts(name, entries) for name in document["visible"]}
     ranges = {name: (float(values.min()), float(values.max())) for name, values in visible.items()}
-    return Instances(len(document["train"]), numbers, settings, visible, ranges)
+    return Instances(len(document["train"]), numbers, settings, events, visible, ranges)
 
 
 def _check_parts(document: Mapping[str, Any], family: str) -> None:
@@ -125,6 +132,23 @@ def _check_parts(document: Mapping[str, Any], family: str) -> None:
         if not rule.holds(document.get(name)):
             got = reprlib.repr(document.get(name))  # which may be long
             raise ValueError(f"`{name}` must {rule.words}, got {got}. Correct it in {family!r}.")
+
+
+def _events(found: object, config: EnvConfig, instance: int) -> tuple[Event, ...]:
+    """The events of an instance, in the order of their steps, each ``[step, change, amount]``."""
+    if not isinstance(found, list | tuple):
+        raise ValueError(f"`{EVENTS}` must be a list, got {found!r}. Correct instance {instance}.")
+    last = 0
+    for event in found:
+        is_whole = isinstance(event, list | tuple) and len(event) == 3
+        is_good = is_whole and is_int(event[0]) and isinstance(event[1], str) and is_number(event[2])
+        if not is_good or not last < event[0] < config.horizon:
+            raise ValueError(
+                f"`{EVENTS}` must be [step, change, amount] at rising steps from 1 to {config.horizon - 1}, got "
+                f"{event!r}. Correct instance {instance} of {config.instances!r}."
+            )
+        last = event[0]
+    return tuple((int(step), str(name), float(amount)) for step, name, amount in found)
 
 
 def _facts(name: str, entries: Sequence[Mapping[str, Any]]) -> FloatArray:
@@ -141,8 +165,9 @@ def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> 
     """Draw instances at random, numbers rounded to four digits.
 
     Args:
-        draw: Name of what differs to ``{"one_of": [...]}``, ``{"uniform": [low, high]}`` or
-            ``{"log_uniform": [low, high]}``. Every choice of a "one_of" is taken equally often.
+        draw: Name of what differs to ``{"one_of": [...]}``, ``{"uniform": [low, high]}``,
+            ``{"log_uniform": [low, high]}`` or, for events, ``{"drift": {...}}`` (see `_draw_events`). Every choice of
+            a "one_of" is taken equally often.
         size: Number of instances.
         seed: Of the draw.
     """
@@ -153,12 +178,52 @@ def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> 
 
 def _draw_column(rng: np.random.Generator, spec: Mapping[str, Any], size: int) -> Sequence[Any]:
     (kind, values), *others = spec.items()
-    if others or kind not in ("one_of", "uniform", "log_uniform"):
+    if others or kind not in ("one_of", "uniform", "log_uniform", "drift"):
         raise ValueError(
-            f"`draw` must be one of 'one_of', 'uniform' and 'log_uniform' for each name, got {dict(spec)}. Correct it."
+            "`draw` must be one of 'one_of', 'uniform', 'log_uniform' and 'drift' for each name, got "
+            f"{dict(spec)}. Correct it."
         )
+    if kind == "drift":
+        return [_draw_events(rng, **values) for _ in range(size)]
     if kind == "one_of":
         return [values[i] for i in rng.permutation(np.arange(size) % len(values))]
     low, high = np.log(values) if kind == "log_uniform" else values
     drawn = rng.uniform(low, high, size)
     return [float(f"{value:.4g}") for value in (np.exp(drawn) if kind == "log_uniform" else drawn)]
+
+
+def _draw_events(
+    rng: np.random.Generator,
+    changes: Sequence[Sequence[Any]],
+    start: Sequence[int],
+    length: Sequence[int],
+    end: int,
+    none: float,
+    permanent: float,
+    twice: float,
+) -> list[list[Any]]:
+    """Changes of the data of one instance, each ``[step, change, amount]``.
+
+    Args:
+        rng: Random stream of the draw.
+        changes: Changes to choose from, each ``[name, amount]``.
+        start: Earliest and latest step of the first.
+        length: Shortest and longest time that one lasts, and that the data are as before between two, in steps.
+        end: Step from which on nothing happens any more.
+        none: Share of instances without any.
+        permanent: Share of changes that never end.
+        twice: Share of instances in which, after the first has ended, there is a second.
+    """
+    if rng.random() < none:
+        return []
+    events: list[list[Any]] = []
+    step = int(rng.integers(start[0], start[1] + 1))
+    for _ in range(2 if rng.random() < twice else 1):
+        name, amount = changes[int(rng.integers(len(changes)))]
+        events.append([step, name, amount])
+        if rng.random() < permanent:
+            break
+        step += int(rng.integers(length[0], length[1] + 1))
+        events.append([step, "none", 0.0])
+        step += int(rng.integers(length[0], length[1] + 1))
+    return [event for event in events if event[0] < end]

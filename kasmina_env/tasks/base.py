@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,6 +46,7 @@ class Split:
     x: Tensor  # [n, C, H, W] or [n, C], or [n, T] int64
     y: Tensor  # [n], or [n, T], int64
     noise: Noise | None = None
+    changed: Tensor | None = None  # [V, n, ...] the samples after each change of a drift, the first unchanged
 
     def __len__(self) -> int:
         return len(self.y)
@@ -57,7 +58,8 @@ class Split:
     def head(self, size: int) -> Split:
         """The first samples."""
         noise = self.noise and Noise(*(tensor[:size] for tensor in vars(self.noise).values()))
-        return Split(self.x[:size], self.y[:size], noise)
+        changed = None if self.changed is None else self.changed[:, :size]
+        return Split(self.x[:size], self.y[:size], noise, changed)
 
 
 def with_noise(split: Split, num_classes: int, seed: int) -> Split:
@@ -74,7 +76,7 @@ def with_noise(split: Split, num_classes: int, seed: int) -> Split:
     inputs = torch.from_numpy(rng.standard_normal(split.x.shape)).to(split.x)
     other = torch.from_numpy(rng.integers(1, num_classes, len(split))).to(split.y)
     chance = torch.from_numpy(rng.random(len(split))).to(split.x)
-    return Split(split.x, split.y, Noise(inputs, (split.y + other) % num_classes, chance))
+    return replace(split, noise=Noise(inputs, (split.y + other) % num_classes, chance))
 
 
 # Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to

@@ -1,0 +1,247 @@
+"""Reactive rules: what an engineer would write who watches the training, with its numbers found by search.
+
+A rule grows one kind of seed in one slot when accuracy has been below its best for some steps, or at a given step;
+prunes it when its contribution has been low for some steps; and fossilizes it when that has been high.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kasmina_env.controllers.policy import MAX_SEED, OnStep, Policy, instances_of, play
+from kasmina_env.controllers.search import num_rows
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.problem import Problem
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.settings.config import check_nested
+from kasmina_env.settings.documents import read_document
+
+NEVER = 10**6  # steps that no episode has
+DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24)  # of accuracy below its best
+CONTRIBUTIONS = (-0.02, 0.0, 0.01, 0.02, 0.04, 0.08)
+PATIENCES = (1, 2, 3, 4, 6)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule for all slots it may grow in.
+
+    Attributes:
+        slot, blueprint, operator, tempo: The seed to grow.
+        clock: Step from which on it is grown whatever is seen; `NEVER` for a rule that only watches.
+        drop: Loss of accuracy against the best of the episode from which on it is grown; above 1 for never.
+        drop_patience: Steps that the loss must last.
+        prune_below: Contribution below which the seed is pruned; below -1 for never.
+        prune_patience: Steps that it must last.
+        prune_tempo: Steps of the ramp down.
+        keep_above: Contribution above which the seed is fossilized; above 1 for never.
+        keep_patience: Steps that it must last.
+    """
+
+    slot: str
+    blueprint: str
+    operator: str
+    tempo: int
+    clock: int
+    drop: float
+    drop_patience: int
+    prune_below: float
+    prune_patience: int
+    prune_tempo: int
+    keep_above: float
+    keep_patience: int
+
+
+class Reactive(Policy):
+    """Plays rules: row i the i-th, in turn.
+
+    Args:
+        problem: Problem it plays.
+        rules: R rules.
+    """
+
+    def __init__(self, problem: Problem, rules: Sequence[Rule]) -> None:
+        self._rules, self._horizon = list(rules), problem.horizon
+        column, table = problem.observations.column, problem.actions
+        self._progress, self._accuracy, self._best = map(column, ("progress", "accuracy", "best_accuracy"))
+        self._contribution, self._measured, self._alpha = (
+            np.array([column(f"{rule.slot}.{name}") for rule in rules])
+            for name in ("contribution", "has_contribution", "alpha")
+        )
+        self._germinate = np.array(
+            [table.find(Op.GERMINATE, r.slot, r.blueprint, r.operator, r.tempo)[0] for r in rules]
+        )
+        self._prune = np.array([table.find(Op.PRUNE, r.slot, tempo=r.prune_tempo)[0] for r in rules])
+        self._advance, self._fossilize = (
+            np.array([table.find(op, rule.slot)[0] for rule in rules]) for op in (Op.ADVANCE, Op.FOSSILIZE)
+        )
+        self._numbers = {
+            field.name: np.array([getattr(rule, field.name) for rule in rules])
+            for field in fields(Rule)
+            if field.type in ("int", "float")
+        }
+
+    def begin(self, seeds: IntArray, episodes: Episodes) -> None:
+        self._dropped, self._low, self._high = np.zeros((3, len(seeds)), dtype=np.int64)  # steps that it has lasted
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        rows = np.arange(len(observation))
+        which = rows % len(self._rules)
+        number = {name: values[which] for name, values in self._numbers.items()}
+        step = np.rint(observation[:, self._progress] * self._horizon)
+        loss = observation[:, self._best] - observation[:, self._accuracy]
+        contribution = observation[rows, self._contribution[which]]
+        is_full = (observation[rows, self._measured[which]] > 0) & (observation[rows, self._alpha[which]] >= 1)
+        self._dropped = np.where(loss >= number["drop"], self._dropped + 1, 0)
+        self._low = np.where(is_full & (contribution < number["prune_below"]), self._low + 1, 0)
+        self._high = np.where(is_full & (contribution > number["keep_above"]), self._high + 1, 0)
+        wishes = (
+            (self._fossilize, self._high >= number["keep_patience"]),
+            (self._prune, self._low >= number["prune_patience"]),
+            (self._advance, True),
+            (self._germinate, (self._dropped >= number["drop_patience"]) | (step >= number["clock"])),
+        )
+        actions = np.zeros(len(rows), dtype=np.int64)
+        for candidates, is_wanted in reversed(wishes):
+            chosen = candidates[which]
+            actions = np.where(is_wanted & mask[rows, chosen], chosen, actions)
+        return actions
+
+
+# ── search ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def random_rule(rng: np.random.Generator, problem: Problem) -> Rule:
+    """A rule drawn at random, of which some only watch, some only count steps, and some never prune or fossilize."""
+    config = problem.config
+    is_watching = rng.random() < 0.7
+    return Rule(
+        slot=str(rng.choice(problem.slot_names)),
+        blueprint=str(rng.choice(config.blueprints)),
+        operator=str(rng.choice(config.operators)),
+        tempo=int(rng.choice(config.tempos)),
+        clock=NEVER if is_watching else int(rng.integers(config.horizon // 2)),
+        drop=float(rng.choice(DROPS)) if is_watching else 2.0,
+        drop_patience=int(rng.choice(PATIENCES)),
+        prune_below=float(rng.choice(CONTRIBUTIONS)) if rng.random() < 0.7 else -2.0,
+        prune_patience=int(rng.choice(PATIENCES)),
+        prune_tempo=int(rng.choice(config.prune_tempos)),
+        keep_above=float(rng.choice(CONTRIBUTIONS)) if rng.random() < 0.7 else 2.0,
+        keep_patience=int(rng.choice((*PATIENCES, 10, 15))),
+    )
+
+
+def neighbours(rng: np.random.Generator, rule: Rule, problem: Problem, count: int) -> list[Rule]:
+    """Rules that differ from one in one or two of its parts."""
+    found: list[Rule] = []
+    while len(found) < count:
+        other = asdict(random_rule(rng, problem))
+        chosen = [str(name) for name in rng.choice(list(other), size=int(rng.integers(1, 3)), replace=False)]
+        candidate = replace(rule, **{name: other[name] for name in chosen})
+        if candidate != rule:
+            found.append(candidate)
+    return found
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Numbers of rules and episodes that a search tries.
+
+    Attributes:
+        num_random: Rules to begin with.
+        rounds: Rounds of successive halving: rules kept, neighbours added to each of the best four, and episodes that
+            each rule is then played on.
+    """
+
+    num_random: int = 256
+    rounds: tuple[tuple[int, int, int], ...] = ((256, 0, 4), (48, 8, 12), (16, 8, 24), (8, 6, 48), (6, 0, 128))
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes, at most."""
+        return sum((kept + 4 * around) * episodes for kept, around, episodes in self.rounds)
+
+
+USUAL_EFFORT = Effort()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best rule of a search, and its returns on the last round's episodes."""
+
+    rule: Rule
+    returns: FloatArray  # [E]
+
+
+def search_rule(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
+    """Find a good rule for the instances to train on; growing nothing is among its neighbours.
+
+    Args:
+        problem: Problem of the rule.
+        seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
+        on_step: Callback for progress bars.
+        effort: Rules and episodes tried.
+    """
+    rng, train = np.random.default_rng(seed), instances_of(problem, "train")
+    rules = [random_rule(rng, problem) for _ in range(effort.num_random)]
+    returns = np.zeros((len(rules), 0))
+    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+        for num_kept, num_neighbours, num_episodes in effort.rounds:
+            rules = rules[:num_kept]
+            rules += [other for best in rules[:4] for other in neighbours(rng, best, problem, num_neighbours)]
+            seeds = rng.integers(MAX_SEED, size=num_episodes)
+            chosen = None if train is None else rng.choice(train, size=num_episodes)
+            returns = play_rules(env, rules, seeds, chosen, on_step)
+            order = np.argsort(-returns.mean(axis=1), kind="stable")
+            rules, returns = [rules[i] for i in order], returns[order]
+    return Found(rules[0], returns[0])
+
+
+def play_rules(
+    env: KasminaVectorEnv,
+    rules: Sequence[Rule],
+    seeds: IntArray,
+    instances: IntArray | None = None,
+    on_step: OnStep | None = None,
+) -> FloatArray:
+    """Returns of every rule on the same episodes, ``[R, E]``, all of them side by side.
+
+    Args:
+        env: Any number of rows.
+        rules: R rules.
+        seeds: Seeds of E episodes.
+        instances: Instances of a family, one for each episode; left out: the seeds draw them.
+        on_step: Callback for progress bars.
+    """
+    of_rule, of_episode = (index.ravel() for index in np.indices((len(rules), len(seeds))))
+    returns = np.zeros(len(of_rule))
+    for start in range(0, len(of_rule), env.num_envs):
+        part = slice(start, start + env.num_envs)
+        policy = Reactive(env.problem, [rules[i] for i in np.resize(of_rule[part], env.num_envs)])
+        chosen = None if instances is None else instances[of_episode[part]]
+        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
+    return returns.reshape(len(rules), len(seeds))
+
+
+def save_rule(path: Path, problem: Problem, found: Found, about: Mapping[str, Any]) -> None:
+    """Write a rule as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {**about, "mean_return": float(found.returns.mean())}
+    document = {"id": problem.id, "rule": asdict(found.rule), "about": about}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def load_rule(path: Path) -> Rule:
+    """Read a rule back."""
+    values = read_document(path, "rule")["rule"]
+    check_nested("rule", Rule, values)
+    return Rule(**values)
