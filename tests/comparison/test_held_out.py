@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from kasmina_env import KasminaVectorEnv
+from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.evaluate import compare_arms
-from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, make_env
+from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED
 from kasmina_env.controllers.search import Effort, search, search_contexts
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import Recipe
@@ -42,13 +42,13 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[set[int], set[int
 
 
 def split(name: str) -> set[int]:
-    return set(make_env(MIX, 1).problem.instances.split(name).tolist())
+    return set(make_problem(MIX).instances.split(name).tolist())
 
 
 def test_searching_plays_training_seeds_and_training_instances(monkeypatch):
     with watched(monkeypatch) as (seeds, instances):
-        search(MIX, effort=TINY, **SMALL)
-        search_contexts(MIX, facts=["param_price"], effort=TINY, **SMALL)
+        search(make_problem(MIX, **SMALL), effort=TINY)
+        search_contexts(make_problem(MIX, **SMALL), facts=["param_price"], effort=TINY)
     assert max(seeds) < MAX_SEED < HELD_OUT
     assert len(instances) > 5
     assert instances <= split("train")
