@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecMonitor
 
-from kasmina_env.controllers.policy import make_env
-from kasmina_env.envs.sb3 import KasminaVecEnv
+from kasmina_env import KasminaVecEnv
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import Recipe
@@ -18,7 +17,7 @@ SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 
 
 
 def paired(num_envs=6, size=3):
-    return Paired(VecMonitor(KasminaVecEnv(make_env(MIX, num_envs, warmup_batches=1, **SMALL))), size)
+    return Paired(VecMonitor(KasminaVecEnv(MIX, num_envs, warmup_batches=1, **SMALL)), size)
 
 
 def grow(env, rows):

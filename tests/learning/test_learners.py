@@ -10,11 +10,14 @@ import pytest
 import torch
 from sb3_contrib import MaskablePPO
 
-from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, make_env, play
+from kasmina_env import KasminaVectorEnv, make_problem
+from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, play
+from kasmina_env.episode.actions import ActionTable
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.maskable_policy import Actor, SharedParts, parts_of
 from kasmina_env.learning.train import fresh_seed, load_learned, train
 from kasmina_env.learning.training_config import Recipe, load_recipe, recipe_of, recipe_path
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -36,8 +39,8 @@ def tiny(algorithm: str, **changes: object) -> Recipe:
 def test_it_trains_and_loads_back_as_the_same_policy(algorithm, tmp_path):
     model = train(tiny(algorithm), tmp_path / "run")
     assert model.num_timesteps >= 64
-    env = make_env(SPIRALS, 3, **SMALL)
-    first, again = (play(env, load_learned(tmp_path / "run", env), np.arange(6)) for _ in range(2))
+    env = KasminaVectorEnv(3, SPIRALS, **SMALL)
+    first, again = (play(env, load_learned(tmp_path / "run", env.problem), np.arange(6)) for _ in range(2))
     assert (first.actions == again.actions).all()
     assert first.actions.max() < env.problem.actions.num_actions
 
@@ -77,20 +80,20 @@ def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
 
 
 def test_only_the_masked_one_never_chooses_what_is_not_legal(tmp_path):
-    env, chosen = make_env(SPIRALS, 3, **SMALL), {}
+    env, chosen = KasminaVectorEnv(3, SPIRALS, **SMALL), {}
     mask = np.zeros((3, env.problem.actions.num_actions), dtype=bool)
     mask[:, 5] = True
     for algorithm in ("maskable_ppo", "ppo"):
         train(tiny(algorithm), tmp_path / algorithm)
         observation, _ = env.reset(seed=0)
-        chosen[algorithm] = load_learned(tmp_path / algorithm, env).act(observation, mask).tolist()
+        chosen[algorithm] = load_learned(tmp_path / algorithm, env.problem).act(observation, mask).tolist()
     assert chosen["maskable_ppo"] == [5, 5, 5] != chosen["ppo"]
 
 
 def test_a_recurrent_policy_forgets_where_an_episode_begins(tmp_path):
     train(tiny("recurrent_ppo"), tmp_path / "run")
-    env = make_env(SPIRALS, 3, **SMALL)
-    policy = load_learned(tmp_path / "run", env)
+    env = KasminaVectorEnv(3, SPIRALS, **SMALL)
+    policy = load_learned(tmp_path / "run", env.problem)
     first, later = (play(env, policy, np.arange(3)) for _ in range(2))
     assert (first.actions == later.actions).all()
 
@@ -98,7 +101,7 @@ def test_a_recurrent_policy_forgets_where_an_episode_begins(tmp_path):
 def test_a_run_for_other_menus_is_refused_in_one_sentence(tmp_path):
     train(tiny("maskable_ppo"), tmp_path / "run")
     with pytest.raises(ValueError, match="`run` must be trained with"):
-        load_learned(tmp_path / "run", make_env("Kasmina/Digits-v0", 1))
+        load_learned(tmp_path / "run", make_problem("Kasmina/Digits-v0"))
 
 
 def test_a_wrong_hyperparameter_names_the_nearest(tmp_path):
@@ -118,7 +121,7 @@ def test_seeds_of_evaluation_cannot_be_trained_on():
 
 def test_the_recipe_of_a_run_is_kept_beside_it(tmp_path):
     train(tiny("a2c"), tmp_path / "run")
-    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    kept = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert load_recipe(tmp_path / "run" / "recipe.json") == dataclasses.replace(tiny("a2c"), net=tuple(kept["net"]))
 
 
@@ -146,12 +149,12 @@ def test_the_weight_of_the_entropy_can_fall_to_nothing_over_the_run(algorithm, t
 def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     falling = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_0.0"}
     train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling), tmp_path / "run")
-    env = make_env(SPIRALS, 256, **SMALL)
+    env = KasminaVectorEnv(256, SPIRALS, **SMALL)
     observation, _ = env.reset(seed=0)
     model = ALGORITHMS.get("maskable_ppo").model.load(tmp_path / "run" / "model.zip", device="cpu")
     actions, _ = model.predict(observation, action_masks=env.action_masks(), deterministic=False)
-    num_germinations = sum(name.startswith("GERMINATE") for name in env.action_names)
-    share = np.mean([env.action_names[a] == "WAIT" for a in actions])
+    num_germinations = (env.problem.actions.op == Op.GERMINATE).sum()
+    share = np.mean(actions == 0)
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
 
 
@@ -200,10 +203,16 @@ def test_where_all_are_preferred_alike_nearness_is_entropy_less_what_it_is_at_mo
     assert torch.allclose(nearness, entropy - mask.sum(-1).log(), atol=1e-5)
 
 
+def table_of(*wanted: tuple[object, ...]) -> ActionTable:
+    """WAIT and some actions of a problem."""
+    table = make_problem(SPIRALS, tempos=(3, 5)).actions
+    return ActionTable(table.menus, table.entries[[0, *(int(table.find(*values)[0]) for values in wanted)]])
+
+
 def test_parts_belong_to_one_operation():
-    names = ["WAIT", "GERMINATE a mlp ADD tempo3", "GERMINATE b mlp ADD tempo5", "PRUNE a tempo3"]
-    # GERMINATE: ADD a b mlp tempo3 tempo5; PRUNE: a tempo3
-    assert parts_of(names) == [
+    grown = (Op.GERMINATE, "layer0", "mlp", "ADD", 3), (Op.GERMINATE, "layer1", "mlp", "ADD", 5)
+    # GERMINATE: ADD layer0 layer1 mlp tempo3 tempo5; PRUNE: layer0 tempo3
+    assert parts_of(table_of(*grown, (Op.PRUNE, "layer0", None, None, 3))) == [
         [0, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 1, 1, 0, 0, 0],
         [1, 0, 1, 1, 0, 1, 0, 0],
@@ -211,8 +220,15 @@ def test_parts_belong_to_one_operation():
     ]
 
 
+def test_a_curve_is_a_part_where_there_are_several():
+    one, two = (make_problem(SPIRALS, curves=curves).actions for curves in (("LINEAR",), ("LINEAR", "COSINE")))
+    counts = [np.array(parts_of(table))[table.find(Op.GERMINATE)[0]].sum() for table in (one, two)]
+    assert counts == [4, 5]
+
+
 def test_actions_learn_from_those_they_share_parts_with():
-    parts = torch.tensor(parts_of(["WAIT", "GROW a big", "GROW a small", "GROW b big", "GROW b small"]))
+    prunes = [(Op.PRUNE, slot, None, None, tempo) for slot in ("layer0", "layer1") for tempo in (0, 3)]
+    parts = torch.tensor(parts_of(table_of(*prunes)))
     own = torch.nn.Linear(3, 5)
     layer, x = SharedParts(own, parts), torch.randn(7, 3)
     assert torch.equal(layer(x), own(x))
@@ -263,6 +279,6 @@ def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
 @pytest.mark.parametrize("left", [[], ["recipe.json"], ["model.zip"]])
 def test_a_run_that_was_not_finished_is_refused(tmp_path, left):
     for name in left:
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"^`run` must be a folder with a finished training run, got '.*'\. "):
         recipe_of(tmp_path)
