@@ -28,8 +28,8 @@ def measured():
 
 def test_the_lively_policy_fills_all_slots_of_all_networks_and_then_waits():
     env = lively_population(PRESET, 5)
-    assert is_lively(env.core)
-    assert (Lively(env.action_names).act(env.action_masks()) == 0).all()
+    assert is_lively(env.episodes)
+    assert (Lively(env.problem).act(env.action_masks()) == 0).all()
 
 
 def test_a_horizon_too_short_to_fill_the_slots_is_named():
@@ -40,22 +40,23 @@ def test_a_horizon_too_short_to_fill_the_slots_is_named():
 def test_a_single_environment_goes_back_to_where_its_slots_are_filled():
     env = LivelyEnv(PRESET, 0)
     env.fill()
-    before = env.single.core.observe()
+    before = env.single.episodes.report.observation
     env.step(env.choose())
+    assert not np.array_equal(env.single.episodes.report.observation, before)
     env.rewind()
-    assert np.array_equal(env.single.core.observe(), before)
-    assert is_lively(env.single.core)
+    assert np.array_equal(env.single.episodes.report.observation, before)
+    assert is_lively(env.single.episodes)
 
 
 def test_training_by_hand_starts_from_the_network_of_the_environment_and_learns():
     env = LivelyEnv(PRESET, 0)
     env.fill()
     plain = PlainTraining(env)
-    core = env.single.core
-    loss, _ = episodes.local.population.evaluate(plain.watched, core.view.lifecycle.alpha.value)
+    core = env.single.episodes.local
+    loss, _ = core.population.evaluate(plain.watched, core.state().lifecycle.alpha.value)
     before = plain.evaluate()
     assert before[0] == pytest.approx(float(loss), abs=1e-5)
-    assert len(before) == 2 + core.num_slots
+    assert len(before) == 2 + env.single.problem.num_slots
     for _ in range(5):
         plain.step()
     assert plain.evaluate()[0] < before[0]
