@@ -1,15 +1,13 @@
 """Plain stable-baselines3: MaskablePPO on the native vector environment, one wide network for all rows."""
 
-import gymnasium as gym
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.vec_env import VecMonitor
 
-import kasmina_env  # noqa: F401  registers the environments
-from kasmina_env.envs.sb3 import KasminaVecEnv
+from kasmina_env import KasminaVecEnv
 
 
 def main(num_envs: int = 32, total_timesteps: int = 20_000) -> None:
-    venv = VecMonitor(KasminaVecEnv(gym.make_vec("Kasmina/Spirals-v0", num_envs=num_envs)))
+    venv = VecMonitor(KasminaVecEnv("Kasmina/Spirals-v0", num_envs))
     horizon = 24  # episodes are finite: a rollout is one episode of every row, and nothing is discounted
     model = MaskablePPO("MlpPolicy", venv, n_steps=horizon, batch_size=num_envs * horizon // 4, gamma=1.0, device="cpu")
     model.learn(total_timesteps)

@@ -29,7 +29,7 @@ def run_example(name: str, **arguments: int) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_example_is_short_and_says_what_it_shows(name):
-    source = (EXAMPLES / f"{name}.py").read_text()
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     assert len(source.splitlines()) <= 60
     assert ast.get_docstring(ast.parse(source))
 
