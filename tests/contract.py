@@ -212,7 +212,7 @@ class PlainSlot(nn.Module):
 
     def __init__(self, kind: Kind, topology: str, channels: int, alpha: float) -> None:
         super().__init__()
-        self.delta = BLUEPRINTS.get(kind.blueprint).variant(topology).build(nn, channels)
+        self.delta = BLUEPRINTS.get(kind.blueprint).builder(topology).build(nn, channels)
         self.operator, self.alpha, self.in_training = kind.operator, alpha, kind.in_training
         if kind.operator is Operator.GATE:
             hidden = max(8, channels // 4)

@@ -213,7 +213,7 @@ def export(
     episode: str = "best",
     episodes: int = 16,
 ) -> None:
-    """Grow networks and take one home; writes its weights, and beside them JSON that says what it is and how good.
+    """Grow networks and take one home, in one file that also says what it is and how good.
 
     Args:
         run: Folder of a training run, JSON file of a schedule, or name of a control.
@@ -239,8 +239,7 @@ def export(
     facts = grown.facts
     console.print(
         f"{source.preset}, seed {facts['seed']}: committed score {facts['score']:.3f}, quality on test "
-        f"{facts['test_accuracy']:.3f}.\nGrown by: {facts['schedule']}.\nWritten to {out}, described in "
-        f"{out.with_suffix('.json')}.",
+        f"{facts['test_accuracy']:.3f}.\nGrown by: {facts['schedule']}.\nWritten to {out}.",
         highlight=False,
     )
 

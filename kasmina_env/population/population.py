@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.networks.grown import GrownNetwork, GrownSeed, Recipe, build_network
+from kasmina_env.networks.grown import GrownNetwork, GrownSeed, NetworkSpec, build_network
 from kasmina_env.networks.hosts import Host
 from kasmina_env.networks.layers import widen
 from kasmina_env.population import evaluate as evaluation
@@ -335,4 +335,4 @@ class Population:
             if part.name != GATE:
                 operator = Operator(int(one.operator[0, part.slot]))
                 seeds[part.slot] = GrownSeed(part.name, operator, float(alpha[part.slot]))
-        return build_network(Recipe(self.setting.host, seeds), tensors)
+        return build_network(NetworkSpec(self.setting.host, seeds), tensors)

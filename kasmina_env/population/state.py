@@ -121,9 +121,9 @@ class Setting:
         channels = self.host.slots[part.slot].channels
         if part.name == GATE:
             return make_template(partial(Gate, topology=self.host.topology, channels=channels), Gate.INITIAL)
-        variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
-        initial = {name: self.birth_gain * value for name, value in variant.initial.items()}
-        return make_template(lambda nn: variant.build(nn, channels), initial)
+        builder = BLUEPRINTS.get(part.name).builder(self.host.topology)
+        initial = {name: self.birth_gain * value for name, value in builder.initial.items()}
+        return make_template(lambda nn: builder.build(nn, channels), initial)
 
     def draw_stack(self, template: Template, streams: Sequence[RandomStream], scale: FloatArray | float = 1.0) -> Stack:
         """Freshly initialised networks, one from each random stream, their weights multiplied by `scale`."""

@@ -17,6 +17,7 @@ from kasmina_env.controllers.policy import HELD_OUT, instances_for, play
 from kasmina_env.controllers.schedule import save_schedule
 from kasmina_env.episode.data import make_task
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.networks.network_file import read_description
 from kasmina_env.tasks import classify
 from tests.episodes import IDS, small_settings
 
@@ -37,7 +38,7 @@ def export(*words: object) -> None:
 
 
 def facts_of(path) -> dict:
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["facts"]
+    return read_description(path)["metadata"]
 
 
 def test_the_reported_test_accuracy_is_that_of_the_loaded_file(tmp_path):
@@ -100,8 +101,8 @@ def test_a_schedule_of_ones_own_is_played_from_its_file(tmp_path):
 def test_only_what_was_fossilized_comes_home():
     grown = harvest(find_source("plateau", SPIRALS), num_episodes=8)
     fossils = grown.facts["schedule"].count("FOSSILIZE")
-    assert len(grown.network.recipe.seeds) == fossils > 0
-    assert all(seed.alpha == 1 for seed in grown.network.recipe.seeds.values())
+    assert len(grown.network.spec.seeds) == fossils > 0
+    assert all(seed.alpha == 1 for seed in grown.network.spec.seeds.values())
 
 
 def test_it_is_written_as_a_program_that_needs_nothing_of_ours(tmp_path):
@@ -137,8 +138,8 @@ def test_another_problem_than_the_runs_own_is_refused(trained):
 
 
 def test_a_file_that_exists_is_kept_and_nothing_is_played(tmp_path, capsys):
-    (tmp_path / "net.json").write_text("precious")
+    (tmp_path / "net.safetensors").write_text("precious")
     with pytest.raises(SystemExit, match="2"):
         export("fixed", "-o", tmp_path / "net.safetensors", "--episodes", 100_000)
     assert "`path` must be new" in capsys.readouterr().out
-    assert (tmp_path / "net.json").read_text(encoding="utf-8") == "precious"
+    assert (tmp_path / "net.safetensors").read_text() == "precious"

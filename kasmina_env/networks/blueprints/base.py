@@ -16,8 +16,8 @@ Build = Callable[[Layers, int], Module]
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A kind of seed, as it is for some topologies.
+class Builder:
+    """A kind of seed for some topologies.
 
     Attributes:
         build: ``(nn, channels) -> Module`` mapping features to their proposed change *delta*, shape kept.
@@ -38,24 +38,25 @@ class Blueprint:
 
     Attributes:
         name: Name in actions and observations.
-        variants: By the features it accepts: "image" ``[B, C, H, W]``, "vector" ``[B, C]``, "tokens" ``[B, T, C]``.
+        builders: Builder by topology of the features: "image" ``[B, C, H, W]``, "vector" ``[B, C]``, "tokens"
+            ``[B, T, C]``.
     """
 
     name: str
-    variants: dict[Topology, Variant]
+    builders: dict[Topology, Builder]
 
     @property
     def topologies(self) -> tuple[Topology, ...]:
-        return tuple(self.variants)
+        return tuple(self.builders)
 
-    def variant(self, topology: Topology) -> Variant:
-        """What it is for these features; a ``ValueError`` where it does not accept them."""
-        if topology not in self.variants:
+    def builder(self, topology: Topology) -> Builder:
+        """Builder for these features; a ``ValueError`` where it does not accept them."""
+        if topology not in self.builders:
             raise ValueError(
                 f"`blueprint` must accept {topology} features, got {self.name!r}, which accepts "
                 f"{', '.join(self.topologies)}. Choose a blueprint for this host."
             )
-        return self.variants[topology]
+        return self.builders[topology]
 
 
 BLUEPRINTS: Registry[Blueprint] = Registry("blueprint")
@@ -82,8 +83,8 @@ def register_blueprint(
 
     def decorate(build: Build) -> Build:
         description = (build.__doc__ or name).strip().splitlines()[0]
-        added = dict.fromkeys(topologies, Variant(build, dict(initial or {}), description))
-        known = BLUEPRINTS.get(name).variants if name in BLUEPRINTS else {}
+        added = dict.fromkeys(topologies, Builder(build, dict(initial or {}), description))
+        known = BLUEPRINTS.get(name).builders if name in BLUEPRINTS else {}
         if known and known.keys().isdisjoint(added):
             known.update(added)
         else:
@@ -95,4 +96,4 @@ def register_blueprint(
 
 def build_seed(nn: Layers, blueprint: str, topology: Topology, operator: Operator, channels: int) -> Seed:
     """One seed from a namespace of layers: ordinary with `torch.nn`, wide with `kasmina_env.networks.layers`."""
-    return Seed(nn, BLUEPRINTS.get(blueprint).variant(topology).build(nn, channels), operator, topology, channels)
+    return Seed(nn, BLUEPRINTS.get(blueprint).builder(topology).build(nn, channels), operator, topology, channels)
