@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 from kasmina_env.comparison.calibrate import (
     MEANINGS,
     Contenders,
