@@ -12,6 +12,7 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Flag, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, say
+from kasmina_env.cli.interrupts import begin_work
 from kasmina_env.cli.progress import Advance, progress_bar
 from kasmina_env.settings.presets import PRESETS
 
@@ -68,6 +69,7 @@ def train(
         def report(done: int, score: float) -> None:
             nonlocal advance
             if advance is None:
+                begin_work()
                 note(banner)
                 advance = stack.enter_context(progress_bar("training", settings.total_steps))
             advance(done, "" if math.isnan(score) else f"score {score:.3f}")
