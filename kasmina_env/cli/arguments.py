@@ -26,4 +26,13 @@ Id = Annotated[str, tyro.conf.Positional, argument("ID")]
 DefaultId = Annotated[str, tyro.conf.Positional, argument("[ID]")]
 OutFolder = Annotated[Path, argument("DIR", None, "-o")]
 Count = Annotated[int, argument("N")]
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        name="import",
+        metavar="MODULE",
+        help="Module or .py file to import first, so that what it registers is known; MODULE:ID as an ID does so too.",
+    ),
+]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]

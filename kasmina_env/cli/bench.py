@@ -10,7 +10,7 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Count, Flag, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import print_table
-from kasmina_env.settings.presets import PRESETS
+from kasmina_env.cli.imports import find_preset
 
 
 def bench(
@@ -40,8 +40,7 @@ def bench(
         growth: Number of networks for timing how cost grows with seeds, slots, blueprints and batch; 0 leaves it out.
         out: Folder for a picture, bench.png.
     """
-    for env_id in env_ids:
-        PRESETS.get(env_id)
+    names = [find_preset(env_id).id for env_id in env_ids]
     for size in sizes:
         check_at_least("sizes", size, 1, "Time some networks.")
     check_at_least("repeats", repeats, 1, "Measure at least once.")
@@ -57,8 +56,8 @@ def bench(
 
     begin_work()
     crew = num_processes() if workers is None else workers
-    found = [measure(env_id, sizes, repeats, steps, rivals, memory, crew) for env_id in env_ids]
-    costs = [measure_growth(env_id, growth, repeats) if growth else [] for env_id in env_ids]
+    found = [measure(name, sizes, repeats, steps, rivals, memory, crew) for name in names]
+    costs = [measure_growth(name, growth, repeats) if growth else [] for name in names]
     for measured, cost in zip(found, costs, strict=True):
         for table in tables(measured, cost):
             print_table(*table)

@@ -10,11 +10,11 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Flag, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import print_table, say
+from kasmina_env.cli.imports import find_preset, import_words
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.comparison.calibration_sizes import USUAL_SIZES, Sizes
 from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.documents import read_document
-from kasmina_env.settings.presets import PRESETS
 
 
 def calibrate(
@@ -33,17 +33,17 @@ def calibrate(
         sizes: How much to measure.
         overwrite: Replace the file if it exists.
     """
-    PRESETS.get(env_id)
+    preset = find_preset(env_id).id
     check_at_least("seed", seed, 0, "Name another one.")
-    path = out or FOUND / f"{slug(env_id)}.calibration.json"
+    path = out or FOUND / f"{slug(preset)}.calibration.json"
     check_new_file(path, overwrite)
 
     from kasmina_env.comparison.calibrate import calibrate as measure
     from kasmina_env.comparison.calibrate import command_of, num_calibration_steps, save_calibration
 
-    with step_counter("measuring", num_calibration_steps(env_id, sizes)) as on_step:
-        found = measure(env_id, sizes, seed, on_step=on_step)
-    save_calibration(path, found, command_of(env_id, sizes, seed))
+    with step_counter("measuring", num_calibration_steps(preset, sizes)) as on_step:
+        found = measure(preset, sizes, seed, on_step=on_step)
+    save_calibration(path, found, command_of(env_id, sizes, seed) + import_words())
     print_calibration(path)
     say(f"Written to {path}.")
 

@@ -11,9 +11,9 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, print_table, say
+from kasmina_env.cli.imports import find_preset, import_words
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.machine import on_this_device
-from kasmina_env.settings.presets import PRESETS
 
 POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
 
@@ -36,11 +36,12 @@ def compare(
         split: "test" plays held-out seeds and test instances, "train" others, to choose training settings by.
         out: New folder for the results.
     """
-    PRESETS.get(env_id)
+    preset = find_preset(env_id)
+    name = preset.id
     check_at_least("episodes", episodes, 1, "Play some.")
-    for name in policies:
-        if policies.count(name) > 1:
-            raise ValueError(f"`policies` must each be named once, got {name!r} {policies.count(name)} times.")
+    for policy in policies:
+        if policies.count(policy) > 1:
+            raise ValueError(f"`policies` must each be named once, got {policy!r} {policies.count(policy)} times.")
     check_new_folder(out)
 
     from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
@@ -49,24 +50,24 @@ def compare(
     from kasmina_env.controllers.policy import CONTROLS
     from kasmina_env.episode.problem import make_problem
 
-    learned_arms, settings = arms_of(run, env_id)
-    controls = policies or default_controls(env_id, **settings)
-    for name in controls:
-        CONTROLS.get(name)
-    players = {**{name: [name] for name in controls}, **learned_arms}
-    horizon = PRESETS.get(env_id).config(**settings).horizon
+    learned_arms, settings = arms_of(run, name)
+    controls = policies or default_controls(name, **settings)
+    for control in controls:
+        CONTROLS.get(control)
+    players = {**{control: [control] for control in controls}, **learned_arms}
+    horizon = preset.config(**settings).horizon
     with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
-        arms = compare_arms(env_id, players, episodes, on_step=on_step, split=split, **settings)
-    problem = make_problem(env_id, **settings)
+        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, **settings)
+    problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)
-    folders = [Path(folder) for name, runs in players.items() if name not in CONTROLS for folder in runs]
+    folders = [Path(folder) for arm, runs in players.items() if arm not in CONTROLS for folder in runs]
     plot_comparison(out, problem, arms, rows, folders)
     command = _command(env_id, run, policies, episodes, split)
     (out / "comparison.md").write_text(page(command, problem, rows, arms, best), encoding="utf-8")
     shown = slice(NUM_FOR_TERMINALS)
     print_table(
-        f"{env_id}: {episodes} {kind_of(arms)} episodes, the same for all",
+        f"{name}: {episodes} {kind_of(arms)} episodes, the same for all",
         COLUMNS[shown],
         [cells(row)[shown] for row in rows],
     )
@@ -146,4 +147,4 @@ def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes
     words = [f"--run {run}" for run in runs]
     words += [f"--policies {' '.join(policies)}"] if policies else []
     words += [f"--split {split}"] if split != "test" else []
-    return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]))
+    return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]) + import_words())

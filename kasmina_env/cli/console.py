@@ -56,13 +56,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     cells = [[_in_words(cell) for cell in row] for row in rows]
     out = console()
     widths = column_widths([columns, *cells], out.width)
+    out.print(Text(title, style="bold"))
     if widths is None:
-        out.print(Text(title, style="bold"), soft_wrap=True)
         for row in cells:
             out.print("\n".join(f"{name}: {cell}" for name, cell in zip(columns, row, strict=True)) + "\n")
         return
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    table.title_justify, table.title_style = "left", "bold"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for column, width in zip(columns, widths, strict=True):
         table.add_column(column, width=width)
     for row in cells:

@@ -10,6 +10,7 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Count, argument
 from kasmina_env.cli.checks import check_at_least
 from kasmina_env.cli.console import say
+from kasmina_env.cli.imports import find_preset
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.presets import PRESETS
 
@@ -40,7 +41,7 @@ def export(
     from kasmina_env.networks.network_file import check_path, save_network
 
     check_path(out)
-    source = find_source(policy, env_id)
+    source = find_source(policy, find_preset(env_id).id if env_id else None)
     seed = None if episode == "best" else int(episode)
     count = (episodes if seed is None else 1) * PRESETS.get(source.preset).config(**source.settings).horizon
     with step_counter("growing", count) as on_step:

@@ -6,10 +6,11 @@ What is imported here is light. Each command imports PyTorch and the like when i
 from __future__ import annotations
 
 import dis
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 from kasmina_env import __version__
 from kasmina_env.cli import interrupts
@@ -119,8 +120,26 @@ def make_app(table: Commands, doc: str = "") -> SubcommandApp:
         if isinstance(command, Mapping):
             app.command(make_app(command, "List, fetch and verify the files of datasets."), name=name)
         else:
-            app.command(name=name)(command)
+            app.command(name=name)(with_imports(command))
     return app
+
+
+def with_imports(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with one more option, `--import`, that is obeyed before the command is called."""
+    from kasmina_env.cli.arguments import Imports
+    from kasmina_env.cli.imports import import_chosen
+
+    def importing(*args: object, imports: tuple[str, ...] = (), **arguments: object) -> None:
+        import_chosen(imports)
+        command(*args, **arguments)
+
+    # What tyro reads. Not functools.wraps, through which it would look at the command itself.
+    signature = inspect.signature(command)
+    option = inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Imports)
+    importing.__doc__ = command.__doc__
+    importing.__annotations__ = {**get_type_hints(command, include_extras=True), "imports": Imports}
+    importing.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    return importing
 
 
 def sentence_of(error: BaseException) -> str | None:

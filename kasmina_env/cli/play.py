@@ -7,7 +7,7 @@ from typing import Annotated
 from kasmina_env.cli.arguments import Count, Id, argument
 from kasmina_env.cli.checks import check_at_least
 from kasmina_env.cli.console import say
-from kasmina_env.settings.presets import PRESETS
+from kasmina_env.cli.imports import find_preset
 
 
 def rollout(
@@ -26,10 +26,10 @@ def rollout(
     from kasmina_env.comparison.arms import find_player, find_source
     from kasmina_env.envs.vector_env import KasminaVectorEnv
 
-    PRESETS.get(env_id)
+    preset = find_preset(env_id)
     check_at_least("every", every, 1, "Show some panels.")
     check_at_least("seed", seed, 0, "Name another one.")
-    source = find_source(policy, env_id)
+    source = find_source(policy, preset.id)
     player = find_player(source.name, source.preset, **source.settings)
     env = KasminaVectorEnv(1, player.problem, render_mode="ansi")
     observation, _ = env.reset(seed=seed, options=None if player.planted is None else {"planted": player.planted})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kasmina_env.cli.arguments import Id
 from kasmina_env.cli.calibrate import print_calibration
 from kasmina_env.cli.console import print_table, say
+from kasmina_env.cli.imports import find_preset
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.presets import PRESETS
 
@@ -34,8 +35,8 @@ def describe(env_id: Id) -> None:
     from kasmina_env.episode.problem import make_problem
     from kasmina_env.tasks import SPLITS
 
-    preset = PRESETS.get(env_id)
-    problem = make_problem(env_id)
+    preset = find_preset(env_id)
+    problem = make_problem(preset.id)
     config, task = problem.config, make_task(problem)
     say(f"{preset.id}: {preset.description}\n")
     samples = ", ".join(f"{name} {len(task.splits[name])}" for name in SPLITS)
@@ -49,7 +50,9 @@ def describe(env_id: Id) -> None:
     print_table(f"Reward '{config.reward}': {problem.reward.description}", ("term", "meaning"), terms)
     print_table("What an instance settles", ("name", "value", "seen"), instance_rows(problem))
     try:
-        print_calibration(config_path(f"{slug(env_id)}.calibration.json", f"Run `kasmina calibrate {env_id}`.", True))
+        print_calibration(
+            config_path(f"{slug(preset.id)}.calibration.json", f"Run `kasmina calibrate {env_id}`.", True)
+        )
     except FileNotFoundError as error:
         say(f"Not calibrated: {error}\n")
     print_table("Observation", ("entry", "name", "low", "high", "meaning"), observation_rows(problem))
@@ -124,12 +127,12 @@ def check(env_id: Id) -> None:
     from gymnasium.utils.env_checker import check_env
     from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-    PRESETS.get(env_id)
+    name = find_preset(env_id).id
     for form in ("flat", "factored"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            env = gymnasium.make(env_id, action_space=form).unwrapped
+            env = gymnasium.make(name, action_space=form).unwrapped
             check_env(env)
-            say(f"gymnasium check_env          {env_id} {form}", passed=True)
+            say(f"gymnasium check_env          {name} {form}", passed=True)
             sb3_check_env(env)
-            say(f"stable-baselines3 check_env  {env_id} {form}", passed=True)
+            say(f"stable-baselines3 check_env  {name} {form}", passed=True)

@@ -12,6 +12,7 @@ import tyro
 from kasmina_env.cli.arguments import DEFAULT_ID, Flag, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, say
+from kasmina_env.cli.imports import find_preset, import_words
 from kasmina_env.cli.interrupts import begin_work
 from kasmina_env.cli.progress import Advance, progress_bar
 from kasmina_env.settings.presets import PRESETS
@@ -41,6 +42,7 @@ def train(
         workers: Processes to spread the networks over.
         resume: Go on from the last checkpoint in the folder.
     """
+    preset = None if env_id is None else find_preset(env_id).id
     if not resume:
         check_new_folder(out, ", or pass --resume")
     if config and algorithm:
@@ -53,9 +55,9 @@ def train(
     from kasmina_env.learning.training_config import load_recipe, recipe_path
     from kasmina_env.population.device import find_device, num_processes
 
-    given = {"preset": env_id, "total_steps": steps, "seed": seed}
+    given = {"preset": preset, "total_steps": steps, "seed": seed}
     overrides = {key: value for key, value in given.items() if value is not None}
-    path = config or recipe_path(env_id or DEFAULT_ID, algorithm or "maskable_ppo")
+    path = config or recipe_path(preset or DEFAULT_ID, algorithm or "maskable_ppo")
     settings = load_recipe(path, **overrides)
     PRESETS.get(settings.preset)
     banner = (
@@ -80,4 +82,4 @@ def train(
             if (out / "checkpoint.zip").is_file():
                 stop.add_note(f"What was trained is in {out}; the same command with --resume goes on.")
             raise
-    say(f"Trained. Run `kasmina compare {settings.preset} --run {out}` to see it beside the controls.")
+    say(f"Trained. Run `kasmina compare {settings.preset} --run {out}{import_words()}` to see it beside the controls.")
