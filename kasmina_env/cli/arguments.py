@@ -35,4 +35,5 @@ Imports = Annotated[
         help="Module or .py file to import first, so that what it registers is known; MODULE:ID as an ID does so too.",
     ),
 ]
+Json = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON in place of tables.", help_behavior_hint="")]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, Count, Flag, Json, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
-from kasmina_env.cli.console import print_table
+from kasmina_env.cli.console import print_json, print_table
 from kasmina_env.cli.imports import find_preset
 
 
@@ -26,6 +27,7 @@ def bench(
     workers: Annotated[int | None, argument("N", "one for each core, none on a GPU")] = None,
     growth: Count = 0,
     out: Annotated[Path | None, argument("DIR", "no picture", "-o")] = None,
+    as_json: Json = False,
 ) -> None:
     """Time steps of populations with a live seed in every slot, beside the single environment and plain PyTorch.
 
@@ -43,6 +45,8 @@ def bench(
     names = [find_preset(env_id).id for env_id in env_ids]
     for size in sizes:
         check_at_least("sizes", size, 1, "Time some networks.")
+    if not sizes:
+        raise ValueError("`sizes` must be at least one number of networks, got none. Name some, or leave it out.")
     check_at_least("repeats", repeats, 1, "Measure at least once.")
     check_at_least("steps", steps, 1, "Time at least one.")
     check_at_least("workers", 1 if workers is None else workers, 1, "1 measures none.")
@@ -50,6 +54,7 @@ def bench(
     if out is not None:
         check_new_file(out / "bench.png", otherwise="")
 
+    from kasmina_env.bench import as_json as to_json
     from kasmina_env.bench import measure, measure_growth, picture, tables
     from kasmina_env.cli.interrupts import begin_work
     from kasmina_env.population.device import num_processes
@@ -58,8 +63,11 @@ def bench(
     crew = num_processes() if workers is None else workers
     found = [measure(name, sizes, repeats, steps, rivals, memory, crew) for name in names]
     costs = [measure_growth(name, growth, repeats) if growth else [] for name in names]
-    for measured, cost in zip(found, costs, strict=True):
-        for table in tables(measured, cost):
+    pairs = list(zip(found, costs, strict=True))
+    if as_json:
+        print_json([json.loads(to_json(*pair)) for pair in pairs])
+    else:
+        for table in [table for pair in pairs for table in tables(*pair)]:
             print_table(*table)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

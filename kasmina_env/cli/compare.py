@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, OutFolder, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
-from kasmina_env.cli.console import note, print_table, say
+from kasmina_env.cli.console import note, print_json, print_table, say
 from kasmina_env.cli.imports import find_preset, import_words
 from kasmina_env.cli.progress import step_counter
+from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
 
 POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
@@ -25,6 +26,7 @@ def compare(
     episodes: Count = 64,
     split: Literal["test", "train"] = "test",
     out: OutFolder = Path("runs/compare"),
+    as_json: Json = False,
 ) -> None:
     """Compare trained policies and controls on the same held-out episodes; writes a page, JSON, CSV and pictures.
 
@@ -65,6 +67,9 @@ def compare(
     plot_comparison(out, problem, arms, rows, folders)
     command = _command(env_id, run, policies, episodes, split)
     (out / "comparison.md").write_text(page(command, problem, rows, arms, best), encoding="utf-8")
+    if as_json:
+        print_json(read_document(out / "comparison.json"))
+        return
     shown = slice(NUM_FOR_TERMINALS)
     print_table(
         f"{name}: {episodes} {kind_of(arms)} episodes, the same for all",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -92,4 +95,26 @@ def column_widths(lines: Sequence[Sequence[str]], width: int) -> list[int] | Non
 
 
 def _in_words(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A cell: a range from a pair, a list of choices, or menus by name, as people read them."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return " to ".join(map(_in_words, value))
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_in_words(choices)}" for name, choices in value.items())
+    return "" if value is None else str(value)
+
+
+def print_json(document: object) -> None:
+    """Print plain data for other programs; numbers that JSON does not have become null."""
+    say(json.dumps(_with_null(document), indent=2, allow_nan=False))
+
+
+def _with_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _with_null(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_null(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

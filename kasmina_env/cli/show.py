@@ -2,60 +2,109 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from kasmina_env.cli.arguments import Id
+from kasmina_env.cli.arguments import Id, Json
 from kasmina_env.cli.calibrate import print_calibration
-from kasmina_env.cli.console import print_table, say
+from kasmina_env.cli.console import print_json, print_table, say
 from kasmina_env.cli.imports import find_preset
 from kasmina_env.settings.configs import config_path, slug
+from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from kasmina_env.episode.problem import Problem
 
 
-def list_ids() -> None:
+class Section(NamedTuple):
+    """A table of what is known about a problem, for people and for programs."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[object]]
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as plain data."""
+        keys = [column.replace(" ", "_") for column in self.columns]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+
+def list_ids(as_json: Json = False) -> None:
     """List the environments."""
-    rows = []
-    for preset in map(PRESETS.get, PRESETS):
-        data = f"kasmina data fetch {preset.dataset}" if preset.dataset else "comes with the package"
-        rows.append((preset.id, preset.config().horizon, data, preset.description))
-    print_table("Environments", ("id", "steps", "data", "what it is"), rows)
+    presets = [PRESETS.get(name) for name in PRESETS]
+    rows = [(preset.id, preset.config().horizon, preset.dataset or None, preset.description) for preset in presets]
+    if as_json:
+        print_json(Section("environments", "", ("id", "steps", "dataset", "description"), rows).records())
+        return
+    shown = [(*row[:2], f"kasmina data fetch {row[2]}" if row[2] else "comes with the package", row[3]) for row in rows]
+    print_table("Environments", ("id", "steps", "data", "what it is"), shown)
 
 
-def describe(env_id: Id) -> None:
+def describe(env_id: Id, as_json: Json = False) -> None:
     """Show the slots, actions, rules, reward terms, instances and observations of an environment.
 
     Args:
         env_id: Environment to describe.
     """
-    from kasmina_env.envs.render import rules_table
     from kasmina_env.episode.data import make_task
     from kasmina_env.episode.problem import make_problem
     from kasmina_env.tasks import SPLITS
 
     preset = find_preset(env_id)
     problem = make_problem(preset.id)
-    config, task = problem.config, make_task(problem)
-    say(f"{preset.id}: {preset.description}\n")
-    samples = ", ".join(f"{name} {len(task.splits[name])}" for name in SPLITS)
-    say(f"Samples: {samples}. An episode is {config.horizon} steps of {config.batches_per_step} minibatches.\n")
-    columns = ("slot", "blueprint", "parameters", "compute per sample")
-    print_table("Slots and what can grow there", columns, slot_rows(problem))
-    title = f"Actions ({problem.actions.num_actions}, flat)"
-    print_table(title, ("operation", "entries", "choices"), action_rows(problem))
-    print_table("Rules", ("stage", "operation", "next stage", "requires", "meaning"), rules_table(config.rules))
-    terms = [(name, term.meaning) for name, term in problem.reward.terms.items()]
-    print_table(f"Reward '{config.reward}': {problem.reward.description}", ("term", "meaning"), terms)
-    print_table("What an instance settles", ("name", "value", "seen"), instance_rows(problem))
+    sections, file = sections_of(problem), f"{slug(preset.id)}.calibration.json"
+    task = make_task(problem)
+    samples = {name: len(task.splits[name]) for name in SPLITS}
     try:
-        print_calibration(
-            config_path(f"{slug(preset.id)}.calibration.json", f"Run `kasmina calibrate {env_id}`.", True)
-        )
+        path, reason = config_path(file, f"Run `kasmina calibrate {env_id}`.", with_found=True), ""
     except FileNotFoundError as error:
-        say(f"Not calibrated: {error}\n")
-    print_table("Observation", ("entry", "name", "low", "high", "meaning"), observation_rows(problem))
+        path, reason = None, str(error)
+    if as_json:
+        about = {"id": preset.id, "description": preset.description, "steps": problem.config.horizon}
+        about |= {"minibatches_per_step": problem.config.batches_per_step, "samples": samples}
+        tables = {section.name: section.records() for section in sections}
+        print_json({**about, **tables, "calibration": None if path is None else read_document(path, "gaps")})
+        return
+    say(f"{preset.id}: {preset.description}\n")
+    words = ", ".join(f"{name} {size}" for name, size in samples.items())
+    say(
+        f"Samples: {words}. An episode is {problem.config.horizon} steps of {problem.config.batches_per_step} minibatches.\n"
+    )
+    for section in sections:
+        print_table(*section[1:])
+    if path is None:
+        say(f"Not calibrated: {reason}")
+    else:
+        print_calibration(path)
+
+
+def sections_of(problem: Problem) -> list[Section]:
+    """All tables of a problem, from the tables that the code runs on."""
+    from kasmina_env.envs.render import rules_table
+
+    config, reward = problem.config, problem.reward
+    terms = [(name, term.meaning) for name, term in reward.terms.items()]
+    rules = ("stage", "operation", "next stage", "requires", "meaning")
+    return [
+        Section(
+            "slots",
+            "Slots and what can grow there",
+            ("slot", "channels", "blueprint", "parameters", "compute per sample"),
+            slot_rows(problem),
+        ),
+        Section(
+            "actions",
+            f"Actions ({problem.actions.num_actions}, flat)",
+            ("operation", "entries", "choices"),
+            action_rows(problem),
+        ),
+        Section("rules", "Rules", rules, rules_table(config.rules)),
+        Section("reward", f"Reward '{config.reward}': {reward.description}", ("term", "meaning"), terms),
+        Section("instances", "What an instance settles", ("name", "value", "seen"), instance_rows(problem)),
+        Section("observation", "Observation", ("entry", "name", "low", "high", "meaning"), observation_rows(problem)),
+    ]
 
 
 def slot_rows(problem: Problem) -> list[tuple[object, ...]]:
@@ -63,11 +112,11 @@ def slot_rows(problem: Problem) -> list[tuple[object, ...]]:
     from kasmina_env.settings.config import Operator
 
     costs, add = problem.costs, int(Operator.ADD)
-    rows: list[tuple[object, ...]] = [("(host)", "", int(costs.host_parameters), int(costs.host_compute))]
+    rows: list[tuple[object, ...]] = [("(host)", None, None, int(costs.host_parameters), int(costs.host_compute))]
     for slot, spec in enumerate(problem.host.slots):
         for k, name in enumerate(problem.config.blueprints):
             parameters, compute = costs.seed_parameters[slot, k, add], costs.seed_compute[slot, k, add]
-            rows.append((f"{spec.name} ({spec.channels} channels)", name, int(parameters), int(compute)))
+            rows.append((spec.name, spec.channels, name, int(parameters), int(compute)))
     return rows
 
 
@@ -81,11 +130,11 @@ def action_rows(problem: Problem) -> list[tuple[object, ...]]:
         mine = table.entries[table.op == op]
         if not len(mine):
             continue
-        menus = []
+        menus = {}
         for head in ARGUMENTS[op]:
             used = dict.fromkeys(mine[:, HEADS.index(head)].tolist())  # in order, each once
-            menus.append(f"{head}: {', '.join(str(table.menus[head][i]) for i in used)}")
-        rows.append((op.name, len(mine), "; ".join(menus)))
+            menus[head] = [table.menus[head][i] for i in used]
+        rows.append((op.name, len(mine), menus))
     return rows
 
 
@@ -93,12 +142,12 @@ def instance_rows(problem: Problem) -> list[tuple[object, ...]]:
     """Each number of the instances with its range, and what differs between their hosts."""
     instances, rows = problem.instances, list[tuple[object, ...]]()
     for name, values in instances.numbers.items():
-        low, high = values.min(), values.max()
-        value = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        low, high = float(values.min()), float(values.max())
+        value = low if low == high else (low, high)
         rows.append((name, value, "yes" if name in instances.visible else "no" if low != high else "always the same"))
     for name in instances.host_settings[0]:
         choices = sorted({str(settings[name]) for settings in instances.host_settings})
-        rows.append((name, ", ".join(choices), "yes" if name in instances.visible else "no"))
+        rows.append((name, choices, "yes" if name in instances.visible else "no"))
     train, test = (len(instances.split(name)) for name in ("train", "test"))
     return [("(instances)", f"{train} to train on, {test} to test on" if len(instances) > 1 else "one", ""), *rows]
 

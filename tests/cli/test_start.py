@@ -99,7 +99,7 @@ def test_what_the_package_says_is_a_sentence_and_an_operation_gone_wrong_is_a_bu
 
 def test_a_bug_shows_its_traceback(monkeypatch):
     monkeypatch.setattr("kasmina_env.cli.show.PRESETS", None)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         run(["list"])
 
 
