@@ -42,13 +42,17 @@ def bench(
         growth: Number of networks for timing how cost grows with seeds, slots, blueprints and batch; 0 leaves it out.
         out: Folder for a picture, bench.png.
     """
-    names = [find_preset(env_id).id for env_id in env_ids]
+    presets = [find_preset(env_id) for env_id in env_ids]
+    names = [preset.id for preset in presets]
     for size in sizes:
         check_at_least("sizes", size, 1, "Time some networks.")
     if not sizes:
         raise ValueError("`sizes` must be at least one number of networks, got none. Name some, or leave it out.")
     check_at_least("repeats", repeats, 1, "Measure at least once.")
     check_at_least("steps", steps, 1, "Time at least one.")
+    for preset in presets:
+        if steps >= (horizon := preset.config().horizon):
+            raise ValueError(f"`steps` must be below {horizon}, the length of an episode of {preset.id}, got {steps}.")
     check_at_least("workers", 1 if workers is None else workers, 1, "1 measures none.")
     check_at_least("growth", growth, 0, "0 leaves it out.")
     if out is not None:
