@@ -21,6 +21,7 @@ from kasmina_env.bench.rivals import Run, rivals
 from kasmina_env.bench.workload import Lively, lively_population
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
+from kasmina_env.settings.machine import sheltered_children
 from kasmina_env.settings.presets import PRESETS
 
 PARTS = ("train", "evaluate", "contribution", "policy", "rest")
@@ -189,7 +190,9 @@ def peak_memory(preset: str, num_networks: int) -> float:
     """Bytes at most of a process that fills a population and steps it twice: resident, or reserved on the GPU."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_live_and_measure, preset, num_networks).result()
+        with sheltered_children():
+            found = pool.submit(_live_and_measure, preset, num_networks)
+        return found.result()
 
 
 def _live_and_measure(preset: str, num_networks: int) -> float:

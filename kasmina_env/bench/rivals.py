@@ -13,7 +13,7 @@ import torch
 
 from kasmina_env.bench.plain import PlainTraining
 from kasmina_env.bench.workload import LivelyEnv
-from kasmina_env.settings.machine import num_cores
+from kasmina_env.settings.machine import num_cores, sheltered_children
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -64,7 +64,8 @@ def rivals(preset: str) -> Iterator[Mapping[str, Run]]:
     env = LivelyEnv(preset, 0)
     env.fill()
     dummy = DummyVecEnv([partial(LivelyEnv, preset, i) for i in range(NUM_DUMMY)])
-    workers = SubprocVecEnv([partial(_make, preset, i) for i in range(num_cores())])
+    with sheltered_children():
+        workers = SubprocVecEnv([partial(_make, preset, i) for i in range(num_cores())])
     try:
         for vector in (dummy, workers):
             vector.env_method("fill")

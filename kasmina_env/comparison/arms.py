@@ -19,6 +19,7 @@ from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.imports import import_file
 
 INSTANT = {"instant": True}
 
@@ -112,14 +113,16 @@ class Player:
 
 
 def find_player(name: str, preset: str, **settings: Any) -> Player:
-    """A control by name, a schedule by its file, or a learned policy by the folder of its training run.
+    """A control by name, a schedule or policy by its file, or a learned policy by the folder of its training run.
 
     Args:
-        name: One of these; the file may hold a schedule for each context.
+        name: One of these. A JSON file may hold a schedule for each context; a .py file registers one policy.
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
     """
     path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        name = _registered_in(path)
     if name not in CONTROLS and not path.exists() and len(path.parts) > 1:
         raise FileNotFoundError(f"`{name}` must be a control, or a file or folder that exists, got none. Correct it.")
     if name in CONTROLS or not path.exists():
@@ -134,6 +137,16 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
     from kasmina_env.learning.train import load_learned  # brings stable-baselines3, which a control does without
 
     return Player(load_learned(path, problem), problem)
+
+
+def _registered_in(path: Path) -> str:
+    """Name of the policy that a file of Python registers."""
+    module = import_file(path)
+    found = [name for name in CONTROLS if CONTROLS.get(name).make.__module__ == module.__name__]
+    if len(found) != 1:
+        got = ", ".join(found) or "none"
+        raise ValueError(f"`{path}` must register one policy with `register_policy`, got {got}.")
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,7 @@ def find_source(name: str, preset: str | None) -> Source:
 
         recipe = recipe_of(path)
         own, settings = recipe.preset, dict(recipe.settings)
-    elif name not in CONTROLS and path.is_file():
+    elif name not in CONTROLS and path.is_file() and path.suffix != ".py":
         own = read_document(path, "id")["id"]
     if preset not in (None, own):
         raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")

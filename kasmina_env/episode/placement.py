@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from kasmina_env.episode.core import EpisodeCore
+from kasmina_env.settings import imports
 from kasmina_env.settings.machine import keep_freed_memory
 
 Wait = Callable[[], Any]  # returns the result of a method, or raises what it raised
@@ -74,7 +75,7 @@ class Process:
             raise RuntimeError("`num_workers` must be 1 in a daemon process, which may not start others.")
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, make), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, make, imports.chosen()), daemon=True)
         self._process.start()
         other.close()
         self._is_ready = False
@@ -148,12 +149,20 @@ def _dump(thing: object) -> bytes:
     return file.getvalue()
 
 
-def _serve(pipe: Connection, make: Make) -> None:
-    """Answer calls until the pipe is closed."""
+def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
+    """Answer calls until the pipe is closed.
+
+    Args:
+        pipe: Connection to the process that started this one.
+        make: Makes the core.
+        modules: Code of the user that registers what the problem names.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides
     keep_freed_memory()
     torch.set_num_threads(1)
     try:
+        for module in modules:
+            imports.import_any(module)
         core = make()
         pipe.send_bytes(_dump((True, None)))
         while True:

@@ -39,7 +39,7 @@ class Checkpoints(BaseCallback):
     Args:
         out: Folder of the run.
         every: Steps between reports.
-        report: Called with steps done and the mean committed score of the latest episodes.
+        report: Called with steps done and the mean committed score of the latest episodes, NaN at the start.
     """
 
     def __init__(self, out: Path, every: int, report: Callable[[int, float], None]) -> None:
@@ -48,6 +48,7 @@ class Checkpoints(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._num_reports = self.num_timesteps // self._every
+        self._report(self.num_timesteps, float("nan"))  # everything was accepted; no episode has ended
 
     def _on_step(self) -> bool:
         return True
@@ -110,7 +111,7 @@ def train(
     Args:
         recipe: Settings.
         out: Folder of the run, made here.
-        report: Called now and then with steps done and mean committed score.
+        report: Called at the start and then now and then, with steps done and mean committed score or NaN.
         resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
         num_workers: Processes over which the networks are spread.
     """

@@ -83,7 +83,7 @@ def recipe_path(preset: str, algorithm: str) -> Path:
     try:
         return config_path(f"{slug(preset)}.{algorithm}.json", "")
     except FileNotFoundError:
-        return config_path(f"{algorithm}.json", "Give one with --recipe.")
+        return config_path(f"{algorithm}.json", "Give one with --config.")
 
 
 def recipe_of(run: Path) -> Recipe:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 GIBIBYTE = 2**30
 DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
@@ -18,6 +21,22 @@ def keep_freed_memory() -> None:
         return  # another C library
     for option, size in ((mmap_threshold, GIBIBYTE), (trim_threshold, GIBIBYTE), (top_pad, GIBIBYTE // 16)):
         mallopt(option, size)
+
+
+@contextmanager
+def sheltered_children() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started here, from their first moment on: who started them ends them.
+
+    A terminal sends it to all of them, and one that is still importing would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def num_cores() -> int:

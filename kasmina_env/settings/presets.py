@@ -18,11 +18,13 @@ class Preset:
         id: Gymnasium id.
         description: One line for people.
         settings: Fields of `EnvConfig`.
+        dataset: Dataset whose files have to be fetched; "" if the data come with the package.
     """
 
     id: str
     description: str
     settings: Mapping[str, Any]
+    dataset: str = ""
 
     def config(self, **overrides: Any) -> EnvConfig:
         """The preset's settings with some of them overridden, validated."""
@@ -152,17 +154,18 @@ _ALL = (
     ),
     Preset(
         "Kasmina/FashionMNIST-v0",
-        "The same question on 28x28 pictures of clothes; needs the files of Fashion-MNIST (`kasmina data fetch`)",
+        "The same question on 28x28 pictures of clothes",
         {
             **_PICTURES,
             "task": "fashion_mnist",
             "host_settings": {"in_channels": 1, "image_size": 28, "num_classes": 10, "width": 8, **_HALVED},
             "success_score": 0.55,
         },
+        dataset="fashion_mnist",
     ),
     Preset(
         "Kasmina/CIFAR10-v0",
-        "And on 32x32 colour photographs; needs the files of CIFAR-10 (`kasmina data fetch`)",
+        "And on 32x32 colour photographs",
         {
             **_PICTURES,
             "task": "cifar10",
@@ -174,6 +177,7 @@ _ALL = (
             "operation_price": 0.005,
             "success_score": 0.42,
         },
+        dataset="cifar10",
     ),
 )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 from kasmina_env.comparison.arms import find_player
 from kasmina_env.controllers.policy import play
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import make_problem
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 from kasmina_env.comparison.calibrate import (
     MEANINGS,
     Contenders,

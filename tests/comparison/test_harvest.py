@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kasmina_env import KasminaVectorEnv, load_network, make_problem
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 from kasmina_env.comparison.arms import Source, find_player, find_source
 from kasmina_env.comparison.evaluate import compare_arms
 from kasmina_env.comparison.harvest import harvest, quality
@@ -29,7 +29,7 @@ TINY = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samp
 def trained(tmp_path):
     recipe = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")])
+    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--config", str(tmp_path / "recipe.json")])
     return tmp_path / "run"
 
 
@@ -128,7 +128,7 @@ def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys, tmp_path
     out = [] if "-o" in words else ["-o", str(tmp_path / "net.safetensors")]
     with pytest.raises(SystemExit, match="2"):
         run(["export", *words, *out])
-    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert sentence in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,5 +141,5 @@ def test_a_file_that_exists_is_kept_and_nothing_is_played(tmp_path, capsys):
     (tmp_path / "net.safetensors").write_text("precious")
     with pytest.raises(SystemExit, match="2"):
         export("fixed", "-o", tmp_path / "net.safetensors", "--episodes", 100_000)
-    assert "`path` must be new" in capsys.readouterr().out
+    assert "`path` must be new" in capsys.readouterr().err
     assert (tmp_path / "net.safetensors").read_text() == "precious"

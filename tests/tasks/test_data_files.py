@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 from kasmina_env.episode.core import Core
 from kasmina_env.settings.presets import PRESETS
 from kasmina_env.tasks import TASKS
@@ -304,32 +304,36 @@ def test_the_list_names_every_dataset_and_how_to_get_it(cache, capsys):
         (["fetch", "fashionmnist"], "Did you mean 'fashion_mnist'?"),
         (["verify", "cifar"], "`dataset` must be one of cifar10, fashion_mnist, got 'cifar'. Did you mean 'cifar10'?"),
         (["verify", "cifar10"], "Run `kasmina data fetch cifar10`."),
-        (["fetch"], "`dataset` must be one of cifar10, fashion_mnist, got '(no name)'."),
+        (["fetch"], "Missing from kasmina data fetch: NAME"),
     ],
 )
 def test_a_wrong_word_is_answered_with_one_sentence(cache, capsys, words, sentence):
     with pytest.raises(SystemExit, match="2"):
         run(["data", *words])
-    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_verify_finds_a_broken_file_among_all(cache, capsys):
     put(cache / "cifar10", "cifar-10-binary.tar.gz", b"broken")
     with pytest.raises(SystemExit, match="2"):
         run(["data", "verify"])
-    assert "must hold data of SHA-256 c4a38c50" in " ".join(capsys.readouterr().out.split())
+    assert "must hold data of SHA-256 c4a38c50" in " ".join(capsys.readouterr().err.split())
 
 
 def test_verify_says_what_is_not_here(cache, capsys):
-    assert "cifar10 not here: kasmina data fetch cifar10" in said(capsys, "verify")
+    with pytest.raises(SystemExit, match="2"):
+        run(["data", "verify"])
+    out, err = capsys.readouterr()
+    assert "cifar10  not here: kasmina data fetch cifar10" in out
+    assert "There are no files of any dataset to verify." in err
 
 
 def test_fetch_shows_its_progress_and_says_where_the_files_are(cache, server, capsys, monkeypatch):
     folder, url = server
     put(folder, ARCHIVE.name, PACKED)
     monkeypatch.setitem(DATASETS._infos, "toy", toy(url, files=(ARCHIVE,)))
-    out = said(capsys, "fetch", "toy")
-    assert f"{ARCHIVE.name} ━" in out
-    assert f"{len(PACKED)}/{len(PACKED)} bytes" in out
-    assert "ok toy /" in out
+    run(["data", "fetch", "toy"])
+    out, err = capsys.readouterr()
+    assert f"{ARCHIVE.name}: 0 of 0 MB" in err
+    assert f"ok  toy  {cache / 'toy' / ARCHIVE.name}" in out
     assert read_all(toy(files=(ARCHIVE,))) == {"archive.tar.gz": PACKED}
