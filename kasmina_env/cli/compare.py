@@ -46,6 +46,7 @@ def compare(
             raise ValueError(f"`policies` must each be named once, got {policy!r} {policies.count(policy)} times.")
     check_new_folder(out)
 
+    from kasmina_env.comparison.arms import control_name
     from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
     from kasmina_env.comparison.plots import plot_comparison
     from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
@@ -53,7 +54,7 @@ def compare(
     from kasmina_env.episode.problem import make_problem
 
     learned_arms, settings = arms_of(run, name)
-    controls = policies or default_controls(name, **settings)
+    controls = tuple(map(control_name, policies)) or default_controls(name, **settings)
     for control in controls:
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}

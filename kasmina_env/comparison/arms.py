@@ -120,9 +120,8 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
     """
+    name = control_name(name)
     path = Path(name)
-    if path.suffix == ".py" and path.is_file():
-        name = _registered_in(path)
     if name not in CONTROLS and not path.exists() and len(path.parts) > 1:
         raise FileNotFoundError(f"`{name}` must be a control, or a file or folder that exists, got none. Correct it.")
     if name in CONTROLS or not path.exists():
@@ -139,13 +138,16 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
     return Player(load_learned(path, problem), problem)
 
 
-def _registered_in(path: Path) -> str:
-    """Name of the policy that a file of Python registers."""
+def control_name(name: str) -> str:
+    """Name of a control; of a .py file, which is imported, the name of the policy that it registers."""
+    path = Path(name)
+    if path.suffix != ".py" or name in CONTROLS:
+        return name
     module = import_file(path)
-    found = [name for name in CONTROLS if CONTROLS.get(name).make.__module__ == module.__name__]
+    found = [known for known in CONTROLS if CONTROLS.get(known).make.__module__ == module.__name__]
     if len(found) != 1:
         got = ", ".join(found) or "none"
-        raise ValueError(f"`{path}` must register one policy with `register_policy`, got {got}.")
+        raise ValueError(f"`{name}` must register one policy with `register_policy`, got {got}.")
     return found[0]
 
 
