@@ -216,7 +216,7 @@ def test_tokens_without_labels_are_predicted_from_those_before_them():
     for split in task.splits.values():
         assert {tuple(row) for row in torch.cat([split.x, split.y[:, -1:]], dim=1).tolist()} <= windows
         assert torch.equal(split.x[:, 1:], split.y[:, :-1])
-    assert (task.num_classes, task.input_shape, task.measure) == (7, (5,), bits_saved)
+    assert (task.num_classes, task.input_shape, task.criterion) == (7, (5,), bits_saved)
     assert task_from_arrays(TOKENS, num_classes=50).num_classes == 50
 
 
@@ -225,7 +225,7 @@ def test_the_class_of_tokens_is_the_token_behind_the_last():
     assert (task.num_classes, task.input_shape) == (7 + 3, (6,))
     logits = torch.zeros(4, 6, 2, 10)  # [B, T, N, tokens + classes]
     logits[:, -1, 0, 9], logits[:, -1, 1, 3] = 5.0, 9.0
-    loss, is_correct = task.measure(logits, torch.full((4, 2), 2))
+    loss, is_correct = task.criterion(logits, torch.full((4, 2), 2))
     assert is_correct.tolist() == [[1.0, 0.0]] * 4
     assert loss[0, 1] == pytest.approx(math.log(3))
     assert torch.equal(is_correct, classify_next(logits, torch.full((4, 2), 2), num_tokens=7)[1])
