@@ -231,7 +231,7 @@ class EpisodeCore:
             optimizer,
             self.device,
             self.dtype,
-            measure=self.data.measure,
+            criterion=self.data.criterion,
             variants=self.problem.variants,
             conditions=conditions,
             birth_gain=config.birth_gain,

@@ -30,7 +30,7 @@ from kasmina_env.population.state import (
 )
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.settings.config import Operator
-from kasmina_env.tasks import Measure, Split, classify
+from kasmina_env.tasks import Criterion, Split, classify
 
 Rows = Sequence[int] | IntArray
 
@@ -66,7 +66,7 @@ class Population:
         device: Where the networks live.
         dtype: Floating-point type of weights and features; optimiser state, losses and qualities are at least in
             float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
-        measure: Loss and quality of the networks' logits, as a task gives it.
+        criterion: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
         birth_gain: What the constants that keep newborn seeds near identity are multiplied by: seeds of a large gain
@@ -82,7 +82,7 @@ class Population:
         optimizer: Optimizer | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        measure: Measure = classify,
+        criterion: Criterion = classify,
         variants: Sequence[Host] = (),
         conditions: Conditions | None = None,
         birth_gain: float = 1.0,
@@ -91,7 +91,14 @@ class Population:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
         self.setting = make_setting(
-            host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants, birth_gain, initial_weights
+            host,
+            optimizer or Optimizer(),
+            torch.device(device),
+            dtype,
+            criterion,
+            variants,
+            birth_gain,
+            initial_weights,
         )
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)

@@ -28,7 +28,7 @@ from kasmina_env.population.stack import (
 )
 from kasmina_env.population.variants import weight_scales
 from kasmina_env.population.wide_features import Lanes
-from kasmina_env.tasks import Measure
+from kasmina_env.tasks import Criterion
 
 GATE = "(gate)"  # no blueprint can have this name
 NO_SEED = -1
@@ -96,7 +96,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     host_template: Template
-    measure: Measure
+    criterion: Criterion
     scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
     birth_gain: float = 1.0  # what a blueprint's constant starting values are multiplied by
     part_templates: dict[Part, Template] = field(default_factory=dict)
@@ -141,9 +141,9 @@ class Setting:
             return None
         return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
-    def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_and_quality(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and quality ``[B, N]`` of what a wide host returns, at least in float32."""
-        return self.measure(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
+        return self.criterion(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
@@ -159,7 +159,7 @@ def make_setting(
     optimizer: Optimizer,
     device: torch.device,
     dtype: torch.dtype,
-    measure: Measure,
+    criterion: Criterion,
     variants: Sequence[Host] = (),
     birth_gain: float = 1.0,
     initial_weights: FloatArray | None = None,
@@ -170,7 +170,7 @@ def make_setting(
         template = replace(template, low=initial_weights, high=initial_weights)  # drawn from a range without width
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    return Setting(host, optimizer, device, dtype, template, measure, scales, birth_gain)
+    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain)
 
 
 @dataclass

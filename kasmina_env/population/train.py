@@ -116,7 +116,7 @@ def train(
 
     def step(inputs: Tensor, labels: Tensor, *factors: Tensor) -> Tensor:
         logits = host.template.call(host.leaves, inputs, slots)
-        per_sample, _ = setting.measured(logits, labels)
+        per_sample, _ = setting.loss_and_quality(logits, labels)
         loss = per_sample.mean(dim=0)  # [N]
         found = iter(torch.autograd.grad(loss, leaves, torch.ones_like(loss), materialize_grads=True))
         with torch.no_grad():

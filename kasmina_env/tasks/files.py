@@ -1,4 +1,4 @@
-"""Data files: where they are looked for, and whether they are whole.
+"""Data files: finding, reading and verifying them.
 
 Nothing is ever fetched unasked: a missing file is an error that names the command which fetches it.
 """
@@ -37,7 +37,7 @@ class DataFile:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names under which it may lie on disk."""
+        """Names under which the file may lie on disk."""
         return (self.name, self.name.removesuffix(".gz")) if self.plain_sha256 else (self.name,)
 
 
