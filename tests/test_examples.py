@@ -16,7 +16,6 @@ TINY = {
     "new_blueprint": {"horizon": 7},
     "ordinary_environment": {"num_envs": 2, "total_timesteps": 48, "episodes": 2},
     "take_home": {"horizon": 8, "epochs": 1},
-    "train_with_sb3": {"num_envs": 4, "total_timesteps": 96},
 }
 
 
