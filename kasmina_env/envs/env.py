@@ -111,6 +111,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
                 drawn from those to "train" (default) or "test" on; "planted", flat GERMINATE actions that are carried
                 out before the first step. Unknown keys raise.
         """
+        translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, 1, options)
         (checked,) = translate.read_seeds(seed, 1)
         super().reset(seed=checked)
@@ -121,6 +122,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Carry out a decision, train for ``batches_per_step`` minibatches, and measure."""
+        translate.check_open(self.episodes)
         if self.episodes.report.is_over[0]:
             raise ResetNeeded("The episode is over. Call `reset()` before the next step.")
         report = self.episodes.step(translate.flat_actions(self.problem, 1, self._form, action))
@@ -148,10 +150,12 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     def snapshot(self) -> EnvSnapshot:
         """Copy the episode with everything its future depends on."""
+        translate.check_open(self.episodes)
         return self._streams.snapshot(self.episodes.snapshot(ROW), ROW)
 
     def restore(self, saved: EnvSnapshot) -> None:
         """Go back to a snapshot, of this or of an equal environment: training goes on bit for bit."""
+        translate.check_open(self.episodes)
         check_snapshot(saved)
         self.episodes.restore(saved.episodes, ROW)
         self._streams.restore(saved, ROW)
@@ -162,12 +166,14 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         Args:
             committed: Host and fossilized seeds only, which is what you keep; otherwise all seeds at their alpha.
         """
+        translate.check_open(self.episodes)
         return self.episodes.network(0, committed)
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """A compact text panel ("ansi") or a picture ``[H, W, 3]`` ("rgb_array") of the episode so far."""
         if self.render_mode is None:
             return None
+        translate.check_open(self.episodes)
         return render(self.problem, self.episodes.state(), 0, self.render_mode)
 
     def close(self) -> None:

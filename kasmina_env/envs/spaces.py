@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.error import ClosedEnvironmentError
 from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.episode.actions import factored_mask
@@ -69,6 +70,12 @@ def make_episodes(
     return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
 
 
+def check_open(episodes: Episodes) -> None:
+    """Raise Gymnasium's own error where an environment is used after `close`."""
+    if episodes.is_closed:
+        raise ClosedEnvironmentError("The environment is closed. Make a new one.")
+
+
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
     """Raise one clear sentence if a value is not among the known ones."""
     if value not in known:
@@ -87,7 +94,7 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def read_seeds(seed: object, num_rows: int, name: str = "seed") -> list[int | None]:
+def read_seeds(seed: object, num_rows: int) -> list[int | None]:
     """Seeds of rows: s + i from an integer s, or one seed (or None) for each row."""
     if is_integer(seed):
         seeds: list[Any] = [int(seed) + row for row in range(num_rows)]  # type: ignore[call-overload]
@@ -99,8 +106,19 @@ def read_seeds(seed: object, num_rows: int, name: str = "seed") -> list[int | No
     is_good = all(entry is None or (is_integer(entry) and entry >= 0) for entry in seeds)
     if len(seeds) != num_rows or not is_good:
         rule = "an integer of at least 0" + (f", or {num_rows} of them" if num_rows > 1 else "")
-        raise ValueError(f"`{name}` must be {rule}, got {seed!r}. Correct it.")
+        raise ValueError(f"`seed` must be {rule}, got {seed!r}. Correct it.")
     return [None if entry is None else int(entry) for entry in seeds]
+
+
+def read_rng_seeds(rng_seeds: object, num_rows: int) -> IntArray:
+    """Seeds of the random streams of rows, one for each."""
+    is_listed = isinstance(rng_seeds, Sequence | np.ndarray) and not isinstance(rng_seeds, str)
+    seeds = list(rng_seeds) if is_listed else []  # type: ignore[call-overload]
+    if len(seeds) != num_rows or not all(is_integer(seed) and 0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(
+            f"`rng_seeds` must be {num_rows} integers from 0 to 2 ** 63 - 1, one for each target, got {rng_seeds!r}."
+        )
+    return np.array(seeds, dtype=np.int64)
 
 
 def read_mask(mask: object, num_rows: int) -> BoolArray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +123,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
                 "test" on, now and in the episodes that follow; "planted", flat GERMINATE actions that are carried out
                 in all these rows before the first step.
         """
-        self._check_open()
+        translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, self.num_envs, options, ("reset_mask",))
         mask = translate.read_mask((options or {}).get("reset_mask"), self.num_envs)
         seeds = translate.read_seeds(seed, self.num_envs)
@@ -153,7 +153,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, BoolArray, BoolArray, Infos]:
         """One decision for every row; see the class for what happens to rows whose episode is over."""
-        self._check_open()
+        translate.check_open(self.episodes)
         was_done = self._is_done(self.episodes.report)
         if was_done.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"The episodes of rows {np.flatnonzero(was_done).tolist()} are over. Call `reset()`.")
@@ -195,11 +195,13 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def snapshot(self, rows: Sequence[int] | IntArray | None = None) -> EnvSnapshot:
         """Copy some rows, or all, with everything their future depends on."""
+        translate.check_open(self.episodes)
         chosen = np.arange(self.num_envs) if rows is None else translate.read_rows("rows", rows, self.num_envs)
         return self._streams.snapshot(self.episodes.snapshot(chosen), chosen)
 
     def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray | None = None) -> None:
         """Go back to a snapshot in some different rows, or in all: training goes on bit for bit."""
+        translate.check_open(self.episodes)
         check_snapshot(saved)
         chosen = np.arange(self.num_envs)
         if rows is not None:
@@ -224,23 +226,18 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             raise ValueError(f"`target` must be {len(origin)} rows, one for each source, got {len(goal)}.")
         seeds = None
         if rng_seeds is not None:
-            seeds = translate.read_seeds(rng_seeds, len(goal), name="rng_seeds")
-            if None in seeds:
-                raise ValueError(f"`rng_seeds` must be {len(goal)} seeds, one for each target, got {rng_seeds!r}.")
+            seeds = translate.read_rng_seeds(rng_seeds, len(goal))
         self.restore(self.snapshot(origin), goal)
         if seeds is not None:
-            self.episodes.reseed(goal, np.array(seeds, dtype=np.int64))
-            for row, seed in zip(goal, seeds, strict=True):
+            self.episodes.reseed(goal, seeds)
+            for row, seed in zip(goal, seeds.tolist(), strict=True):
                 self._streams.generators[row] = np.random.default_rng(seed)
 
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
+        translate.check_open(self.episodes)
         (number,) = translate.read_rows("row", [row], self.num_envs).tolist()
         return self.episodes.network(number, committed)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClosedEnvironmentError("The environment is closed. Make a new one.")
 
     def close_extras(self, **kwargs: Any) -> None:
         """End threads and processes."""
@@ -250,5 +247,6 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         """One text panel ("ansi") or picture ("rgb_array") per row."""
         if self.render_mode is None:
             return None
+        translate.check_open(self.episodes)
         state = self.episodes.state()
         return tuple(render(self.problem, state, row, self.render_mode) for row in range(self.num_envs))

@@ -12,7 +12,7 @@ import torch
 
 from kasmina_env.episode.core import CoreSnapshot, Ending, EpisodeCore, Report
 from kasmina_env.episode.data import make_task
-from kasmina_env.episode.placement import Here, Place, Process, Thread
+from kasmina_env.episode.placement import Here, Place, Process, Thread, Wait
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
@@ -94,6 +94,7 @@ class Episodes:
         ]
         self._reports: list[Report] = []
         self._report: Report | None = None
+        self.is_closed = False
 
     @property
     def local(self) -> EpisodeCore:
@@ -177,6 +178,7 @@ class Episodes:
 
     def close(self) -> None:
         """Free threads and processes."""
+        self.is_closed = True
         for place in self._places:
             place.close()
 
@@ -194,13 +196,23 @@ class Episodes:
 
     def _run(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
         """Let places work at the same time, and wait for all of them, whatever one of them raises."""
-        waits = [self._places[place].start(method, *args) for place, args in calls]
+        if self.is_closed:
+            raise RuntimeError("The episodes are closed. Make the environment anew.")
+        waits: list[Wait] = []
         results, errors = [], []
+        for place, args in calls:
+            try:
+                waits.append(self._places[place].start(method, *args))
+            except Exception as error:  # noqa: BLE001 - the first one is raised below
+                errors.append(error)
         for wait in waits:
             try:
                 results.append(wait())
             except Exception as error:  # noqa: BLE001 - the first one is raised below
                 errors.append(error)
+            except BaseException:
+                self.close()  # an answer that nobody waits for would be taken for that to a later call
+                raise
         if errors:
             raise errors[0]
         return results

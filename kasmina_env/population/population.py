@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,22 +92,28 @@ class Population:
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
-        self.setting = make_setting(
-            host,
-            optimizer or Optimizer(),
-            torch.device(device),
-            dtype,
-            criterion,
-            variants,
-            birth_gain,
-            initial_weights,
+        where, optimizer = torch.device(device), optimizer or Optimizer()
+        self._make_setting = partial(
+            make_setting, host, optimizer, where, dtype, criterion, variants, birth_gain, initial_weights
         )
+        self.setting = self._make_setting()
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)
         hosts = self.setting.draw_hosts([s.growth for s in self._streams], conditions.variant)
         shape = (len(rng_seeds), self.setting.num_slots)
         state = (np.full(shape, NO_SEED), np.zeros(shape, dtype=bool), conditions)
         self._networks = Networks(self.setting, hosts, {}, *state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The setting holds modules with the weights of the latest call, and what was recorded for this process alone.
+        state = {name: value for name, value in vars(self).items() if name != "setting"}
+        return {**state, "is_recording": self.setting.recorder.is_on}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_recording = state.pop("is_recording")
+        vars(self).update(state)
+        self.setting = self._networks.setting = self._make_setting()
+        self.setting.recorder.is_on = is_recording
 
     @property
     def num_networks(self) -> int:

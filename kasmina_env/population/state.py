@@ -191,6 +191,12 @@ class Networks:
         # A population has a setting of its own: networks that are copied or sent to another one go without.
         return {name: value for name, value in vars(self).items() if name != "setting"}
 
+    def _with(self, **fields: Any) -> Networks:
+        """A copy with other fields. `dataclasses.replace` would ask for a setting, which networks may go without."""
+        changed = object.__new__(Networks)
+        vars(changed).update(vars(self), **fields)
+        return changed
+
     @property
     def has_seed(self) -> BoolArray:
         """Where a seed grows, ``[N, S]``."""
@@ -240,8 +246,7 @@ class Networks:
             if len(positions):
                 cells[part] = Cell(positions, cell.weights.take(self._index(members)))
         hosts = self.hosts.take(self._index(rows))
-        return replace(
-            self,
+        return self._with(
             hosts=hosts,
             cells=cells,
             operator=self.operator[rows],
@@ -262,7 +267,7 @@ class Networks:
     def to(self, device: torch.device) -> Networks:
         """The same networks with their weights on a device."""
         cells = {part: Cell(cell.rows, cell.weights.to(device)) for part, cell in self.cells.items()}
-        return replace(self, hosts=self.hosts.to(device), cells=cells)
+        return self._with(hosts=self.hosts.to(device), cells=cells)
 
     def _index(self, rows: IntArray) -> torch.Tensor:
         """Row numbers where the weights are."""
@@ -278,8 +283,7 @@ def join_networks(parts: Sequence[Networks]) -> Networks:
     for start, networks in zip(starts[:-1], (part.to(device) for part in parts), strict=True):
         for part, cell in networks.cells.items():
             cells.setdefault(part, []).append(Cell(cell.rows + start, cell.weights))
-    return replace(
-        parts[0],
+    return parts[0]._with(
         hosts=concatenate([part.hosts.to(device) for part in parts]),
         cells={
             part: Cell(np.concatenate([c.rows for c in found]), concatenate([c.weights for c in found]))
