@@ -1,0 +1,46 @@
+"""Tables of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
+
+
+@kernel
+def look_up(memory: Any, numbers: Any, reals: Any) -> None:
+    """``out[c, j] = table[x[j], c]``."""
+    x, table, out, channels, run = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    for j in range(run):
+        row = table + int(memory[x + j]) * channels
+        for c in range(channels):
+            memory[out + c * run + j] = memory[row + c]
+
+
+@kernel
+def look_up_backward(memory: Any, numbers: Any, reals: Any) -> None:
+    """Add gradients to the rows that were looked up."""
+    x, d_table, g, channels, run = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    for j in range(run):
+        row = d_table + int(memory[x + j]) * channels
+        for c in range(channels):
+            memory[row + c] += memory[g + c * run + j]
+
+
+@lowers("embedding")
+def embedding(recorder: Recorder, x: Tensor, weight: Tensor, padding_idx: int | None = None, **options: Any) -> Tensor:
+    """Rows of a table."""
+    require(padding_idx is None and not options.get("max_norm"), "this kind of embedding has no kernel")
+    run = run_length(x.unsqueeze(-1), x.ndim)
+    out = recorder.make((*x.shape[1:], weight.shape[1]), order=(x.ndim - 1, *range(x.ndim - 1)))
+    sizes = (weight.shape[1], run)
+    recorder.emit(look_up, recorder.place(x), recorder.place(weight), recorder.place(out), *sizes)
+
+    def emit() -> None:
+        places = recorder.place(x), recorder.gradient(weight), recorder.gradient(out)
+        recorder.emit_backward(look_up_backward, *places, *sizes)
+
+    return recorder.on_backward(out, emit)
