@@ -251,6 +251,7 @@ class FusedEngine:
         table = layout.table
 
         def run(first: int, step: int, memory: Float32Array) -> None:
+            memory[layout.loss.weights : layout.loss.weights + layout.lanes] = 0.0
             driver.evaluate(
                 first, step, memory.ctypes.data, table.numbers, table.reals, tape, moves, moves_of, ways, ways_of,
                 inputs, noise, width, labels, lengths, places, results,

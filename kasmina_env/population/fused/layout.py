@@ -134,7 +134,7 @@ class Layout:
         self._starts: list[int] = []
         self.end = self.host.end
         with torch.device("meta"):
-            self._network = make_network(setting.host, nn)
+            self._network = make_network(setting.host, nn).eval()
         for index in range(setting.num_slots + 1):
             self._starts.append(self.end)
             self.segment(index, 0, is_grown=False)
@@ -162,8 +162,9 @@ class Layout:
 
     def _lower_segment(self, index: int, variant: int, is_grown: bool) -> Fragment:
         # Whatever it reads, and whichever variant it is of, it takes the same memory in the same order.
-        recorder = Recorder(self.lanes, self._starts[index], self._windows(variant))
-        recorder.add_parameters(self._network, self.host.weights, self.host.gradient)
+        recorder = Recorder(self.lanes, self._starts[index], self.loss.weights, self._windows(variant))
+        names = self.setting.host_template.names
+        recorder.add_parameters(self._network, names, self.host.weights, self.host.gradient)
         front = self._features[index - 1] if index else self._input
         place = front.grown if is_grown else front.raw
         x = torch.empty_strided((self.lanes, *front.shape), front.strides, device=META)
@@ -265,17 +266,19 @@ class Layout:
         block, of_gate = self.block(Part(slot, seed.blueprint)), self.block(Part(slot, GATE))
         with torch.device("meta"):
             module = BLUEPRINTS.get(seed.blueprint).variant(host.topology).build(nn, channels)
-            gate_module = Gate(nn, host.topology, channels) if seed.operator is Operator.GATE else None
-        recorder = Recorder(self.lanes, block.end)
-        recorder.add_parameters(module, block.weights, block.gradient)
-        if gate_module is not None:
-            recorder.add_parameters(gate_module, of_gate.weights, of_gate.gradient)
+            gate_module = Gate(nn, host.topology, channels)
+        recorder = Recorder(self.lanes, block.end, self.loss.weights)
+        parts = [(seed.blueprint, module.eval(), block)]
+        if seed.operator is Operator.GATE:
+            parts.append((GATE, gate_module, of_gate))
+        for name, built, own in parts:
+            recorder.add_parameters(built, self.setting.template(Part(slot, name)).names, own.weights, own.gradient)
         h = torch.empty_strided((self.lanes, *features.shape), features.strides, device=META)
         recorder.put(h, features.raw, wants_gradient=not seed.in_training, gradient=features.gradient)
         recorder.buffer(h).is_filled = True
         with recorder:
             change = module(h)
-            gate = None if gate_module is None else gate_module(h)
+            gate = gate_module(h) if seed.operator is Operator.GATE else None
         alpha = -1 if seed.in_training else self.alpha + slot
         record_blend(recorder, seed.operator, h, change, gate, features.grown, alpha)
         recorder.emit_all_backward()

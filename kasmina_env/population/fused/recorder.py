@@ -94,6 +94,8 @@ class Recorder(TorchFunctionMode):
     Args:
         lanes: Samples that are computed together, a multiple of `WIDTH`.
         start: First free place in memory.
+        weights: Where the weights of the samples in the mean loss are: 0 for those that only fill a vector up, and in
+            evaluation.
         windows: Of convolution weights, by name of the parameter (see `add_parameters`).
 
     Attributes:
@@ -101,9 +103,9 @@ class Recorder(TorchFunctionMode):
         constants: Numbers that memory must hold, and where.
     """
 
-    def __init__(self, lanes: int, start: int, windows: dict[str, Window] | None = None) -> None:
+    def __init__(self, lanes: int, start: int, weights: int, windows: dict[str, Window] | None = None) -> None:
         super().__init__()
-        self.lanes, self.space = lanes, Space(start)
+        self.lanes, self.space, self.weights = lanes, Space(start), weights
         self.forward: list[Operation] = []
         self.backward: list[Operation] = []
         self.constants: list[tuple[int, np.ndarray[Any, Any]]] = []
@@ -131,14 +133,17 @@ class Recorder(TorchFunctionMode):
         tensor = empty(self.lanes, shape, order)
         return self.put(tensor, self.space.take(self.lanes * prod(shape)), wants_gradient=True)
 
-    def add_parameters(self, module: torch.nn.Module, place: int, gradient: int) -> None:
-        """File a module's parameters, which follow each other from `place` on, and their gradients likewise."""
-        for name, parameter in module.named_parameters():
-            self.put(parameter, place, wants_gradient=True, gradient=gradient)
-            self.buffer(parameter).is_filled = True
+    def add_parameters(self, module: torch.nn.Module, names: Sequence[str], place: int, gradient: int) -> None:
+        """File a module's parameters, which follow each other from `place` on, and their gradients likewise.
+
+        Among the names may be those of buffers, such as running statistics.
+        """
+        own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        for name in names:
+            self.buffer(self.put(own[name], place, wants_gradient=True, gradient=gradient)).is_filled = True
             if name in self._windows:
-                self._window_of[id(parameter)] = self._windows[name]
-            place, gradient = place + parameter.numel(), gradient + parameter.numel()
+                self._window_of[id(own[name])] = self._windows[name]
+            place, gradient = place + own[name].numel(), gradient + own[name].numel()
 
     def buffer(self, tensor: Tensor) -> Buffer:
         return self._buffers[tensor.untyped_storage()._cdata]
