@@ -14,7 +14,6 @@ from kasmina_env.settings.config import Operator
 from tests.contract import HOSTS_UNDER_TEST, are_identical, blueprints_for, every_host, plant, samples, stacks
 from tests.population.fused.pairs import batches
 
-
 CNN = HOSTS_UNDER_TEST["cnn"]
 
 
