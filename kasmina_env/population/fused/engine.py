@@ -29,6 +29,7 @@ Float32Array = NDArray[np.float32]
 Seeds = tuple[Seed | None, ...]  # of a network, by slot
 LANES = 16  # samples are filled up to a multiple of it
 CHUNK = 32  # samples that are evaluated together
+MAX_PROGRAMS = 20_000  # that are kept
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,18 @@ class Program:
         gates = [Part(seed.slot, GATE) for seed in grown if seed.operator is Operator.GATE]
         return [Part(seed.slot, seed.blueprint) for seed in grown] + gates
 
-    def ways(self, settings: Sequence[Sequence[bool]]) -> list[list[Stretch]]:
-        """Forwards under settings of acting seeds, sorted; each begins where it differs from the one before."""
+    def ways(self, settings: Sequence[Sequence[bool]]) -> tuple[list[list[Stretch]], IntArray]:
+        """Forwards under settings of acting seeds, each different one once, and which of them each setting ``[M]`` is.
+
+        They are sorted, and each begins where it differs from the one before, whose features are in memory still.
+        """
         order = self.layout.order
-        before: list[bool] | None = None
+        asked = [tuple(is_on[slot] for slot in order) for is_on in settings]
+        different = sorted(set(asked), reverse=True)
+        before: tuple[bool, ...] | None = None
         found = []
-        for is_on in settings:
-            segments, here = self._segments(is_on), [is_on[slot] for slot in order]
+        for here in different:
+            segments = self._segments([here[order.index(slot)] for slot in range(len(order))])
             stretches = [] if before else [segments[0].forward]
             start = next(i for i in range(len(order)) if here[i] != before[i]) if before else 0
             for i in range(start, len(order)):
@@ -75,7 +81,7 @@ class Program:
                 stretches.append(segments[i + 1].forward)
             before = here
             found.append(stretches)
-        return found
+        return found, np.array([different.index(setting) for setting in asked])
 
     def constants(self) -> list[tuple[int, NDArray[Any]]]:
         """What memory must hold for all this, and where."""
@@ -276,14 +282,12 @@ class FusedEngine:
         """
         stretches: list[Stretch] = []
         ways: list[tuple[int, int, int]] = []
-        first = [0]
-        rows = [np.empty(on.shape[:2], dtype=np.int64) for on in is_on]
+        first, rows = [0], [np.empty(on.shape[:2], dtype=np.int64) for on in is_on]
         for n, program in enumerate(programs):
             for on, row in zip(is_on, rows, strict=True):
-                asked = [tuple(setting) for setting in on[:, n][:, list(program.layout.order)].tolist()]
-                settings = tuple(sorted(set(asked), reverse=True))
-                found = self._cached(program, settings, partial(program.ways, _by_slot(program, settings)))
-                row[:, n] = [len(ways) + settings.index(setting) for setting in asked]
+                asked = on[:, n]
+                found, which = self._cached(program, asked.tobytes(), partial(program.ways, asked.tolist()))
+                row[:, n] = which + len(ways)
                 for way in found:
                     ways.append((len(stretches), len(stretches) + len(way), len(ways)))
                     stretches += way
@@ -294,7 +298,8 @@ class FusedEngine:
 
     def _lower(self, layout: Layout, networks: Networks) -> list[Program]:
         """The program of each network."""
-        seeds: list[list[Seed | None]] = [[None] * networks.setting.num_slots for _ in range(len(networks))]
+        num_slots = networks.setting.num_slots
+        seeds: list[list[Seed | None]] = [[None] * num_slots for _ in range(len(networks))]
         for part, cell in networks.cells.items():
             if part.name == GATE:
                 continue
@@ -344,15 +349,6 @@ class FusedEngine:
             done = [pool.submit(run, i, num_threads, self._memories[i]) for i in range(num_threads)]
             for each in done:
                 each.result()
-
-
-MAX_PROGRAMS = 20_000
-
-
-def _by_slot(program: Program, settings: Sequence[Sequence[bool]]) -> list[list[bool]]:
-    """Settings in the order in which features pass the slots, as slots are counted."""
-    order = program.layout.order
-    return [[setting[order.index(slot)] for slot in range(len(order))] for setting in settings]
 
 
 def _flatten(tapes: Sequence[list[Stretch]]) -> tuple[IntArray, IntArray]:
