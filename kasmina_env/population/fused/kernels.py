@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llvmlite import ir
 from numba import cfunc, types
+from numba.extending import intrinsic
 
 from kasmina_env.population.fused.vectors import FAST, MEMORY
 
@@ -44,6 +46,20 @@ class Kernel:
         """Where its machine code is in this process."""
         self.compile()
         return int(self._compiled.address)
+
+
+def _typed_unpack(context: Any, numbers: Any, count: Any) -> Any:
+    result = types.UniTuple(types.int64, count.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        places = (ir.Constant(ir.IntType(64), i) for i in range(1, 1 + result.count))  # behind the address
+        found = [builder.load(builder.gep(values[0], [place])) for place in places]
+        return context.make_tuple(builder, result, found)
+
+    return result(numbers, count), generate
+
+
+unpack: Any = intrinsic(prefer_literal=True)(_typed_unpack)  # the first `count` numbers of an operation
 
 
 class Operation(NamedTuple):

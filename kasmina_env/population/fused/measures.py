@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import Kernel, kernel
+from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, exp, fill, load, store, where_beats, where_equal, where_less
 from kasmina_env.tasks import Measure, classify
@@ -27,8 +27,7 @@ class LossPlaces(NamedTuple):
 @kernel
 def cross_entropy(memory: Any, numbers: Any, reals: Any) -> None:
     """Loss and whether the largest logit is the label's, at each position; probabilities are kept."""
-    logits, labels, shares, losses, hits = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    num_classes, run = numbers[6], numbers[7]
+    logits, labels, shares, losses, hits, num_classes, run = unpack(numbers, 7)
     for j in range(0, run, WIDTH):
         label = load(memory, labels + j)
         best, which, own = fill(-math.inf), fill(0.0), fill(0.0)
@@ -54,8 +53,7 @@ def cross_entropy(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def cross_entropy_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Gradient of the logits: probability, less 1 for the label, times the weight of the sample."""
-    g, labels, shares, weights = numbers[1], numbers[2], numbers[3], numbers[4]
-    num_classes, positions, lanes = numbers[5], numbers[6], numbers[7]
+    g, labels, shares, weights, num_classes, positions, lanes = unpack(numbers, 7)
     for position in range(positions):
         for j in range(0, lanes, WIDTH):
             i = position * lanes + j
@@ -69,9 +67,7 @@ def cross_entropy_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def classified(memory: Any, numbers: Any, reals: Any) -> None:
     """Mean loss of each sample, and its share of positions that are right; none is whose loss is not finite."""
-    losses, hits, loss, quality, positions, lanes = (
-        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
-    )  # fmt: skip
+    losses, hits, loss, quality, positions, lanes = unpack(numbers, 6)
     for j in range(0, lanes, WIDTH):
         a, b = fill(0.0), fill(0.0)
         for i in range(j, positions * lanes, lanes):
@@ -85,7 +81,7 @@ def classified(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def saved_bits(memory: Any, numbers: Any, reals: Any) -> None:
     """Mean loss of each sample, and how much less it is than that of a guess, `reals[0]`."""
-    losses, loss, quality, positions, lanes = numbers[1], numbers[3], numbers[4], numbers[5], numbers[6]
+    losses, _, loss, quality, positions, lanes = unpack(numbers, 6)
     for j in range(0, lanes, WIDTH):
         a = fill(0.0)
         for i in range(j, positions * lanes, lanes):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from kasmina_env.population.fused.kernels import Kernel, Operation, kernel
+from kasmina_env.population.fused.kernels import Kernel, Operation, kernel, unpack
 from kasmina_env.population.fused.vectors import WIDTH, fill, store
 
 META = torch.device("meta")
@@ -83,7 +83,7 @@ class Space:
 @kernel
 def clear(memory: Any, numbers: Any, reals: Any) -> None:
     """Fill with zeros; pieces are multiples of a vector long."""
-    place, size = numbers[1], numbers[2]
+    place, size = unpack(numbers, 2)
     for i in range(place, place + size, WIDTH):
         store(memory, i, fill(0.0))
 

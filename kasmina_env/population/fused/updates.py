@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kasmina_env.population.fused.kernels import Kernel, kernel
+from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, root, store, total, where_less
 
 
 @kernel
 def mask(memory: Any, numbers: Any, reals: Any) -> None:
     """Set gradients to 0 where a weight is absent."""
-    gradient, present, size = numbers[1], numbers[2], numbers[3]
+    gradient, present, size = unpack(numbers, 3)
     for i in range(0, size, WIDTH):
         found = where_less(fill(0.0), load(memory, present + i), load(memory, gradient + i), fill(0.0))
         store(memory, gradient + i, found)
@@ -21,7 +21,7 @@ def mask(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def sum_squares(memory: Any, numbers: Any, reals: Any) -> None:
     """Add the squares of a parameter's gradient to its own sum, and to that of the minibatch."""
-    gradient, size, own, norm = numbers[1], numbers[2], numbers[3], numbers[4]
+    gradient, size, own, norm = unpack(numbers, 4)
     whole = size - size % WIDTH
     a = fill(0.0)
     for i in range(gradient, gradient + whole, WIDTH):
@@ -37,8 +37,7 @@ def sum_squares(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def adam(memory: Any, numbers: Any, reals: Any) -> None:
     """Clip, update and set the gradient to 0 for the next minibatch (Kingma & Ba 2015)."""
-    weights, gradient, mean, square, size = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    norm, rate, steps = numbers[6], numbers[7], numbers[8]
+    weights, gradient, mean, square, size, norm, rate, steps = unpack(numbers, 8)
     beta, beta2, eps, clip = reals[0], reals[1], reals[2], reals[3]
     factor = clip / (math.sqrt(memory[norm]) + 1e-6) if clip > 0 else 1.0
     if factor > 1:  # not where it is NaN
@@ -61,8 +60,7 @@ def adam(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def sgd(memory: Any, numbers: Any, reals: Any) -> None:
     """The same with heavy-ball momentum."""
-    weights, gradient, mean, size = numbers[1], numbers[2], numbers[3], numbers[5]
-    norm, rate, steps = numbers[6], numbers[7], numbers[8]
+    weights, gradient, mean, _, size, norm, rate, steps = unpack(numbers, 8)
     momentum, clip = reals[0], reals[3]
     factor = clip / (math.sqrt(memory[norm]) + 1e-6) if clip > 0 else 1.0
     if factor > 1:  # not where it is NaN

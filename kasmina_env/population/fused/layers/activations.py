@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import Kernel, kernel
+from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
 from kasmina_env.population.fused.recorder import META, Recorder, dense, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, clamp, erf, exp, fill, load, sigmoid, store, tanh, where_less
 
@@ -18,7 +18,7 @@ ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2 * math.pi)
 @kernel
 def relu_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """Positive part; NaN stays NaN."""
-    x, out, size = numbers[1], numbers[2], numbers[3]
+    x, out, size = unpack(numbers, 3)
     for i in range(0, size, WIDTH):
         v = load(memory, x + i)
         store(memory, out + i, where_less(v, fill(0.0), fill(0.0), v))
@@ -27,7 +27,7 @@ def relu_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def relu_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Where the output is positive."""
-    out, g, dx, adds, size = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    out, g, dx, adds, size = unpack(numbers, 5)
     for i in range(0, size, WIDTH):
         found = where_less(fill(0.0), load(memory, out + i), load(memory, g + i), fill(0.0))
         if adds:
@@ -38,7 +38,7 @@ def relu_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def tanh_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """Hyperbolic tangent."""
-    x, out, size = numbers[1], numbers[2], numbers[3]
+    x, out, size = unpack(numbers, 3)
     for i in range(0, size, WIDTH):
         store(memory, out + i, tanh(load(memory, x + i)))
 
@@ -46,7 +46,7 @@ def tanh_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def tanh_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """``g * (1 - out**2)``."""
-    out, g, dx, adds, size = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    out, g, dx, adds, size = unpack(numbers, 5)
     for i in range(0, size, WIDTH):
         y = load(memory, out + i)
         found = load(memory, g + i) * (fill(1.0) - y * y)
@@ -58,7 +58,7 @@ def tanh_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def sigmoid_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """``1 / (1 + exp(-x))``."""
-    x, out, size = numbers[1], numbers[2], numbers[3]
+    x, out, size = unpack(numbers, 3)
     for i in range(0, size, WIDTH):
         store(memory, out + i, sigmoid(load(memory, x + i)))
 
@@ -66,7 +66,7 @@ def sigmoid_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def sigmoid_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """``g * out * (1 - out)``."""
-    out, g, dx, adds, size = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    out, g, dx, adds, size = unpack(numbers, 5)
     for i in range(0, size, WIDTH):
         y = load(memory, out + i)
         found = load(memory, g + i) * y * (fill(1.0) - y)
@@ -78,7 +78,7 @@ def sigmoid_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def gelu_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """``x * P(normal < x)``."""
-    x, out, size = numbers[1], numbers[2], numbers[3]
+    x, out, size = unpack(numbers, 3)
     for i in range(0, size, WIDTH):
         v = load(memory, x + i)
         store(memory, out + i, v * 0.5 * (erf(v * ROOT_HALF) + 1.0))
@@ -87,7 +87,7 @@ def gelu_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def gelu_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Its first place is that of the input."""
-    x, g, dx, adds, size = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    x, g, dx, adds, size = unpack(numbers, 5)
     for i in range(0, size, WIDTH):
         v = load(memory, x + i)
         density = exp(clamp(v * v * -0.5, -87.0, 0.0)) * (1.0 / ROOT_TWO_PI)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, clear, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, total
 
@@ -43,37 +43,38 @@ def make_grid(*operands: Tensor) -> Grid:
 @kernel
 def combine(memory: Any, numbers: Any, reals: Any) -> None:
     """``out = a * b`` or ``out = a + real * b``."""
-    a, b, out, is_product = numbers[1], numbers[2], numbers[3], numbers[4]
-    outer, inner, run = numbers[5], numbers[6], numbers[7]
+    found = unpack(numbers, 16)
+    a, b, out, is_product, outer, inner, run = found[:7]
+    a_outer, a_inner, a_moves, b_outer, b_inner, b_moves, out_outer, out_inner, _ = found[7:]
     for i in range(outer):
         for k in range(inner):
-            p, q = a + i * numbers[8] + k * numbers[9], b + i * numbers[11] + k * numbers[12]
-            y = out + i * numbers[14] + k * numbers[15]
+            p, q, y = a + i * a_outer + k * a_inner, b + i * b_outer + k * b_inner, out + i * out_outer + k * out_inner
             for j in range(0, run, WIDTH):
-                u = load(memory, p + j) if numbers[10] else fill(memory[p])
-                v = load(memory, q + j) if numbers[13] else fill(memory[q])
+                u = load(memory, p + j) if a_moves else fill(memory[p])
+                v = load(memory, q + j) if b_moves else fill(memory[q])
                 store(memory, y + j, u * v if is_product else u + v * reals[0])
 
 
 @kernel
 def spread_back(memory: Any, numbers: Any, reals: Any) -> None:
     """Add ``real * g``, times `other` unless that is -1, to a gradient, which sums where its operand was repeated."""
-    g, other, out = numbers[1], numbers[2], numbers[3]
-    outer, inner, run = numbers[5], numbers[6], numbers[7]
+    found = unpack(numbers, 15)
+    g, other, out, outer, inner, run = found[:6]
+    g_outer, g_inner, _, b_outer, b_inner, b_moves, out_outer, out_inner, out_moves = found[6:]
     for i in range(outer):
         for k in range(inner):
-            p, q = g + i * numbers[8] + k * numbers[9], other + i * numbers[11] + k * numbers[12]
-            y = out + i * numbers[14] + k * numbers[15]
+            p, q = g + i * g_outer + k * g_inner, other + i * b_outer + k * b_inner
+            y = out + i * out_outer + k * out_inner
             sum_over_run = fill(0.0)
             for j in range(0, run, WIDTH):
                 v = load(memory, p + j) * reals[0]
                 if other >= 0:
-                    v = v * (load(memory, q + j) if numbers[13] else fill(memory[q]))
-                if numbers[16]:
+                    v = v * (load(memory, q + j) if b_moves else fill(memory[q]))
+                if out_moves:
                     store(memory, y + j, load(memory, y + j) + v)
                 else:
                     sum_over_run += v
-            if not numbers[16]:
+            if not out_moves:
                 memory[y] += total(sum_over_run)
 
 
@@ -90,7 +91,7 @@ def _give_back(recorder: Recorder, out: Tensor, mine: Tensor, other: Tensor | No
     grid = make_grid(out, out if other is None else other.expand(out.shape), mine.expand(out.shape))
     steps = [step for of_one in grid.steps for step in of_one]
     places = recorder.gradient(out), -1 if other is None else recorder.place(other), dx
-    recorder.emit_backward(spread_back, *places, 0, *grid.sizes, *steps, reals=(factor,))
+    recorder.emit_backward(spread_back, *places, *grid.sizes, *steps, reals=(factor,))
 
 
 def _combine(recorder: Recorder, left: Any, right: Any, is_product: bool, sign: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, exp, fill, inline, load, store, where_beats
 
@@ -20,10 +20,10 @@ def _hides(memory: Any, bias: Any, is_causal: Any, pair: Any, query: Any, key: A
 @kernel
 def attend(memory: Any, numbers: Any, reals: Any) -> None:
     """``softmax(q k' * scale + bias) v``; the softmax is kept."""
-    q, k, v, out, shares, bias = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]
-    is_causal, heads, tokens, size, lanes = numbers[7], numbers[8], numbers[9], numbers[10], numbers[11]
-    by_head, by_token, by_size = numbers[12], numbers[13], numbers[14]
-    out_head, out_token, out_size, scale = numbers[15], numbers[16], numbers[17], reals[0]
+    found = unpack(numbers, 17)
+    q, k, v, out, shares, bias, is_causal, heads, tokens, size, lanes = found[:11]
+    by_head, by_token, by_size, out_head, out_token, out_size = found[11:]
+    scale = reals[0]
     for head in range(heads):
         for query in range(tokens):
             row = (head * tokens + query) * tokens
@@ -61,11 +61,10 @@ def attend(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def attend_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Add the gradients of q, k and v."""
-    q, k, v, g, shares, bias = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]
-    is_causal, heads, tokens, size, lanes = numbers[7], numbers[8], numbers[9], numbers[10], numbers[11]
-    by_head, by_token, by_size = numbers[12], numbers[13], numbers[14]
-    out_head, out_token, out_size, scale = numbers[15], numbers[16], numbers[17], reals[0]
-    dq, dk, dv, changes = numbers[18], numbers[19], numbers[20], numbers[21]
+    found = unpack(numbers, 21)
+    q, k, v, g, shares, bias, is_causal, heads, tokens, size, lanes = found[:11]
+    by_head, by_token, by_size, out_head, out_token, out_size, dq, dk, dv, changes = found[11:]
+    scale = reals[0]
     for head in range(heads):
         for query in range(tokens):
             row = (head * tokens + query) * tokens

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, UnsupportedError, dense, lowers, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, total, where_less
 
@@ -19,11 +19,10 @@ from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, total
 @kernel
 def batch_normalise(memory: Any, numbers: Any, reals: Any) -> None:
     """``(x - mean) / deviation * weight + bias``; running statistics move towards those of the minibatch."""
-    x, out, weight, bias, running_mean, running_var = (
-        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
-    )  # fmt: skip
-    means, scales, shares = numbers[7], numbers[8], numbers[9]
-    channels, positions, lanes, eps, momentum = numbers[10], numbers[11], numbers[12], reals[0], reals[1]
+    x, out, weight, bias, running_mean, running_var, means, scales, shares, channels, positions, lanes = unpack(
+        numbers, 12
+    )
+    eps, momentum = reals[0], reals[1]
     count = 0
     for j in range(lanes):
         count += positions if memory[shares + j] > 0 else 0
@@ -58,9 +57,7 @@ def batch_normalise(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def batch_normalise_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Gradients of weight, bias and, where `dx` is not -1, x."""
-    x, g, weight, d_weight, d_bias = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    dx, adds, means, scales, shares = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
-    channels, positions, lanes = numbers[11], numbers[12], numbers[13]
+    x, g, weight, d_weight, d_bias, dx, adds, means, scales, shares, channels, positions, lanes = unpack(numbers, 13)
     count = 0
     for j in range(lanes):
         count += positions if memory[shares + j] > 0 else 0

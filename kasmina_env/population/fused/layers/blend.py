@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import Kernel, kernel
+from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, require
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, tanh
 from kasmina_env.settings.config import Operator
@@ -18,7 +18,8 @@ from kasmina_env.settings.config import Operator
 @kernel
 def add_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """``h + alpha * change``."""
-    h, change, out, alpha, size = numbers[1], numbers[2], numbers[3], memory[numbers[4]], numbers[5]
+    h, change, out, at, size = unpack(numbers, 5)
+    alpha = memory[at]
     for i in range(0, size, WIDTH):
         store(memory, out + i, load(memory, h + i) + load(memory, change + i) * alpha)
 
@@ -26,8 +27,8 @@ def add_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def add_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """The gradient of the output is that of h already, here as in the other operators but for what they add."""
-    g, size, d_change = numbers[3], numbers[5], numbers[6]
-    alpha = memory[numbers[4]] if numbers[4] >= 0 else 1.0
+    _, _, g, at, size, d_change = unpack(numbers, 6)
+    alpha = memory[at] if at >= 0 else 1.0
     for i in range(0, size, WIDTH):
         store(memory, d_change + i, load(memory, g + i) * alpha)
 
@@ -35,7 +36,8 @@ def add_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def multiply_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """``h * (1 + alpha * tanh(change))``."""
-    h, change, out, alpha, size = numbers[1], numbers[2], numbers[3], memory[numbers[4]], numbers[5]
+    h, change, out, at, size = unpack(numbers, 5)
+    alpha = memory[at]
     for i in range(0, size, WIDTH):
         v = load(memory, h + i)
         store(memory, out + i, v + v * tanh(load(memory, change + i)) * alpha)
@@ -44,21 +46,20 @@ def multiply_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def multiply_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """In TRAINING, where there is no alpha, the gradient of h is what it is without the seed."""
-    h, change, g, size, d_change = numbers[1], numbers[2], numbers[3], numbers[5], numbers[6]
-    acts = numbers[4] >= 0
-    alpha = memory[numbers[4]] if acts else 1.0
+    h, change, g, at, size, d_change = unpack(numbers, 6)
+    alpha = memory[at] if at >= 0 else 1.0
     for i in range(0, size, WIDTH):
         t, v = tanh(load(memory, change + i)), load(memory, g + i)
         store(memory, d_change + i, v * load(memory, h + i) * (fill(1.0) - t * t) * alpha)
-        if acts:
+        if at >= 0:
             store(memory, g + i, v + v * t * alpha)
 
 
 @kernel
 def gate_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """``h + alpha * gate * change``; the gate repeats every `run` numbers."""
-    h, change, out, alpha, size = numbers[1], numbers[2], numbers[3], memory[numbers[4]], numbers[5]
-    gate, run = numbers[7], numbers[8]
+    h, change, out, at, size, gate, run = unpack(numbers, 7)
+    alpha = memory[at]
     for j in range(0, run, WIDTH):
         factor = load(memory, gate + j) * alpha
         for i in range(j, size, run):
@@ -68,9 +69,8 @@ def gate_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def gate_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Gradients of change and gate."""
-    change, g, size, d_change = numbers[2], numbers[3], numbers[5], numbers[6]
-    gate, run, d_gate = numbers[7], numbers[8], numbers[9]
-    alpha = memory[numbers[4]] if numbers[4] >= 0 else 1.0
+    _, change, g, at, size, d_change, gate, run, d_gate = unpack(numbers, 9)
+    alpha = memory[at] if at >= 0 else 1.0
     for j in range(0, run, WIDTH):
         factor, found = load(memory, gate + j) * alpha, fill(0.0)
         for i in range(j, size, run):
@@ -109,7 +109,7 @@ def record_blend(
     if gate is not None:
         of_gate = (recorder.place(gate), recorder.buffer(gate).size)
     if alpha >= 0:
-        recorder.emit(forward, *places, out, alpha, size, 0, *of_gate)
+        recorder.emit(forward, *places, out, alpha, size, *of_gate)
     d_change, _ = recorder.add_gradient(change)
     if gate is not None:
         of_gate = (*of_gate, recorder.add_gradient_of_whole(gate))

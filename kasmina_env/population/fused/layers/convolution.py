@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, inline, load, store, total
 
@@ -27,9 +27,7 @@ def _start(memory: Any, out: Any, bias: Any, adds: Any) -> Any:
 @kernel
 def matmul(memory: Any, numbers: Any, reals: Any) -> None:
     """``out[o, j] = bias[o] + sum over i of weight[o, i] * x[i, j]``, weights at any strides."""
-    x, weight, bias, out, adds = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    num_in, num_out, run, by_out, by_in = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
-    x_step, step = numbers[11], numbers[12]
+    x, weight, bias, out, adds, num_in, num_out, run, by_out, by_in, x_step, step = unpack(numbers, 12)
     whole = num_out - num_out % 8
     for j in range(0, run, WIDTH):
         for o in range(0, whole, 8):
@@ -67,17 +65,9 @@ def matmul(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def convolve(memory: Any, numbers: Any, reals: Any) -> None:
     """The same over windows of a picture, group by group."""
-    x, weight, bias, out, adds = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    num_in, num_out, lanes, by_out, by_in = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
-    by_row, by_column, size, pad, groups, by_group = (
-        numbers[11],
-        numbers[12],
-        numbers[13],
-        numbers[14],
-        numbers[15],
-        numbers[16],
-    )
-    height, width, out_height, out_width = numbers[17], numbers[18], numbers[19], numbers[20]
+    found = unpack(numbers, 20)
+    x, weight, bias, out, adds, num_in, num_out, lanes, by_out, by_in = found[:10]
+    by_row, by_column, size, pad, groups, by_group, height, width, out_height, out_width = found[10:]
     plane, out_plane = height * width * lanes, out_height * out_width * lanes
     whole = num_out - num_out % 8
     for group in range(groups):
@@ -192,18 +182,10 @@ def _correlate_one(memory: Any, x: Any, g: Any, out: Any, rows: Any, row: Any, g
 @kernel
 def weight_gradient(memory: Any, numbers: Any, reals: Any) -> None:
     """Add the gradient of a convolution's weights, one tap after the other, each over the pixels where it applies."""
-    x, g, out = numbers[1], numbers[2], numbers[3]
-    num_in, num_out, lanes, by_out, by_in = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
-    by_row, by_column, size, pad, groups, by_group = (
-        numbers[11],
-        numbers[12],
-        numbers[13],
-        numbers[14],
-        numbers[15],
-        numbers[16],
-    )
-    height, width, out_height, out_width = numbers[17], numbers[18], numbers[19], numbers[20]
-    plane, g_plane, row, g_row = numbers[21], out_height * out_width * lanes, width * lanes, out_width * lanes
+    found = unpack(numbers, 19)
+    x, g, out, num_in, num_out, lanes, by_out, by_in, by_row, by_column = found[:10]
+    size, pad, groups, by_group, height, width, out_height, out_width, plane = found[10:]
+    g_plane, row, g_row = out_height * out_width * lanes, width * lanes, out_width * lanes
     in_fours, out_fours = num_in - num_in % 4, num_out - num_out % 4
     for group in range(groups):
         for r in range(size):
@@ -227,7 +209,7 @@ def weight_gradient(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def bias_gradient(memory: Any, numbers: Any, reals: Any) -> None:
     """Add the sums of a gradient over positions and samples."""
-    g, out, num_out, run = numbers[1], numbers[2], numbers[3], numbers[4]
+    g, out, num_out, run = unpack(numbers, 4)
     for o in range(num_out):
         a = fill(0.0)
         for j in range(g + o * run, g + (o + 1) * run, WIDTH):
@@ -269,7 +251,7 @@ def _map(
     def backward() -> None:
         g, dw = recorder.gradient(out), recorder.gradient(weight) + middle
         one_pixel = (0, 0, 1, 0, 1, 0, 1, 1, 1, 1, step)
-        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, 0, 0, *shape, *one_pixel)
+        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, *shape, *one_pixel)
         if bias is not None:
             recorder.emit_backward(bias_gradient, g, recorder.gradient(bias), num_out, run)
         if recorder.wants_gradient(x):
@@ -315,7 +297,7 @@ def conv2d(
     def backward() -> None:
         g, dw = recorder.gradient(out), recorder.gradient(weight) + middle
         of_weight = (num_in, num_out, lanes, *steps, *sizes, height * width * lanes)
-        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, 0, 0, *of_weight)
+        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, *of_weight)
         if bias is not None:
             recorder.emit_backward(
                 bias_gradient, g, recorder.gradient(bias), num_out * groups, out_height * out_width * lanes

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
 
 
 @kernel
 def look_up(memory: Any, numbers: Any, reals: Any) -> None:
     """``out[c, j] = table[x[j], c]``."""
-    x, table, out, channels, run = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    x, table, out, channels, run = unpack(numbers, 5)
     for j in range(run):
         row = table + int(memory[x + j]) * channels
         for c in range(channels):
@@ -23,7 +23,7 @@ def look_up(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def look_up_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Add gradients to the rows that were looked up."""
-    x, d_table, g, channels, run = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    x, d_table, g, channels, run = unpack(numbers, 5)
     for j in range(run):
         row = d_table + int(memory[x + j]) * channels
         for c in range(channels):

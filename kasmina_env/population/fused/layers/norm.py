@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import kernel
+from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, UnsupportedError, dense, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, root, store, total
 
@@ -18,8 +18,8 @@ from kasmina_env.population.fused.vectors import WIDTH, fill, load, root, store,
 @kernel
 def normalise(memory: Any, numbers: Any, reals: Any) -> None:
     """``(x - mean) / deviation * weight + bias``; mean and 1 / deviation are kept for the backward."""
-    x, out, weight, bias, mean, scale = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]
-    groups, channels, positions, lanes, eps = numbers[7], numbers[8], numbers[9], numbers[10], reals[0]
+    x, out, weight, bias, mean, scale, groups, channels, positions, lanes = unpack(numbers, 10)
+    eps = reals[0]
     size = channels * positions
     fours = size - size % 4
     for group in range(groups):
@@ -61,9 +61,7 @@ def normalise(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def normalise_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Gradients of weight, bias and, where `dx` is not -1, x."""
-    x, g, weight, d_weight, d_bias = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    mean, scale, dx, adds = numbers[6], numbers[7], numbers[8], numbers[9]
-    groups, channels, positions, lanes = numbers[10], numbers[11], numbers[12], numbers[13]
+    x, g, weight, d_weight, d_bias, mean, scale, dx, adds, groups, channels, positions, lanes = unpack(numbers, 13)
     for group in range(groups):
         for j in range(0, lanes, WIDTH):
             m, s = load(memory, mean + group * lanes + j), load(memory, scale + group * lanes + j)

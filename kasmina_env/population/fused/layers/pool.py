@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kasmina_env.population.fused.kernels import Kernel, kernel
+from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, where_beats, where_equal
 
@@ -15,10 +15,7 @@ from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, where
 @kernel
 def max_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """The largest of each square, NaN if there is one, and which it is: the first where several are."""
-    x, out, which, channels, lanes = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    side, step, height, width, out_height, out_width = (
-        numbers[6], numbers[7], numbers[8], numbers[9], numbers[10], numbers[11],
-    )  # fmt: skip
+    x, out, which, channels, lanes, side, step, height, width, out_height, out_width = unpack(numbers, 11)
     for channel in range(channels):
         for row in range(out_height):
             last_row = min(height, row * step + side)
@@ -39,11 +36,7 @@ def max_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def max_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Add the gradient of each square to where its largest was."""
-    dx, g, which, channels, lanes = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    side, step, height, width, out_height, out_width = (
-        numbers[6], numbers[7], numbers[8], numbers[9], numbers[10], numbers[11],
-    )  # fmt: skip
-    adds = numbers[12]
+    dx, g, which, channels, lanes, side, step, height, width, out_height, out_width, adds = unpack(numbers, 12)
     for channel in range(channels):
         for row in range(out_height):
             last_row = min(height, row * step + side)
@@ -62,10 +55,7 @@ def max_backward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def mean_forward(memory: Any, numbers: Any, reals: Any) -> None:
     """The mean of each square, of those pixels that lie in the picture."""
-    x, out, channels, lanes = numbers[1], numbers[2], numbers[4], numbers[5]
-    side, step, height, width, out_height, out_width = (
-        numbers[6], numbers[7], numbers[8], numbers[9], numbers[10], numbers[11],
-    )  # fmt: skip
+    x, out, _, channels, lanes, side, step, height, width, out_height, out_width = unpack(numbers, 11)
     for channel in range(channels):
         for row in range(out_height):
             last_row = min(height, row * step + side)
@@ -84,11 +74,7 @@ def mean_forward(memory: Any, numbers: Any, reals: Any) -> None:
 @kernel
 def mean_backward(memory: Any, numbers: Any, reals: Any) -> None:
     """Spread the gradient of each square over its pixels."""
-    dx, g, channels, lanes = numbers[1], numbers[2], numbers[4], numbers[5]
-    side, step, height, width, out_height, out_width = (
-        numbers[6], numbers[7], numbers[8], numbers[9], numbers[10], numbers[11],
-    )  # fmt: skip
-    adds = numbers[12]
+    dx, g, _, channels, lanes, side, step, height, width, out_height, out_width, adds = unpack(numbers, 12)
     for channel in range(channels):
         for row in range(out_height):
             last_row = min(height, row * step + side)
