@@ -28,6 +28,7 @@ from kasmina_env.population.state import GATE, Part, Setting
 from kasmina_env.settings.config import Operator
 
 Stretch = tuple[int, int]  # first operation, and the one behind the last
+Constants = tuple[tuple[int, np.ndarray[Any, Any]], ...]  # places, and the numbers there
 
 
 class Block(NamedTuple):
@@ -70,7 +71,7 @@ class Fragment:
 
     forward: Stretch
     backward: Stretch
-    constants: tuple[tuple[int, np.ndarray[Any, Any]], ...]
+    constants: Constants
 
 
 @dataclass(frozen=True, eq=False)

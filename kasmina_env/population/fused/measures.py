@@ -30,7 +30,7 @@ def cross_entropy(memory: Any, numbers: Any, reals: Any) -> None:
     logits, labels, shares, losses, hits, num_classes, run = unpack(numbers, 7)
     for j in range(0, run, WIDTH):
         label = load(memory, labels + j)
-        best, which, own = fill(-math.inf), fill(0.0), fill(0.0)
+        best, which, own = fill(-math.inf), fill(0.0), fill(math.nan)  # of a label that is no class
         for k in range(num_classes):
             v, number = load(memory, logits + k * run + j), fill(float(k))
             which = where_beats(v, best, number, which)

@@ -111,3 +111,21 @@ def test_a_network_goes_home_as_it_was_evaluated():
     for row in range(4):
         logits = population.network(row, alpha[row])(data.x)
         torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, data.y), loss[0, row])
+
+
+def test_seeds_that_come_and_go_train_as_if_they_had_never_been_lowered_before():
+    """Places of seeds in memory change when a larger one is grown for the first time."""
+    figures = []
+    for visitors in ((), ("norm", "conv_heavy", "depthwise")):
+        population, alpha = Population(CNN, range(2), engine="fused"), np.full((2, 3), 0.7)
+        population.germinate([0], 0, "norm", Operator.MULTIPLY, in_training=False)
+        population.train(*batches(CNN, 2), alpha)
+        saved = population.snapshot()
+        for name in visitors:
+            population.germinate([1], 0, name, Operator.GATE, in_training=False)
+            population.train(*batches(CNN, 2), alpha)
+            population.remove([1], 0)
+        population.restore(saved)
+        population.train(*batches(CNN, 2), alpha)
+        figures.append(stacks(population))
+    assert are_identical(*figures)
