@@ -151,7 +151,7 @@ class FusedEngine:
 
         self._spread(run, num_networks, layout)
         means = [torch.from_numpy((results[r] / n).astype(np.float32)) for r, n in zip(rows, lengths, strict=True)]
-        return [(found[..., 0], found[..., 1]) for found in means]
+        return [(found[..., 0], found[..., 1].clamp(0, 1)) for found in means]
 
     def _ways(
         self, programs: Sequence[Program], is_on: Sequence[BoolArray]

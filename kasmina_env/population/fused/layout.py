@@ -20,7 +20,7 @@ from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import execution_order, make_network
 from kasmina_env.population.fused.kernels import MAX_NUMBERS, MAX_REALS, Operation
 from kasmina_env.population.fused.layers.blend import record_blend
-from kasmina_env.population.fused.measures import LossPlaces, record_loss
+from kasmina_env.population.fused.measures import LossPlaces, label_shape, record_loss
 from kasmina_env.population.fused.recorder import META, Recorder, Space, Window, empty
 from kasmina_env.population.fused.updates import UPDATES, mask, sum_squares
 from kasmina_env.population.stack import Template
@@ -122,10 +122,9 @@ class Layout:
         self.setting, self.lanes, self.table = setting, lanes, Table()
         self.order = execution_order(setting.host.slots)
         shape = setting.host.input_shape
-        is_token = setting.host.topology == "tokens"
         space = Space(0)
         self.x, self.x_size = space.take(lanes * prod(shape)), lanes * prod(shape)
-        self.y_size = lanes * (shape[0] if is_token else 1)
+        self.y_size = lanes * prod(label_shape(setting.host, setting.measure))
         self.loss = LossPlaces(*(space.take(size) for size in (self.y_size, lanes, lanes, lanes)))
         self.alpha = space.take(setting.num_slots)
         self.host = make_block(space.end, setting.host_template, setting.optimizer.num_moments)

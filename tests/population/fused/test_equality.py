@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from kasmina_env.population import Optimizer, Population
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import with_noise
-from kasmina_env.tasks.text import bits_saved
+from kasmina_env.tasks.base import bits_saved, classify_next
 from tests.contract import BARE_SGD, HOSTS_UNDER_TEST, crowded_population, mixed_population, samples
 from tests.population.fused.pairs import (
     EQUAL,
@@ -94,6 +96,16 @@ def test_bits_are_measured_as_the_task_measures_them():
     (loss, quality), (wanted_loss, wanted) = (p.evaluate(samples(host, 20), np.zeros((3, 2))) for p in pair)
     torch.testing.assert_close(loss, wanted_loss, **EQUAL)
     torch.testing.assert_close(quality, wanted, **EQUAL)
+
+
+def test_a_class_is_read_off_behind_the_last_token():
+    host, measure = HOSTS_UNDER_TEST["transformer"], partial(classify_next, num_tokens=4)
+    pair = [Population(host, range(3), BARE_SGD, measure=measure, engine=name) for name in ("torch", "fused")]
+    x, y = batches(host, 3, num_batches=1)
+    y = [labels[..., 0] % 3 for labels in y]
+    losses = [population.train(x, y, np.zeros((3, 2)))[0] for population in pair]
+    torch.testing.assert_close(*losses, **EQUAL)
+    assert_equal_states(*pair)
 
 
 def test_several_data_are_evaluated_together():
