@@ -28,6 +28,7 @@ from kasmina_env.population.stack import (
 )
 from kasmina_env.population.variants import weight_scales
 from kasmina_env.population.wide_features import Lanes
+from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Criterion
 
 GATE = "(gate)"  # no blueprint can have this name
@@ -201,6 +202,16 @@ class Networks:
     def has_seed(self) -> BoolArray:
         """Where a seed grows, ``[N, S]``."""
         return np.asarray(self.operator != NO_SEED)
+
+    def seeds(self) -> set[tuple[int, str, Operator, bool]]:
+        """All kinds of seeds that grow here: slot, blueprint, operator, whether in TRAINING."""
+        found = set()
+        for part, cell in self.cells.items():
+            if part.name != GATE:
+                operators, stages = (of_all[cell.rows, part.slot] for of_all in (self.operator, self.in_training))
+                pairs = set(zip(operators.tolist(), stages.tolist(), strict=True))
+                found |= {(*part, Operator(operator), in_training) for operator, in_training in pairs}
+        return found
 
     def insert(self, part: Part, rows: IntArray, weights: Stack) -> None:
         """File weights under their part."""
