@@ -19,7 +19,7 @@ from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.population.device import find_device
-from kasmina_env.settings.config import RULES
+from kasmina_env.settings.config import SETTINGS
 from kasmina_env.settings.registry import unknown_name_message
 
 ActionForm = Literal["flat", "factored"]
@@ -36,8 +36,8 @@ NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 def check_settings(caller: str, settings: Mapping[str, Any]) -> None:
     """Raise Python's own ``TypeError`` for keywords that are no settings; wrappers of other libraries look for it."""
     for name in settings:
-        if name not in RULES:
-            nearest = difflib.get_close_matches(name, RULES, n=1)
+        if name not in SETTINGS:
+            nearest = difflib.get_close_matches(name, SETTINGS, n=1)
             hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
 

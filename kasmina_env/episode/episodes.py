@@ -17,7 +17,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.settings.config import EnvConfig
+from kasmina_env.settings.config import SETTINGS, EnvConfig
 from kasmina_env.tasks import Split
 
 NO_ACTIONS = np.zeros(0, dtype=np.int64)
@@ -37,8 +37,8 @@ class EpisodesSnapshot:
     def check(self, episodes: Episodes, rows: Sequence[int] | IntArray) -> None:
         """Raise one clear sentence where these episodes cannot be those of some rows."""
         if self.config != episodes.problem.config:
-            theirs, own = vars(self.config), vars(episodes.problem.config)
-            differs = [name for name, value in own.items() if value != theirs[name]]
+            theirs, own = self.config, episodes.problem.config
+            differs = [name for name in SETTINGS if getattr(theirs, name) != getattr(own, name)]
             raise ValueError(f"`saved` must be of an equal problem, got one with another {', '.join(differs)}.")
         if self.dtype != episodes.dtype:
             raise ValueError(f"`saved` must hold networks in {episodes.dtype}, got {self.dtype}. Use one dtype.")

@@ -13,22 +13,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Never, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import (
     GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Flatten,
+    Identity,
+    LeakyReLU,
     MaxPool2d,
     Module,
     Parameter,
     ReLU,
     Sequential,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
 )
+
+from kasmina_env.settings.registry import did_you_mean
 
 __all__ = [
     "GELU",
@@ -39,13 +47,21 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GroupNorm",
+    "Identity",
     "LayerNorm",
     "Layers",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "MissingLayerError",
     "ReLU",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
     "Topology",
+    "bounds_of",
     "split_logits",
     "widen",
 ]
@@ -74,6 +90,18 @@ class Layers(Protocol):
     @property
     def GELU(self) -> Layer: ...
     @property
+    def Tanh(self) -> Layer: ...
+    @property
+    def Sigmoid(self) -> Layer: ...
+    @property
+    def SiLU(self) -> Layer: ...
+    @property
+    def LeakyReLU(self) -> Layer: ...
+    @property
+    def Softplus(self) -> Layer: ...
+    @property
+    def Identity(self) -> Layer: ...
+    @property
     def MaxPool2d(self) -> Layer: ...
     @property
     def AvgPool2d(self) -> Layer: ...
@@ -83,6 +111,54 @@ class Layers(Protocol):
     def Flatten(self) -> Layer: ...
     @property
     def Sequential(self) -> Layer: ...
+
+
+class MissingLayerError(AttributeError, ValueError):
+    """A layer of ``torch.nn`` that this namespace does not have."""
+
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+_NO_DROPOUT = (
+    "it draws from a random stream that all networks share. Use the settings `augment`, `label_noise` or `pixel_noise`"
+)
+
+
+def __getattr__(name: str) -> Never:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in {dropout.__name__ for dropout in _DROPOUTS}:
+        raise MissingLayerError(f"`nn` has no {name}: {_NO_DROPOUT}.")
+    known = sorted(key for key in vars(Layers) if key[0].isupper())
+    raise MissingLayerError(
+        f"`nn` has no layer {name!r} that runs networks side by side.{did_you_mean(name, known)} Compose it from "
+        f"{', '.join(known)} in a Module of your own, or add it to kasmina_env/networks/layers.py."
+    )
+
+
+def bounds_of(module: Module) -> dict[str, tuple[float, float]]:
+    """Bounds of the uniform initialisation of all parameters, by name, equal ones for a constant.
+
+    Raises:
+        ValueError: If a part of the module is not built from this namespace, and so cannot hold N networks.
+    """
+    bounds: dict[str, tuple[float, float]] = {}
+    for prefix, layer in module.named_modules():
+        kind, place = type(layer).__name__, prefix or "its top"
+        if isinstance(layer, _DROPOUTS):
+            raise ValueError(f"`build` must use no {kind}, got one at {place}: {_NO_DROPOUT}.")
+        declared = layer.bounds if isinstance(layer, _Wide) else {}
+        for name, _ in layer.named_parameters(recurse=False):
+            if name not in declared:
+                raise ValueError(
+                    f"`build` must take layers with parameters from its argument `nn`, got {kind} with {name!r} of its "
+                    f"own at {place}. Write nn.Linear and the like, with the `nn` that is given."
+                )
+        for name, _ in layer.named_buffers(recurse=False):
+            raise ValueError(
+                f"`build` must use no layers with buffers, got {kind} with {name!r} at {place}. Compute it in forward."
+            )
+        bounds |= {f"{prefix}.{name}".lstrip("."): limits for name, limits in declared.items()}
+    return bounds
 
 
 def widen(x: Tensor) -> Tensor:

@@ -325,7 +325,7 @@ def test_a_reset_of_some_rows_leaves_the_split_of_others_alone_and_one_that_fail
 
 @pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP, DISABLED], ids=str)
 def test_a_host_that_dies_in_its_warm_up_ends_its_episode_with_the_first_step(mode):
-    deadly = {"warmup_batches": 3, "warmup_learning_rate": 1e30, "optimizer": "sgd", "clip_norm": 0}
+    deadly = {"warmup_batches": 3, "warmup_learning_rate": 1e3, "optimizer": "sgd", "clip_norm": 0}
     vec = small_vec("Kasmina/Spirals-v0", num_envs=2, autoreset_mode=mode, **deadly)
     vec.reset(seed=0)
     _, _, terminated, _, infos = vec.step([WAIT, WAIT])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -179,6 +179,97 @@ def test_a_host_with_slots_in_its_parameter_names_works():
     assert ((population.snapshot().networks.hosts.parameters != before).sum(dim=1) > 40).all()
     expected = plain_network(population, np.ones((3, 1)), 1)(x[:, 1])
     torch.testing.assert_close(population.network(1, np.ones(1))(x[:, 1]), expected)
+
+
+ACTIVATIONS = ("ReLU", "GELU", "Tanh", "Sigmoid", "SiLU", "LeakyReLU", "Softplus", "Identity")
+
+
+@dataclass(frozen=True)
+class OutsideHost:
+    """A host of ordinary layers, as somebody else would write it."""
+
+    activation: str = "Tanh"
+    width: int = 6
+
+    topology, num_classes, input_shape = "vector", 3, (2,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("hidden", self.width),)
+
+    def build(self, nn) -> list[nn.Module]:
+        first = nn.Sequential(nn.Linear(2, self.width), getattr(nn, self.activation)())
+        return [first, nn.Linear(self.width, 3)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_host_of_common_layers_works_from_outside(activation, monkeypatch):
+    monkeypatch.setitem(HOSTS._infos, "outside", OutsideHost)
+    population, alpha = mixed_population(OutsideHost(activation), num_networks=4)
+    x, _ = minibatch(OutsideHost(activation), 4)
+    predicted = population.network(2, alpha[2])(x[:, 2])
+    torch.testing.assert_close(predicted, plain_network(population, alpha, 2)(x[:, 2]))
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, host="outside", host_settings={"activation": activation})
+    vec.reset(seed=0)
+    assert np.isfinite(vec.step(np.full(2, WAIT))[1]).all()
+
+
+@pytest.mark.parametrize(
+    "layer, sentence",
+    [
+        (
+            "Conv1d",
+            r"`nn` has no layer 'Conv1d' that runs networks side by side. Did you mean 'Conv2d'? Compose it from ",
+        ),
+        ("Hardswish", "in a Module of your own, or add it to kasmina_env/networks/layers.py."),
+        (
+            "Dropout",
+            "`nn` has no Dropout: it draws from a random stream that all networks share. Use the settings `augm",
+        ),
+    ],
+)
+def test_a_layer_that_is_missing_is_answered_with_what_to_do(layer, sentence):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Population(OutsideHost(layer), [0])
+    assert sentence in str(caught.value)
+
+
+@dataclass(frozen=True)
+class StubbornHost(OutsideHost):
+    """A host that builds its first segment without the namespace it is given."""
+
+    first: nn.Module = field(default_factory=nn.Identity)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [self.first, nn.Linear(2, 3)]
+
+
+class Scale(nn.Module):
+    """A parameter that no layer declares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "first, sentence",
+    [
+        (
+            nn.Linear(2, 2),
+            "from its argument `nn`, got Linear with 'weight' of its own at segments.0. Write nn.Linear ",
+        ),
+        (nn.Sequential(nn.Tanh(), nn.LayerNorm(2)), "got LayerNorm with 'weight' of its own at segments.0.1."),
+        (Scale(), "got Scale with 'scale' of its own at segments.0."),
+        (nn.Dropout(0.5), "`build` must use no Dropout, got one at segments.0: it draws from a random stream that all"),
+        (nn.BatchNorm1d(2, affine=False), "no layers with buffers, got BatchNorm1d with 'running_mean' at segments.0."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_host_that_does_not_take_the_layers_it_is_given_is_told_so(first, sentence):
+    with pytest.raises(ValueError, match=r"^`build` must ") as caught:
+        Population(StubbornHost(width=2, first=first), [0])
+    assert sentence in str(caught.value)
 
 
 @dataclass

@@ -34,6 +34,12 @@ CASES = [
     ("AdaptiveAvgPool2d", (1,), {}, IMAGE),
     ("ReLU", (), {}, VECTOR),
     ("GELU", (), {}, TOKENS),
+    ("Tanh", (), {}, IMAGE),
+    ("Sigmoid", (), {}, TOKENS),
+    ("SiLU", (), {}, VECTOR),
+    ("LeakyReLU", (0.2,), {}, IMAGE),
+    ("Softplus", (), {"beta": 2.0}, VECTOR),
+    ("Identity", (), {}, IMAGE),
 ]
 every_layer = pytest.mark.parametrize("name, args, settings, shape", CASES)
 

@@ -101,7 +101,7 @@ def test_an_instance_can_be_asked_for():
         ({"instance": 3, "split": "test"}, "`instance` must be a number from 180 to 239, .* that exist in that split."),
         ({"instance": True}, "`instance` must be a number"),
         ({"split": "tset"}, "`split` must be one of train, test, got 'tset'. Did you mean 'test'?"),
-        ({"instnace": 1}, "`options` must have only the keys instance, split, got instnace. Remove them."),
+        ({"instnace": 1}, "`options` must have only the keys instance, split, planted, got instnace."),
     ],
 )
 def test_wrong_options_are_answered_in_a_sentence(options, sentence):
@@ -149,14 +149,17 @@ def test_instances_must_settle_the_same_things():
 @pytest.mark.parametrize(
     "settled, sentence",
     [
-        ({"learning_rate": -5}, "`learning_rate` must be a number above 0, got -5. Correct instance 1 of "),
-        ({"learning_rate": "0.1"}, "`learning_rate` must be a number above 0, got '0.1'. Correct instance 1 of "),
-        ({"label_noise": 7}, "`label_noise` must be a number in [0, 1], got 7. Correct instance 1 of "),
-        ({"pixel_noise": True}, "`pixel_noise` must be a number of at least 0, got True. Correct instance 1 of "),
-        ({"rent_price": float("nan")}, "`rent_price` must be a number of at least 0, got nan. Correct instance 1 of "),
+        ({"learning_rate": -5}, "`learning_rate` must be a number from 1e-08 to 1000, got -5. Correct instance 1 of "),
+        (
+            {"learning_rate": "0.1"},
+            "`learning_rate` must be a number from 1e-08 to 1000, got '0.1'. Correct instance 1 of ",
+        ),
+        ({"label_noise": 7}, "`label_noise` must be a number from 0 to below 1, got 7. Correct instance 1 of "),
+        ({"pixel_noise": True}, "`pixel_noise` must be a number from 0 to 1000, got True. Correct instance 1 of "),
+        ({"rent_price": float("nan")}, "`rent_price` must be a number from 0 to 1000, got nan. Correct instance 1 of "),
         (
             {"param_price": float("inf")},
-            "`param_price` must be a number of at least 0, got inf. Correct instance 1 of ",
+            "`param_price` must be a number from 0 to 1000, got inf. Correct instance 1 of ",
         ),
         ({"width": 8.0}, "`width` must be an integer, got 8.0. Change it in `instances`."),
         ({"widht": 8}, "`instances` must be one of in_channels, "),
