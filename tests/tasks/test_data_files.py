@@ -9,14 +9,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from kasmina_env.cli.main import run
-from kasmina_env.episode.core import Core
-from kasmina_env.settings.presets import PRESETS
 from kasmina_env.tasks import TASKS
 from kasmina_env.tasks.fetch import fetch
-from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, find, find_file, folders, read, read_all, verify
+from kasmina_env.tasks.files import DATASETS, DataFile, Dataset, find, find_file, folders, read, read_all
 
 CONTENTS = bytes(range(256)) * 50
 PACKED = gzip.compress(CONTENTS, mtime=0)
@@ -73,7 +72,7 @@ def test_a_missing_file_is_one_sentence_that_names_the_command(cache):
 
 def test_an_environment_without_its_files_says_so_and_fetches_nothing(cache):
     with pytest.raises(FileNotFoundError, match=r"^`cifar10` must have .* Run `kasmina data fetch cifar10`\.$"):
-        Core(PRESETS.get("Kasmina/CIFAR10-v0").config(), 1)
+        gym.make("Kasmina/CIFAR10-v0")
     assert not cache.exists()
 
 
@@ -260,22 +259,6 @@ def test_the_next_url_is_tried(cache, server):
 
 
 # ── the table and the command ───────────────────────────────────────────────────────────────────
-
-
-def test_verifying_reads_every_dataset_that_has_files_here(cache, monkeypatch):
-    monkeypatch.setitem(DATASETS._infos, "toy", toy(files=(ARCHIVE,)))
-    path = put(cache / "toy", ARCHIVE.name, PACKED)
-    assert verify() == verify("toy") == {"toy": {ARCHIVE.name: path}}
-    path.write_bytes(flipped(PACKED, 9))
-    with pytest.raises(ValueError, match="must hold data of SHA-256"):
-        verify()
-
-
-def test_verifying_nothing_is_an_error(cache):
-    with pytest.raises(FileNotFoundError, match=r"^There are no files to verify: none of cifar10, fashion_mnist is on"):
-        verify()
-    with pytest.raises(FileNotFoundError, match=r"Run `kasmina data fetch cifar10`\.$"):
-        verify("cifar10")
 
 
 def test_a_dataset_is_a_task_and_its_table_is_in_order():
