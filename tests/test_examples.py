@@ -10,6 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {
+    "engines": {"preset": "Kasmina/Spirals-v0", "sizes": (2,), "repeats": 1},
     "fork_futures": {"horizon": 8, "fork_at": 1},
     "grow_by_hand": {"steps": 6},
     "lowerings": {"networks": 2, "repeats": 1},
@@ -19,7 +20,7 @@ TINY = {
 }
 
 
-def run_example(name: str, **arguments: int) -> None:
+def run_example(name: str, **arguments: object) -> None:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import cfunc, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
 from kasmina_env.population.fused.vectors import FAST, MEMORY
@@ -19,7 +19,18 @@ from kasmina_env.population.fused.vectors import FAST, MEMORY
 # (memory of a network, whole numbers of the operation, real numbers of the operation)
 SIGNATURE = types.void(MEMORY, types.CPointer(types.int64), types.CPointer(types.float64))
 MAX_NUMBERS, MAX_REALS = 28, 4  # of one operation
-OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": set(FAST)}
+
+
+def _can_cache() -> bool:
+    """Whether numba finds a folder for its cache."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+OPTIONS: dict[str, Any] = {"cache": _can_cache(), "error_model": "numpy", "fastmath": set(FAST)}
 KERNELS: list[Kernel] = []
 
 

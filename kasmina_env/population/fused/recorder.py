@@ -164,7 +164,7 @@ class Recorder(TorchFunctionMode):
         """A number, or a tensor that is known already, as a tensor in memory."""
         if isinstance(value, Tensor) and value.device == META:
             return value
-        known = torch.as_tensor(value, dtype=torch.float32)
+        known = torch.as_tensor(value, dtype=torch.float32, device="cpu")
         place = self.space.take(known.numel())
         self.constants.append((place, known.contiguous().numpy().ravel()))
         return self.put(torch.empty(known.shape, device=META), place, wants_gradient=False)

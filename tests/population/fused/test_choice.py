@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +12,20 @@ import torch
 from kasmina_env.networks.blueprints import BLUEPRINTS, register_blueprint
 from kasmina_env.population import ENGINES, Population
 from kasmina_env.population import engine as choice
+from kasmina_env.population.fused import kernels, recorder
 from kasmina_env.settings.config import Operator
-from tests.contract import HOSTS_UNDER_TEST, every_host
-from tests.population.fused.pairs import batches
+from tests.contract import BARE_SGD, HOSTS_UNDER_TEST, every_host
+from tests.population.fused.pairs import assert_equal_states, batches
 
 MLP = HOSTS_UNDER_TEST["mlp"]
+IMPORTS = """
+import math
+
+from kasmina_env.population.fused.kernels import kernel, unpack
+from kasmina_env.population.fused.layers.activations import apply
+from kasmina_env.population.fused.recorder import lowers
+
+"""
 
 
 @pytest.fixture
@@ -87,6 +99,21 @@ def test_a_blueprint_without_kernel_is_refused_where_the_fused_engine_was_asked_
     with pytest.raises(ValueError, match=r"^`blueprint` must be one that the fused engine knows, got 'cosine': `cos` "):
         population.germinate([1], 0, cosine, Operator.ADD)
     assert not population.snapshot().networks.has_seed.any()
+
+
+def test_the_kernel_of_the_documentation_fuses_that_blueprint(cosine, monkeypatch, tmp_path):
+    monkeypatch.setattr(kernels, "KERNELS", [])
+    page = (Path(__file__).parents[3] / "docs" / "fused-engine.md").read_text(encoding="utf-8")
+    (source,) = [block for block in page.split("```python\n") if block.startswith("@kernel")]
+    (tmp_path / "documented_cosine.py").write_text(IMPORTS + source.split("```")[0], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(recorder.LOWERINGS, "cos", None)  # forgotten afterwards
+    importlib.import_module("documented_cosine")
+    pair = [Population(MLP, range(2), BARE_SGD, engine=name) for name in ("torch", "fused")]
+    for population in pair:
+        population.germinate([1], 0, cosine, Operator.ADD, in_training=False)
+        population.train(*batches(MLP, 2), np.ones((2, 2)))
+    assert_equal_states(*pair)
 
 
 def test_a_snapshot_with_a_seed_without_kernel_takes_its_population_to_torch(cosine):

@@ -97,7 +97,7 @@ def gelu_backward(memory: Any, numbers: Any, reals: Any) -> None:
         store(memory, dx + i, found)
 
 
-def _apply(recorder: Recorder, x: Tensor, forward: Kernel, backward: Kernel, of_input: bool = False) -> Tensor:
+def apply(recorder: Recorder, x: Tensor, forward: Kernel, backward: Kernel, of_input: bool = False) -> Tensor:
     """Record a function whose backward knows its output or, if `of_input`, its input."""
     at, size = dense(recorder, x, forward.name), recorder.buffer(x).size
     place = recorder.space.take(size)
@@ -116,23 +116,23 @@ def _apply(recorder: Recorder, x: Tensor, forward: Kernel, backward: Kernel, of_
 @lowers("relu")
 def relu(recorder: Recorder, x: Tensor, inplace: bool = False) -> Tensor:
     """Positive part; NaN stays NaN."""
-    return _apply(recorder, x, relu_forward, relu_backward)
+    return apply(recorder, x, relu_forward, relu_backward)
 
 
 @lowers("tanh")
 def lower_tanh(recorder: Recorder, x: Tensor) -> Tensor:
     """Hyperbolic tangent."""
-    return _apply(recorder, x, tanh_forward, tanh_backward)
+    return apply(recorder, x, tanh_forward, tanh_backward)
 
 
 @lowers("sigmoid")
 def lower_sigmoid(recorder: Recorder, x: Tensor) -> Tensor:
     """``1 / (1 + exp(-x))``."""
-    return _apply(recorder, x, sigmoid_forward, sigmoid_backward)
+    return apply(recorder, x, sigmoid_forward, sigmoid_backward)
 
 
 @lowers("gelu")
 def gelu(recorder: Recorder, x: Tensor, approximate: str = "none") -> Tensor:
     """``x * P(normal < x)``."""
     require(approximate == "none", "an approximate GELU has no kernel")
-    return _apply(recorder, x, gelu_forward, gelu_backward, of_input=True)
+    return apply(recorder, x, gelu_forward, gelu_backward, of_input=True)
