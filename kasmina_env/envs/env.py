@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.envs import spaces as translate
 from kasmina_env.envs.render import render
+from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ENDING_KEYS, ActionForm, ObservationForm
 from kasmina_env.envs.streams import EnvSnapshot, Streams
 from kasmina_env.episode.core import Report
@@ -159,6 +161,21 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         check_snapshot(saved)
         self.episodes.restore(saved.episodes, ROW)
         self._streams.restore(saved, ROW)
+        if self._np_random is not self._streams.generators[0]:
+            self.np_random = self._streams.generators[0]
+
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Write the episode to a file with everything that it and the following ones depend on.
+
+        Args:
+            path: Ends in ``.safetensors``.
+            overwrite: Whether to replace a file that exists.
+        """
+        save_snapshot(path, self.problem, self.snapshot(), overwrite)
+
+    def load(self, path: Path | str) -> None:
+        """Go on where an equal environment was saved, in whichever process: training goes on bit for bit."""
+        self.restore(load_snapshot(path, self.problem, 1, self.episodes.dtype))
 
     def network(self, committed: bool = False) -> GrownNetwork:
         """The network as an ordinary `torch.nn.Module` with its own copy of the weights, on the device it trained on.

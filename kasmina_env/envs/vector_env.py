@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kasmina_env.envs import spaces as translate
 from kasmina_env.envs.env import check_snapshot
 from kasmina_env.envs.render import render
+from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ActionForm, Infos, ObservationForm
 from kasmina_env.envs.streams import EnvSnapshot, Streams
 from kasmina_env.episode.core import Report
@@ -208,6 +210,22 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             chosen = translate.read_rows("rows", rows, self.num_envs, is_different=True)
         self.episodes.restore(saved.episodes, chosen)
         self._streams.restore(saved, chosen)
+
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Write all rows to a file with everything that they and the episodes after them depend on.
+
+        Args:
+            path: Ends in ``.safetensors``.
+            overwrite: Whether to replace a file that exists.
+        """
+        save_snapshot(path, self.problem, self.snapshot(), overwrite)
+
+    def load(self, path: Path | str) -> None:
+        """Go on where an equal environment was saved, in whichever process.
+
+        It must have as many rows; over other numbers of processes and devices floats are equal up to rounding.
+        """
+        self.restore(load_snapshot(path, self.problem, self.num_envs, self.episodes.dtype))
 
     def copy_rows(
         self, source: Sequence[int] | IntArray, target: Sequence[int] | IntArray, rng_seeds: Sequence[int] | None = None

@@ -401,12 +401,23 @@ class EpisodeCore:
         return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows))
 
     def restore(self, saved: CoreSnapshot, rows: IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot of an equal problem, in order."""
+        """Overwrite episodes by those of a snapshot of an equal problem, in order; all of them the first time."""
+        if self._population is None:
+            return self._begin(saved)
         state, report = put_rows(self.state(), rows, saved.state), put_rows(self.report, rows, saved.report)
         with own_modes(self.device):
             self.population.restore(saved.networks, rows)
         self._state, self._report = state, report
         return report
+
+    def _begin(self, saved: CoreSnapshot) -> Report:
+        """The first episodes, where they are not fresh ones."""
+        with own_modes(self.device):
+            conditions = saved.networks.networks.conditions.take(np.arange(len(saved)))
+            population = self._make_population(np.zeros(len(saved), dtype=np.int64), conditions)
+            population.restore(saved.networks)
+        self._population, self._state, self._report = population, saved.state, saved.report
+        return saved.report
 
     def reseed(self, rows: IntArray, rng_seeds: IntArray) -> None:
         """Give networks new random streams from here on."""

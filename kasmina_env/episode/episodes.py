@@ -120,8 +120,7 @@ class Episodes:
 
     def reset(self, rows: IntArray, rng_seeds: IntArray, instances: IntArray, planted: IntArray = NO_ACTIONS) -> Report:
         """Start new episodes: see `EpisodeCore.reset`. The first time in all rows."""
-        if not self.is_reset and not np.array_equal(rows, np.arange(self.num_networks)):
-            raise RuntimeError("The first reset must be of all rows.")
+        self._check_first(rows)
         calls = [(s.place, (s.rows, rng_seeds[s.positions], instances[s.positions], planted)) for s in self._of(rows)]
         return self._news("reset", calls)
 
@@ -153,8 +152,12 @@ class Episodes:
         return EpisodesSnapshot(self.problem.config, self.dtype, content)
 
     def restore(self, saved: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit."""
+        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit.
+
+        Where there are no episodes yet, the snapshot's are the first ones; then they are those of all rows.
+        """
         saved.check(self, rows)
+        self._check_first(rows)
         shares = self._of(rows)
         is_whole = len(shares) == 1
         calls = [(s.place, (saved.content if is_whole else saved.content.take(s.positions), s.rows)) for s in shares]
@@ -193,6 +196,10 @@ class Episodes:
         owner = np.searchsorted(self._starts, numbers, side="right") - 1
         found = [np.flatnonzero(owner == place) for place in range(len(self._places))]
         return [_Share(i, at, numbers[at] - self._starts[i]) for i, at in enumerate(found) if len(at)]
+
+    def _check_first(self, rows: Sequence[int] | IntArray) -> None:
+        if not self.is_reset and not np.array_equal(rows, np.arange(self.num_networks)):
+            raise RuntimeError("The first episodes must be those of all rows. Call `reset()` first.")
 
     def _run(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
         """Let places work at the same time, and wait for all of them, whatever one of them raises."""

@@ -9,16 +9,12 @@ a whole and nothing in it is ever unpickled here. What a user registered must be
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kasmina_env.networks.blueprints import BLUEPRINTS
@@ -35,12 +31,22 @@ from kasmina_env.networks.grown import (
     to_program,
 )
 from kasmina_env.networks.hosts import HOSTS, Host
+from kasmina_env.networks.tensor_file import (
+    CHECKSUM,
+    DESCRIPTION,
+    check_is_file,
+    describe,
+    read_file,
+    read_header,
+    seal,
+    to_bytes,
+)
 from kasmina_env.settings.config import Operator, check_nested, freeze
 from kasmina_env.settings.documents import check_new, from_json, to_json, write_file
 from kasmina_env.settings.registry import Registry, unknown_name_message
 
 KIND, SCHEMA = "grown network", 2
-DESCRIPTION, CHECKSUM = "kasmina_env", "kasmina_env.sha256"  # keys in the metadata of a file
+KEYS = ("host", "seeds", "metadata")
 SUFFIXES = (".safetensors", ".pt2", ".onnx")
 
 
@@ -89,15 +95,13 @@ def save_network(
         structure = {"host": None, "seeds": None}
         with suppress(ValueError):  # a program says itself what it computes
             structure = _structure(network)
-    text = to_json("network", {"kind": KIND, "schema": SCHEMA, **structure, "metadata": kept})
-    tensors = {name: tensor.contiguous() for name, tensor in tensors_of(network).items()}
-    inside = {DESCRIPTION: text, CHECKSUM: _checksum(text, tensors)}
+    text, tensors = describe(KIND, SCHEMA, {**structure, "metadata": kept}), tensors_of(network)
     if path.suffix == ".safetensors":
-        content = safetensors.torch.save(tensors, inside)
+        content = to_bytes(text, tensors)
     elif path.suffix == ".pt2":
-        content = to_program(network, _given(example), inside)
+        content = to_program(network, _given(example), seal(text, tensors))
     else:
-        content = to_onnx(network, _given(example), inside)
+        content = to_onnx(network, _given(example), seal(text, tensors))
     write_file(path, content, overwrite)
 
 
@@ -113,8 +117,7 @@ def load_network(path: Path | str) -> GrownNetwork:
         raise ValueError(
             f"`path` must end in .safetensors, got {path.name!r}. Other formats have loaders of their own."
         )
-    inside, tensors = _read_safetensors(path)
-    document = _check(path, inside, tensors)
+    document, tensors = read_file(path, KIND, SCHEMA, *KEYS)
     try:
         return build_network(_read_spec(document), tensors)
     except KeyError as error:
@@ -134,11 +137,11 @@ def read_description(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _check(path, *_read_safetensors(path))
+        return read_file(path, KIND, SCHEMA, *KEYS)[0]
     if path.suffix == ".pt2":
-        return _check(path, _read_program(path))
+        return read_header(path, _read_program(path), KIND, SCHEMA, KEYS)
     if path.suffix == ".onnx":
-        return _check(path, _read_onnx(path))
+        return read_header(path, _read_onnx(path), KIND, SCHEMA, KEYS)
     raise ValueError(f"`path` must end in {', '.join(SUFFIXES)}, got {path.name!r}. Name another file.")
 
 
@@ -208,44 +211,8 @@ def _given(example: Tensor | None) -> Tensor:
 # ── inside the file ─────────────────────────────────────────────────────────────────────────────
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a description and of all weights with their names, types and shapes."""
-    found = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _check(path: Path, inside: Mapping[str, str], tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """Description of a file, once it is known to be of this schema and undamaged."""
-    if DESCRIPTION not in inside:
-        raise ValueError(
-            f"`{path}` must be a whole file of a network saved by kasmina_env, got one without a description in it."
-        )
-    text = inside[DESCRIPTION]
-    document = from_json(f"the description in {path}", text, "host", "seeds", "metadata")
-    for key, wanted in (("kind", KIND), ("schema", SCHEMA)):
-        if document.get(key) != wanted:
-            raise ValueError(
-                f"`{path}` must have {wanted!r} as {key}, got {document.get(key)!r}. Save it with this version."
-            )
-    if tensors is not None and inside.get(CHECKSUM) != _checksum(text, tensors):
-        raise ValueError(f"`{path}` must be as it was written, got content of another checksum. Save it again.")
-    return document
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    _check_is_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{path}` must be a whole .safetensors file, got a damaged one: {error}.") from error
-
-
 def _read_program(path: Path) -> dict[str, str]:
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             found = {PurePosixPath(name).name: name for name in archive.namelist()}
@@ -259,13 +226,8 @@ def _read_onnx(path: Path) -> dict[str, str]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import load_model
 
-    _check_is_file(path)
+    check_is_file(path)
     try:
         return {entry.key: entry.value for entry in load_model(path).metadata_props}
     except DecodeError as error:
         raise ValueError(f"`{path}` must be a whole .onnx file, got a damaged one: {error}.") from error
-
-
-def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` must be a file that exists, got {path}. Name another one.")

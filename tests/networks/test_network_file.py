@@ -22,7 +22,8 @@ from kasmina_env import load_network, register_blueprint, save_network
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.grown import GrownNetwork, GrownSlot, NetworkSpec, build_network
 from kasmina_env.networks.hosts import HOSTS, Slot
-from kasmina_env.networks.network_file import CHECKSUM, DESCRIPTION, _checksum, read_description
+from kasmina_env.networks.network_file import read_description
+from kasmina_env.networks.tensor_file import to_bytes
 from kasmina_env.population import Population
 from kasmina_env.settings.config import Operator
 from tests.contract import every_host, minibatch, mixed_population, normal, state_of
@@ -357,7 +358,7 @@ def saved(tmp_path):
 def resave(path: Path, **values: object) -> None:
     """Change the description, with a checksum that fits."""
     tensors, text = load_file(path), json.dumps({**read_description(path), **values})
-    save_file(tensors, path, {DESCRIPTION: text, CHECKSUM: _checksum(text, tensors)})
+    path.write_bytes(to_bytes(text, tensors))
 
 
 SEED = {"slot": 0, "blueprint": "mlp", "operator": "ADD", "alpha": 1.0}
@@ -440,7 +441,7 @@ def test_weights_of_another_network_are_found(saved):
 def test_weights_without_a_description_are_refused(saved):
     save_file(load_file(saved), saved)
     with pytest.raises(
-        ValueError, match="must be a whole file of a network saved by kasmina_env, got one without a description"
+        ValueError, match="must be a whole file of a grown network saved by kasmina_env, got one without a description"
     ):
         load_network(saved)
 
