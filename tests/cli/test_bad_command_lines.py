@@ -49,6 +49,8 @@ BAD = [
     (f"rollout {SPIRALS} --policy text.json", "`text.json` must be a JSON file"),
     (f"rollout {SPIRALS} --policy empty.json", "`empty.json` must have the key 'id'"),
     (f"rollout {SPIRALS} --policy full", "`run` must be a folder with a finished training run, got 'full'"),
+    (f"rollout {SPIRALS} --policy nope.py", "`nope.py` must be a .py file that exists."),
+    (f"rollout {SPIRALS} --policy broken.py", "`broken.py` cannot be imported: ZeroDivisionError"),
     ("train Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     ("train --config /nope.json", "`config` must be a JSON file that exists, got /nope.json."),
     ("train --config full", "`config` must be a JSON file that exists, got full."),
