@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, TEXT, Count, argument
 from kasmina_env.cli.checks import check_at_least
 from kasmina_env.cli.console import say
 from kasmina_env.cli.progress import step_counter
@@ -18,7 +18,7 @@ from kasmina_env.settings.presets import PRESETS
 def export(
     policy: Annotated[str, tyro.conf.Positional, argument("POLICY")],
     out: Annotated[Path, argument("FILE", None, "-o")] = Path("net.safetensors"),
-    env_id: Annotated[str | None, argument("ID", f"that of the run or schedule, else {DEFAULT_ID}")] = None,
+    env_id: Annotated[str | None, TEXT, argument("ID", f"that of the run or schedule, else {DEFAULT_ID}")] = None,
     episode: Annotated[str, argument("{best,SEED}")] = "best",
     episodes: Count = 16,
 ) -> None:
