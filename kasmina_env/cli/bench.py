@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, Flag, Json, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, WHOLE, Count, Flag, Json, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import print_json, print_table
 from kasmina_env.settings.imports import find_preset
@@ -24,9 +24,9 @@ def bench(
     steps: Count = 3,
     rivals: Flag = True,
     memory: Flag = True,
-    workers: Annotated[int | None, argument("N", "one for each core, none on a GPU")] = None,
+    workers: Annotated[int | None, WHOLE, argument("N", "one for each core, none on a GPU")] = None,
     growth: Count = 0,
-    out: Annotated[Path | None, argument("DIR", "no picture", "-o")] = None,
+    out: Annotated[Path | None, PATH, argument("DIR", "no picture", "-o")] = None,
     as_json: Json = False,
 ) -> None:
     """Time steps of populations with a live seed in every slot, beside the single environment and plain PyTorch.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import print_table, say
 from kasmina_env.cli.progress import step_counter
@@ -19,7 +19,7 @@ from kasmina_env.settings.imports import find_preset, import_words
 
 def calibrate(
     env_id: DefaultId = DEFAULT_ID,
-    out: Annotated[Path | None, argument("FILE", "configs/<id>.calibration.json", "-o")] = None,
+    out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.calibration.json", "-o")] = None,
     seed: Count = 0,
     sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
     overwrite: Flag = False,

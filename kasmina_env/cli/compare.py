@@ -33,7 +33,7 @@ def compare(
     Args:
         env_id: Environment to compare on.
         run: Folder of a training run. Runs with the same NAME, or without one of the same algorithm, are averaged.
-        policies: Controls to compare with.
+        policies: Names of policies to compare with, or .py files that register one each.
         episodes: Episodes for each policy.
         split: "test" plays held-out seeds and test instances, "train" others, to choose training settings by.
         out: New folder for the results.

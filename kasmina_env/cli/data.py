@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import argument
+from kasmina_env.cli.arguments import TEXT, argument
 from kasmina_env.cli.console import print_table, say
 from kasmina_env.cli.progress import download_bars
 
@@ -40,7 +40,7 @@ def fetch(name: Name) -> None:
         say(f"{name}  {path}", passed=True)
 
 
-def verify(name: Annotated[str | None, tyro.conf.Positional, argument("[NAME]", "all")] = None) -> None:
+def verify(name: Annotated[str | None, TEXT, tyro.conf.Positional, argument("[NAME]", "all")] = None) -> None:
     """Verify the checksums of one dataset, or of all whose files are here.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, TEXT, Count, argument
 from kasmina_env.cli.checks import check_at_least
 from kasmina_env.cli.console import say
 from kasmina_env.cli.progress import step_counter
@@ -18,14 +18,14 @@ from kasmina_env.settings.presets import PRESETS
 def export(
     policy: Annotated[str, tyro.conf.Positional, argument("POLICY")],
     out: Annotated[Path, argument("FILE", None, "-o")] = Path("net.safetensors"),
-    env_id: Annotated[str | None, argument("ID", f"that of the run or schedule, {DEFAULT_ID} for a control")] = None,
+    env_id: Annotated[str | None, TEXT, argument("ID", f"that of the run or schedule, else {DEFAULT_ID}")] = None,
     episode: Annotated[str, argument("{best,SEED}")] = "best",
     episodes: Count = 16,
 ) -> None:
     """Grow networks with a policy and write the best one to a file, with what is known about it.
 
     Args:
-        policy: Name of a control, folder of a training run, or JSON file of a schedule.
+        policy: Name of a policy, .py file that registers one, folder of a training run, or JSON file of a schedule.
         out: New file. Its ending is the format: .safetensors for kasmina_env.load_network, .pt2 for
             torch.export.load, or .onnx.
         env_id: Environment to grow in.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -49,6 +50,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _leave(number: int) -> NoReturn:
     os.write(2, f"{WORDS[signal.Signals(number)]}\n".encode())
+    if (process := sys.modules.get("multiprocessing.process")) is not None:
+        for child in process.active_children():
+            child.kill()
     os._exit(128 + number)
 
 

@@ -1,12 +1,11 @@
 """The way into the command `kasmina`: signals, memory and threads of the process, then the command that was named.
 
-What is imported here is light. Each command imports PyTorch and the like when its arguments have been checked.
+Signals come first: until they are taken over, Ctrl-C is a traceback. So all but the least is imported in functions, and
+PyTorch and the like by the command that needs them, when its arguments have been checked.
 """
 
 from __future__ import annotations
 
-import dis
-import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +13,12 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from kasmina_env import __version__
 from kasmina_env.cli import interrupts
-from kasmina_env.settings.machine import DEVICE, keep_freed_memory
-from kasmina_env.settings.registry import UnknownNameError
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
 DESCRIPTION = (
-    f"Grow neural networks while they train: on the CPU, or where {DEVICE} says, such as {DEVICE}=cuda. "
+    "Grow neural networks while they train: on the CPU, or where KASMINA_DEVICE says, such as KASMINA_DEVICE=cuda. "
     "`kasmina --version` says which version this is."
 )
 # Which extra of the package brings a module.
@@ -41,6 +38,8 @@ COMMAND_LINE_ERROR = 2  # exit status
 def main() -> None:
     """Entry point of the command `kasmina`."""
     interrupts.install()
+    from kasmina_env.settings.machine import keep_freed_memory
+
     # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s, not
     # 0.2); threads that never spin made it 1.6 times slower on idle cores. This costs a tenth, or 3 times if contended.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -126,6 +125,8 @@ def make_app(table: Commands, doc: str = "") -> SubcommandApp:
 
 def with_imports(command: Callable[..., None]) -> Callable[..., None]:
     """A command with one more option, `--import`, that is obeyed before the command is called."""
+    import inspect
+
     from kasmina_env.cli.arguments import Imports
     from kasmina_env.settings.imports import import_chosen
 
@@ -144,6 +145,8 @@ def with_imports(command: Callable[..., None]) -> Callable[..., None]:
 
 def sentence_of(error: BaseException) -> str | None:
     """What a user got wrong, or what the machine lacks; None for a bug."""
+    from kasmina_env.settings.registry import UnknownNameError
+
     if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").partition(".")[0]) in EXTRAS:
         return f"This needs {module}, which is not installed. Run: pip install 'kasmina-env[{EXTRAS[module]}]'"
     if isinstance(error, UnknownNameError):
@@ -159,6 +162,8 @@ def sentence_of(error: BaseException) -> str | None:
 
 def was_raised_here(error: BaseException) -> bool:
     """Whether a `raise` of this package made an exception, and not NumPy, PyTorch or an operation gone wrong."""
+    import dis
+
     innermost = error.__traceback__
     while innermost is not None and innermost.tb_next is not None:
         innermost = innermost.tb_next

@@ -17,7 +17,7 @@ def rollout(
 
     Args:
         env_id: Environment to play.
-        policy: Name of a control, folder of a training run, or JSON file of a schedule.
+        policy: Name of a policy, .py file that registers one, folder of a training run, or JSON file of a schedule.
         seed: Seed of the episode.
         every: Steps between two panels.
     """

@@ -31,7 +31,7 @@ def search(
         seed: Seed of the search.
         per_context: Search for one schedule per context of a family. A context is a cell of a grid over what a policy
             is told of an instance.
-        facts: Names of what spans the grid, with --per-context.
+        facts: Visible facts that span the grid, with --per-context.
         overwrite: Replace the file if it exists.
     """
     preset = find_preset(env_id).id

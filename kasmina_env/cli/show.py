@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kasmina_env.cli.arguments import Id, Json
@@ -55,8 +56,9 @@ def describe(env_id: Id, as_json: Json = False) -> None:
     preset = find_preset(env_id)
     problem = make_problem(preset.id)
     sections, file = sections_of(problem), f"{slug(preset.id)}.calibration.json"
-    task = make_task(problem)
-    samples = {name: len(task.splits[name]) for name in SPLITS}
+    samples: dict[str, int] | None = None
+    with suppress(FileNotFoundError):  # all else is known without data
+        samples = {name: len(split) for name, split in make_task(problem).splits.items() if name in SPLITS}
     try:
         path, reason = config_path(file, f"Run `kasmina calibrate {env_id}`.", with_found=True), ""
     except FileNotFoundError as error:
@@ -68,9 +70,11 @@ def describe(env_id: Id, as_json: Json = False) -> None:
         print_json({**about, **tables, "calibration": None if path is None else read_document(path, "gaps")})
         return
     say(f"{preset.id}: {preset.description}\n")
-    words = ", ".join(f"{name} {size}" for name, size in samples.items())
-    batches = problem.config.batches_per_step
-    say(f"Samples: {words}. An episode is {problem.horizon} steps of {batches} minibatches.\n")
+    if samples is None:
+        say(f"Samples: not here. Run `kasmina data fetch {preset.dataset}`.")
+    else:
+        say(f"Samples: {', '.join(f'{name} {size}' for name, size in samples.items())}.")
+    say(f"An episode is {problem.horizon} steps of {problem.config.batches_per_step} minibatches.\n")
     for section in sections:
         print_table(*section[1:])
     if path is None:

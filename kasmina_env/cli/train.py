@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Flag, OutFolder, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Flag, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, say
 from kasmina_env.cli.interrupts import begin_work
@@ -23,10 +23,10 @@ def train(
         str | None, tyro.conf.Positional, argument("[ID]", f"that of --config, else {DEFAULT_ID}")
     ] = None,
     out: OutFolder = Path("runs/train"),
-    algorithm: Annotated[str | None, argument("NAME", "maskable_ppo")] = None,
-    config: Annotated[Path | None, argument("FILE", "those that come with the algorithm")] = None,
-    steps: Annotated[int | None, argument("N", "that of the settings")] = None,
-    seed: Annotated[int | None, argument("N", "that of the settings")] = None,
+    algorithm: Annotated[str | None, TEXT, argument("NAME", "maskable_ppo")] = None,
+    config: Annotated[Path | None, PATH, argument("FILE", "those that come with the algorithm")] = None,
+    steps: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
+    seed: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
     workers: Annotated[int | None, argument("N", "one for each core that then has 16 networks, none on a GPU")] = None,
     resume: Flag = False,
 ) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from kasmina_env.episode.core import EpisodeCore
 from kasmina_env.settings import imports
-from kasmina_env.settings.machine import keep_freed_memory
+from kasmina_env.settings.machine import keep_freed_memory, sheltered_children
 
 NO_MAIN_GUARD = "A script that uses workers keeps its code under `if __name__ == '__main__':`."
 Wait = Callable[[], Any]  # returns the result of a method, or raises what it raised
@@ -91,7 +91,8 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, make, imports.chosen()), daemon=True)
-        self._process.start()
+        with sheltered_children():
+            self._process.start()
         other.close()
         self._is_ready = False
         self._end = weakref.finalize(self, _end, self._pipe, self._process)

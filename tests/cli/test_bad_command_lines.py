@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 
 import pytest
 
@@ -41,14 +42,16 @@ BAD = [
     ("rollout", "Missing from kasmina rollout: ID"),
     ("rollout Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"rollout {SPIRALS} --every 0", "`every` must be at least 1, got 0"),
-    (f"rollout {SPIRALS} --every often", "Error parsing --every"),
+    (f"rollout {SPIRALS} --every often", "Error parsing --every: must be a whole number, got 'often'."),
     (f"rollout {SPIRALS} --seed -1", "`seed` must be at least 0, got -1"),
-    (f"rollout {SPIRALS} --seed 1.5", "Error parsing --seed"),
+    (f"rollout {SPIRALS} --seed 1.5", "Error parsing --seed: must be a whole number, got '1.5'."),
     (f"rollout {SPIRALS} --policy plateu", "Did you mean 'plateau'?"),
     (f"rollout {SPIRALS} --policy runs/typo", "`runs/typo` must be a control, or a file or folder that exists"),
     (f"rollout {SPIRALS} --policy text.json", "`text.json` must be a JSON file"),
     (f"rollout {SPIRALS} --policy empty.json", "`empty.json` must have the key 'id'"),
     (f"rollout {SPIRALS} --policy full", "`run` must be a folder with a finished training run, got 'full'"),
+    (f"rollout {SPIRALS} --policy nope.py", "`nope.py` must be a .py file that exists."),
+    (f"rollout {SPIRALS} --policy broken.py", "`broken.py` cannot be imported: ZeroDivisionError"),
     ("train Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     ("train --config /nope.json", "`config` must be a JSON file that exists, got /nope.json."),
     ("train --config full", "`config` must be a JSON file that exists, got full."),
@@ -64,7 +67,7 @@ BAD = [
     ("train --config key.json --algorithm ppo", "`config` names an algorithm itself"),
     (f"train {SPIRALS} --algorithm maskable_pp", "Did you mean 'maskable_ppo'?"),
     (f"train {SPIRALS} --steps 0", "`total_steps` must be at least 1, got 0."),
-    (f"train {SPIRALS} --steps many", "Error parsing --steps"),
+    (f"train {SPIRALS} --steps many", "Error parsing --steps: must be a whole number, got 'many'."),
     (f"train {SPIRALS} --seed -1", "`seed` must be from 0 to"),
     (f"train {SPIRALS} --seed 999999", "`seed` must be from 0 to"),
     (f"train {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
@@ -126,6 +129,7 @@ def here(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     return lambda: {
         str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
     }

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import gymnasium
 import pytest
 
+from kasmina_env.comparison import arms  # noqa: F401 - registers the controls
+from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.settings.imports import import_file, import_words
 from kasmina_env.settings.presets import PRESETS
 from tests.cli.running import complaint, said
 
 MINE = """
-import gymnasium
-from kasmina_env.settings.presets import PRESETS, Preset
+from kasmina_env import PRESETS, register_environment
 
-name, spirals = "Mine/Short-v0", PRESETS.get("Kasmina/Spirals-v0")
-PRESETS.register(name, Preset(name, "Spirals for the impatient", {**spirals.settings, "horizon": 7}))
-gymnasium.register(name, vector_entry_point="kasmina_env:KasminaVectorEnv", kwargs={"preset": name})
+spirals = PRESETS.get("Kasmina/Spirals-v0").settings
+register_environment("Mine/Short-v0", "Spirals for the impatient", **{**spirals, "horizon": 7})
+"""
+LAZY = """
+import numpy as np
+from kasmina_env import Policy, register_policy
+
+@register_policy("lazy", "does nothing")
+class Lazy(Policy):
+    def __init__(self, problem):
+        pass
+
+    def act(self, observation, mask):
+        return np.zeros(len(mask), dtype=np.int64)
 """
 
 
@@ -27,7 +40,8 @@ def folder(tmp_path, monkeypatch):
     """A working directory with a module of a user's in it; nothing it does outlives the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(PRESETS, "_infos", dict(PRESETS._infos))
+    for registry in (PRESETS, CONTROLS):
+        monkeypatch.setattr(registry, "_infos", dict(registry._infos))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry.copy())
     before = set(sys.modules)
     (tmp_path / "my_problems.py").write_text(MINE)
@@ -95,7 +109,7 @@ def test_a_file_never_stands_in_for_a_module_of_somebody_else(folder):
         ("x = 1\nundefined", "cannot be imported: NameError: name 'undefined' is not defined ({path}, line 2)."),
         ("x = (", "cannot be imported: SyntaxError: '(' was never closed ({path}, line 1)."),
         ("import missing_thing", "ModuleNotFoundError: No module named 'missing_thing' ({path}, line 1)."),
-        (MINE + MINE, "cannot be imported: ValueError: `id` must have a new name"),
+        (MINE + MINE, "cannot be imported: ValueError: `env_id` must be new, got 'Mine/Short-v0'"),
     ],
 )
 @pytest.mark.parametrize("name", ["broken.py", "broken"])
@@ -121,3 +135,31 @@ def test_a_module_that_is_not_there_is_named(words, name, sentence, folder, caps
 
 def test_a_module_that_does_not_register_the_id_is_no_help(folder, capsys):
     assert "Did you mean 'Mine/Short-v0'?" in complaint(capsys, "describe", "my_problems:Mine/Shor-v0")
+
+
+# ── policies ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("words", [["--policy", "lazy.py"], ["--policy", "lazy", "--import", "lazy.py"]])
+def test_a_file_is_the_policy_it_registers(words, folder, capsys):
+    write(folder / "lazy.py", LAZY)
+    assert "return 0.0" in said(capsys, "rollout", "Kasmina/Spirals-v0", "--every", "24", *words)
+
+
+def test_policies_of_files_are_compared_under_their_names(folder, capsys):
+    write(folder / "lazy.py", LAZY)
+    words = ("compare", "Kasmina/Spirals-v0", "--policy", "wait", "lazy.py", "--episodes", "2", "--json")
+    rows = {row["arm"]: row["returns_of_runs"] for row in json.loads(said(capsys, *words))["rows"]}
+    assert rows["wait"] == rows["lazy"]
+
+
+def test_the_agents_that_come_with_the_sources_are_such_files(folder, capsys):
+    path = Path(__file__).parents[2] / "agents" / "watch_for_drop.py"
+    assert "committed score" in said(capsys, "rollout", "Kasmina/Spirals-v0", "--policy", path)
+
+
+@pytest.mark.parametrize("text, found", [("", "none"), (LAZY + LAZY.replace("lazy", "lazier"), "lazy, lazier")])
+def test_a_file_that_does_not_register_one_policy_is_named(text, found, folder, capsys):
+    write(folder / "some.py", text)
+    sentence = complaint(capsys, "rollout", "Kasmina/Spirals-v0", "--policy", "some.py")
+    assert f"`some.py` must register one policy with `register_policy`, got {found}." in sentence
