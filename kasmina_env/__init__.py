@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from kasmina_env.networks.blueprints import register_blueprint
     from kasmina_env.networks.hosts import register_host
     from kasmina_env.networks.network_file import load_network, save_network
-    from kasmina_env.population import Population
+    from kasmina_env.population import ENGINES, Population
     from kasmina_env.settings.presets import PRESETS
     from kasmina_env.tasks import register_task, settings_from_arrays, task_from_arrays
 
 __version__ = "0.1.0"
 __all__ = [
+    "ENGINES",
     "FAILURES",
     "PRESETS",
     "KasminaEnv",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "ENGINES": "kasmina_env.population",
     "FAILURES": "kasmina_env.episode.core",
     "PRESETS": "kasmina_env.settings.presets",
     "KasminaEnv": "kasmina_env.envs.env",

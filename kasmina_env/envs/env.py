@@ -58,6 +58,9 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         device: Device of the network, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
             and without one it is the CPU.
         dtype: "float32" or "float64".
+        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
+            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
+            says why it is "torch" under "auto".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -72,6 +75,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         render_mode: str | None = None,
         device: str | None = None,
         dtype: str = "float32",
+        engine: str | None = None,
         **settings: Any,
     ) -> None:
         translate.check_settings("KasminaEnv.__init__", settings)
@@ -79,7 +83,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         translate.check_choice("observation", observation, ("flat", "dict"))
         translate.check_choice("render_mode", render_mode, (None, *translate.RENDER_MODES))
         self.render_mode = render_mode
-        self.episodes = translate.make_episodes(preset, 1, device, dtype, settings)
+        self.episodes = translate.make_episodes(preset, 1, device, dtype, settings, engine=engine)
         self.problem: Problem = self.episodes.problem
         self._form, self._observation = action_space, observation
         self._streams = Streams(1)
@@ -97,6 +101,11 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     def action_names(self) -> tuple[str, ...]:
         """One name per flat action."""
         return self.problem.actions.names
+
+    @property
+    def engine_reason(self) -> str:
+        """Why the network trains with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return self.episodes.engine_reason()
 
     def action_masks(self) -> BoolArray:
         """Legal actions ``[num_actions]``, True = allowed; in the factored form the heads' masks, concatenated."""

@@ -18,6 +18,7 @@ from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
 from kasmina_env.settings.config import SETTINGS
 from kasmina_env.settings.registry import unknown_name_message
@@ -50,10 +51,13 @@ def make_episodes(
     settings: Mapping[str, Any],
     devices: Sequence[str] = (),
     num_workers: int = 1,
+    engine: str | None = None,
 ) -> Episodes:
     """Episodes of a preset with overridden settings; every argument is checked."""
     check_choice("dtype", dtype, tuple(DTYPES))
     check_count("num_workers", num_workers)
+    if engine is not None:
+        check_choice("engine", engine, ENGINES)
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
     if devices and device is not None:
@@ -67,7 +71,7 @@ def make_episodes(
     if isinstance(preset, Problem) and settings:
         raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
     problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
-    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
+    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers, engine)
 
 
 def check_open(episodes: Episodes) -> None:
@@ -249,6 +253,7 @@ def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
         "num_alive": report.num_alive,
         "action_legal": report.is_legal,
         "failure": report.failure,
+        "engine": report.engine,
         "reward_terms": dict(zip(problem.reward.terms, report.terms.T, strict=True)),
     }
 

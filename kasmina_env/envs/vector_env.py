@@ -50,6 +50,9 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             `kasmina bench` tells whether it pays. A script that uses them keeps its code under
             ``if __name__ == "__main__":``, as with any processes of Python.
         dtype: "float32" or "float64".
+        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
+            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
+            says why it is "torch" under "auto".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -67,6 +70,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         dtype: str = "float32",
         devices: Sequence[str] = (),
         num_workers: int = 1,
+        engine: str | None = None,
         **settings: Any,
     ) -> None:
         self.closed = True  # until there is something to close: `__del__` asks, also after a refused argument
@@ -85,7 +89,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         }
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers)
+        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers, engine)
         self.closed = False
         self.problem: Problem = self.episodes.problem
         self._form, self._observation, self._limit = action_space, observation, max_episode_steps
@@ -106,6 +110,11 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
     def action_names(self) -> tuple[str, ...]:
         """One name per flat action."""
         return self.problem.actions.names
+
+    @property
+    def engine_reason(self) -> str:
+        """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return self.episodes.engine_reason()
 
     def action_masks(self) -> BoolArray:
         """Legal actions, ``[num_envs, num_actions]``; in the factored form the heads' masks, concatenated."""

@@ -23,7 +23,7 @@ from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advan
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.population import Conditions, GradientHealth, Optimizer, Population, Snapshot
+from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
 from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
@@ -68,6 +68,7 @@ class Report:
     num_alive: IntArray  # [N] seeds that may still be pruned
     is_legal: BoolArray  # [N] the last action was
     failure: IntArray  # [N] index into `FAILURES`
+    engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
     ending: Ending
 
@@ -106,6 +107,8 @@ class EpisodeCore:
         device: Device of the networks.
         dtype: Floating-point type of the networks.
         has_neighbours: Whether other cores train in threads of this process: then no CUDA graphs are recorded.
+        engine: Engine of the networks, a name in `kasmina_env.population.ENGINES`; by default that of the environment
+            variable KASMINA_ENGINE, and without one "auto".
     """
 
     def __init__(
@@ -115,9 +118,10 @@ class EpisodeCore:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         has_neighbours: bool = False,
+        engine: str | None = None,
     ) -> None:
         self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
-        self.has_neighbours = has_neighbours
+        self.has_neighbours, self.engine = has_neighbours, engine
         self.data = load_data(problem, device, dtype)
         weights = problem.config.initial_weights
         self._initial_weights = load_initial_weights(Path(weights), problem.host) if weights else None
@@ -236,6 +240,7 @@ class EpisodeCore:
             conditions=conditions,
             birth_gain=config.birth_gain,
             initial_weights=self._initial_weights,
+            engine=self.engine,
         )
         population.setting.recorder.is_on = not self.has_neighbours
         return population
@@ -388,6 +393,7 @@ class EpisodeCore:
             num_alive=state.num_alive,
             is_legal=state.is_legal,
             failure=state.is_dead.astype(np.int64),
+            engine=np.full(state.num_networks, ENGINES.index(self.population.engine)),
             actions=state.history.actions,
             ending=ending,
         )
@@ -429,6 +435,10 @@ class EpisodeCore:
         keep = ~_uncommitted(lifecycle)[row] if committed else None
         with own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
+
+    def engine_reason(self) -> str:
+        """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return self.population.engine_reason
 
     def test_data(self, row: int) -> Split:
         """The test split as one network is evaluated on it."""

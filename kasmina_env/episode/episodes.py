@@ -65,6 +65,7 @@ class Episodes:
         dtype: Floating-point type of the networks.
         devices: Devices over which to spread the rows in place of `device`, each with a thread of its own.
         num_workers: Processes over which to spread the rows, if more than one.
+        engine: Engine of the networks: see `EpisodeCore`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Episodes:
         dtype: torch.dtype = torch.float32,
         devices: Sequence[torch.device | str] = (),
         num_workers: int = 1,
+        engine: str | None = None,
     ) -> None:
         self.problem, self.num_networks, self.dtype = problem, num_networks, dtype
         self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
@@ -89,7 +91,7 @@ class Episodes:
         if kind is Process:
             make_task(problem)  # a setting that does not fit the data is found here, and not in the workers
         self._places = [
-            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread))
+            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread, engine=engine))
             for part, where in zip(parts, self.devices, strict=True)
         ]
         self._reports: list[Report] = []
@@ -178,6 +180,11 @@ class Episodes:
         (share,) = self._of([row])
         (split,) = self._run("test_data", [(share.place, (int(share.rows[0]),))])
         return split  # type: ignore[no-any-return]
+
+    def engine_reason(self) -> str:
+        """Why networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        (reason,) = self._run("engine_reason", [(0, ())])
+        return str(reason)
 
     def close(self) -> None:
         """Free threads and processes."""

@@ -100,7 +100,7 @@ class Population:
         )
         self.setting = self._make_setting()
         self._engine, self._engine_reason = choose_engine(engine, self.setting)
-        self._needs_fused = engine == "fused"
+        self._engine_asked = engine
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)
         hosts = self.setting.draw_hosts([s.growth for s in self._streams], conditions.variant)
@@ -110,7 +110,7 @@ class Population:
 
     def __getstate__(self) -> dict[str, Any]:
         # The setting holds modules with the weights of the latest call, and what was recorded for this process alone.
-        state = {name: value for name, value in vars(self).items() if name != "setting"}
+        state = {name: value for name, value in vars(self).items() if name not in ("setting", "_engine")}
         return {**state, "is_recording": self.setting.recorder.is_on}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -118,6 +118,8 @@ class Population:
         vars(self).update(state)
         self.setting = self._networks.setting = self._make_setting()
         self.setting.recorder.is_on = is_recording
+        is_fused_no_more = self._engine_reason and self._engine_asked != "fused"
+        self._engine, _ = choose_engine("torch" if is_fused_no_more else self._engine_asked, self.setting)
 
     @property
     def num_networks(self) -> int:
@@ -292,7 +294,7 @@ class Population:
         """Change to the torch engine for good if the present one cannot grow seeds, or raise if it was insisted on."""
         for slot, blueprint, operator, in_training in seeds:
             reason = self._engine.why_not(slot, blueprint, operator, in_training)
-            if reason and self._needs_fused:
+            if reason and self._engine_asked == "fused":
                 raise ValueError(
                     f"`blueprint` must be one that the fused engine knows, got {blueprint!r}: {reason}. Use engine "
                     "'auto'."
