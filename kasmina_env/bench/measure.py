@@ -21,6 +21,7 @@ from kasmina_env.bench.rivals import Run, rivals
 from kasmina_env.bench.workload import Lively, lively_population
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
+from kasmina_env.population import ENGINES
 from kasmina_env.settings.machine import sheltered_children
 from kasmina_env.settings.presets import PRESETS
 
@@ -33,6 +34,8 @@ class Measured:
 
     preset: str
     device: str  # its name
+    engine: str  # that trained the populations
+    engine_reason: str  # why it is torch where "auto" would rather have fused; empty elsewhere
     batches_per_step: int
     steps: dict[int, FloatArray]  # by number of networks
     parts: dict[int, dict[str, FloatArray]]  # the same, split into `PARTS`
@@ -56,6 +59,7 @@ def measure(
     has_rivals: bool = True,
     has_memory: bool = True,
     num_workers: int = 1,
+    is_compiled: bool = False,
 ) -> Measured:
     """Time a preset.
 
@@ -66,11 +70,12 @@ def measure(
         num_steps: Steps of each repeat.
         has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
         has_memory: Measure the peak memory of each size in a process of its own.
+        is_compiled: See `rivals`.
         num_workers: Processes over which to spread populations as well, if they are that large.
     """
     PRESETS.get(preset)
     with ExitStack() as stack:
-        others = stack.enter_context(rivals(preset)) if has_rivals else {}
+        others = stack.enter_context(rivals(preset, is_compiled)) if has_rivals else {}
         crews = {}
         for size in sizes if num_workers > 1 else ():
             if size >= num_workers:
@@ -89,6 +94,10 @@ def _measure(
     crews: Mapping[int, _Timed],
 ) -> Measured:
     timed = {size: _Timed(lively_population(preset, size), num_steps) for size in sizes}
+    readable = {size: _Timed(lively_population(preset, size, engine="torch"), num_steps) for size in sizes}
+    engine = ENGINES[int(timed[sizes[0]].env.episodes.report.engine[0])]
+    if engine != "torch":
+        others = {**others, **{f"{size}, torch engine": _per_network(each) for size, each in readable.items()}}
     rows: list[dict[int, dict[str, float]]] = []
     in_workers: dict[int, list[float]] = {size: [] for size in crews}
     seconds: dict[str, list[float]] = {name: [] for name in others}
@@ -113,7 +122,9 @@ def _measure(
         steps={size: np.array([row[size]["step"] for row in rows]) for size in sizes},
         parts={size: {part: np.array([row[size][part] for row in rows]) for part in PARTS} for size in sizes},
         rivals={name: np.array(values) for name, values in seconds.items()},
-        work={size: population.work() for size, population in timed.items()},
+        engine=engine,
+        engine_reason=episodes.engine_reason(),
+        work={size: population.work() for size, population in readable.items()},
         machine=measure_machine(device),
         memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
         num_workers=max((len(crew.env.episodes.devices) for crew in crews.values()), default=1),
@@ -176,6 +187,10 @@ class _Timed:
             return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
         finally:
             recorder.is_on = True
+
+
+def _per_network(timed: _Timed) -> Run:
+    return lambda num_steps: timed.run()["step"] / timed.env.num_envs
 
 
 def _each_off(alpha: FloatArray) -> BoolArray:

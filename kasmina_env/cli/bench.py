@@ -25,11 +25,12 @@ def bench(
     rivals: Flag = True,
     memory: Flag = True,
     workers: Annotated[int | None, WHOLE, argument("N", "one for each core, none on a GPU")] = None,
+    compiled: Flag = False,
     growth: Count = 0,
     out: Annotated[Path | None, PATH, argument("DIR", "no picture", "-o")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time steps of populations with a live seed in every slot, beside the single environment and plain PyTorch.
+    """Time steps of populations with a live seed in every slot, beside the single environment, plain and stacked PyTorch.
 
     Args:
         env_ids: Environments to time.
@@ -39,6 +40,7 @@ def bench(
         rivals: Leave out the single environment, alone and in the vectors of stable-baselines3, and plain PyTorch.
         memory: Leave out peak memory, which takes a process for each size.
         workers: Processes to spread the networks over, beside one process alone; 1 leaves this out.
+        compiled: Time stacked networks under `torch.compile` too, which needs a C++ compiler and minutes.
         growth: Number of networks for timing how cost grows with seeds, slots, blueprints and batch; 0 leaves it out.
         out: Folder for a picture, bench.png.
     """
@@ -65,7 +67,7 @@ def bench(
 
     begin_work()
     crew = num_processes() if workers is None else workers
-    found = [measure(name, sizes, repeats, steps, rivals, memory, crew) for name in names]
+    found = [measure(name, sizes, repeats, steps, rivals, memory, crew, compiled) for name in names]
     costs = [measure_growth(name, growth, repeats) if growth else [] for name in names]
     pairs = list(zip(found, costs, strict=True))
     if as_json:
