@@ -44,7 +44,7 @@ def lively(problem, data, size: int, engine: str):
     conditions = Conditions.plain(size, problem.config.learning_rate)
     conditions.variant[:] = problem.variant_of[np.arange(size) % len(problem.variant_of)]
     optimizer, rng = Optimizer(clip_norm=problem.config.clip_norm), np.random.default_rng(0)
-    others = {"measure": data.measure, "variants": problem.variants, "conditions": conditions, "engine": engine}
+    others = {"criterion": data.criterion, "variants": problem.variants, "conditions": conditions, "engine": engine}
     population = Population(problem.host, range(size), optimizer, **others)
     operators = [Operator[name] for name in problem.config.operators]
     for row, slot in np.ndindex(size, problem.num_slots):
