@@ -130,7 +130,7 @@ class SeedMeasurements:
 
 @dataclass(frozen=True, eq=False)
 class Commands:
-    """Operations with their arguments, one entry each; arguments that an operation does not have are not read."""
+    """N operations with their arguments; an argument that an operation does not have is not read."""
 
     op: IntArray  # [N] members of Op
     slot: IntArray  # [N] for all operations but WAIT
@@ -348,9 +348,9 @@ def legal_commands(
     """Commands of a menu that each network may carry out, arguments included, [N, C], True = allowed.
 
     Args:
-        state: N networks.
+        state: Slots of N networks.
         commands: C commands, the same menu for all networks.
-        measurements: Of the same networks.
+        measurements: Measurements of their seeds.
         rules: Thresholds.
     """
     return _judge(state, slice(None), commands, measurements, rules)

@@ -1,4 +1,4 @@
-"""The grown network as an ordinary `torch.nn.Module`: no population, no reinforcement learning."""
+"""Grown networks as ordinary modules of `torch.nn`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NetworkSpec:
 
 
 class GrownSlot(Module):
-    """A slot with its seed, blended in at a constant alpha."""
+    """A slot with a seed, blended in at a constant alpha."""
 
     def __init__(self, seed: Module, alpha: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class GrownNetwork(Module):
         return logits
 
 
-COUNTER = "num_batches_tracked"  # of torch's batch normalisation, which looks at it only without a momentum
+COUNTER = "num_batches_tracked"  # of torch's batch normalisation, which reads it only without a momentum
 
 
 def build_network(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> GrownNetwork:
@@ -113,14 +113,14 @@ def _skeleton(spec: NetworkSpec) -> GrownNetwork:
 
 
 def tensors_of(network: Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, but counters; a tied parameter once, under its first name."""
+    """Parameters and persistent buffers by name, without counters; a tied parameter once, under its first name."""
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
     kept = {name for name in network.state_dict() if not name.endswith(COUNTER)}
     return parameters | {name: buffer for name, buffer in network.named_buffers() if name in kept}
 
 
 def _fill(network: Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network on the meta device copies of tensors. Tied parameters stay one; `load_state_dict` parts them."""
+    """Give a network on the meta device copies of tensors. Tied parameters stay tied; `load_state_dict` parts them."""
     wanted = {name: tuple(tensor.shape) for name, tensor in tensors_of(network).items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:

@@ -137,12 +137,12 @@ class Rule:
 
 
 def is_int(value: object) -> bool:
-    """Whether it is an integer, which True and False are not."""
+    """True for integers, but not for True and False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, which True and False are not."""
+    """True for finite numbers, but not for True and False."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 

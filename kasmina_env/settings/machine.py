@@ -1,4 +1,4 @@
-"""What entry points ask of the machine: cores, and how a process keeps memory. Never a side effect of an import."""
+"""Cores, memory and signals of the machine, as entry points set them up; never a side effect of an import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks 
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc not to return large blocks to the system at every free: their pages would be faulted in again."""
+    """Ask glibc to keep freed blocks; their pages would be faulted in again."""
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of <malloc.h>
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -48,5 +48,5 @@ def num_cores() -> int:
 
 
 def on_this_device(command: str) -> str:
-    """What to type for the same again: before a command stands the device, where one was named for it."""
+    """Command line that runs a command again on the same device, if one was named in the environment."""
     return f"{DEVICE}={device} {command}" if (device := os.environ.get(DEVICE)) else command

@@ -1,4 +1,4 @@
-"""The registered problems, as data. Numbers come from `kasmina compare` and searches; see the README."""
+"""Registered problems, as data."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class Preset:
 PRESETS: Registry[Preset] = Registry("id")
 
 _HALVED = {"stem": 2, "pooling": "average"}
-# The host sees 28x28 or 32x32 pictures through a stem that halves them, which keeps a step affordable on one core. Its
-# 1x1 kernels see no shape until a seed gives them spatial reach. Growing is cheap enough that a second seed can pay.
+# A stem halves the pictures, which keeps a step affordable on one core; growing is cheap enough for a second seed.
 _PICTURES = {
     "host": "cnn",
     "horizon": 30,
@@ -95,7 +94,7 @@ _ALL = (
             "instances": "digits_mix",
             "horizon": 10,
             "batches_per_step": 14,
-            "warmup_batches": 14,  # whose gradients are the first that a controller sees
+            "warmup_batches": 14,  # their gradients are what a controller sees first
             "decay": "linear",
             "blueprints": ("pointwise", "depthwise", "conv_light"),
             "operators": ("ADD",),
@@ -112,7 +111,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/DigitsService-v0",
-        "A mature host in service whose data have shifted: every step counts, and a seed must be brought in with care",
+        "A mature host in service whose data have shifted: every step counts, so a seed must be brought in with care",
         {
             "task": "digits_shifted",
             "task_settings": {"degrees": 15.0},
@@ -154,7 +153,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/FashionMNIST-v0",
-        "The same question on 28x28 pictures of clothes",
+        "A CNN that cannot see shape until a seed gives it spatial reach, on 28x28 pictures of clothes",
         {
             **_PICTURES,
             "task": "fashion_mnist",
@@ -165,7 +164,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/CIFAR10-v0",
-        "And on 32x32 colour photographs",
+        "A CNN that cannot see shape until a seed gives it spatial reach, on 32x32 colour photographs",
         {
             **_PICTURES,
             "task": "cifar10",

@@ -103,7 +103,7 @@ MENUS = {"curves": ("LINEAR", "COSINE"), "operators": ("GATE", "ADD"), "targets"
 
 
 def table_of(env_id=SPIRALS, **menus):
-    return small_env(env_id, **menus).core.actions
+    return small_env(env_id, **menus).problem.actions
 
 
 @pytest.mark.parametrize("menus", [{}, MENUS, {"targets": ()}], ids=["preset", "menus", "no targets"])
@@ -176,7 +176,7 @@ def test_an_unknown_name_and_an_index_that_is_no_action_are_refused():
 @pytest.mark.parametrize("env_id", ALWAYS_IDS)
 def test_names_in_shipped_schedules_are_found(env_id):
     shipped = json.loads((ROOT / "configs" / f"{slug(env_id)}.schedule.json").read_text(encoding="utf-8"))
-    table = gym.make(env_id).unwrapped.core.actions
+    table = gym.make(env_id).unwrapped.problem.actions
     found = [table.entry(table.index(name)).name for name in shipped["steps"].values()]
     assert found == list(shipped["steps"].values()) != []
 

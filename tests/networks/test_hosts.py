@@ -39,7 +39,6 @@ from tests.episodes import WAIT, small_vec
 
 @every_host
 def test_a_host_keeps_the_protocol(host):
-    """R13."""
     assert isinstance(host, Host)
     assert host.topology in ("image", "vector", "tokens")
     assert len({slot.name for slot in host.slots}) == len(host.slots) > 0
@@ -48,7 +47,6 @@ def test_a_host_keeps_the_protocol(host):
 
 @every_host
 def test_features_at_every_slot_have_the_shape_that_the_host_states(host):
-    """R13."""
     seen = []
 
     def look(x: Tensor) -> Tensor:
@@ -91,7 +89,6 @@ def is_channels_last(x: object) -> bool:
 
 @every_image_host
 def test_features_stay_channels_last_through_hosts_and_seeds(host):
-    """R7."""
     population, alpha = mixed_population(host)
     setting, seen = population.setting, []
 
@@ -109,7 +106,6 @@ def test_features_stay_channels_last_through_hosts_and_seeds(host):
 
 @every_image_host
 def test_minibatches_are_channels_last_from_the_start(host):
-    """R7."""
     inputs, _ = Population(host, range(3)).draw_minibatches(samples(host), 2, 4)
     assert all(x.shape[1] == 3 * host.input_shape[0] and is_channels_last(x) for x in inputs)
 
@@ -131,7 +127,6 @@ class Conversions(TorchDispatchMode):
 
 @every_image_host
 def test_no_memory_format_is_converted_in_forward(host):
-    """R7."""
     population, x = Population(host, range(4)), widen(minibatch(host, 4)[0])
     template = population.setting.host_template
     parameters = template.unflatten(population.snapshot().networks.hosts.parameters)
@@ -169,7 +164,6 @@ class AwkwardHost:
 
 
 def test_a_host_with_slots_in_its_parameter_names_works():
-    """R9."""
     host = AwkwardHost()
     assert isinstance(host, Host)
     population = Population(host, range(3))

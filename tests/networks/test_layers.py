@@ -139,7 +139,7 @@ def test_the_layers_are_those_of_their_protocol():
 
 @given(sizes=st.tuples(*[st.integers(1, 5)] * 4), num_networks=st.integers(1, 5))
 def test_widened_images_are_channels_last_and_split_into_their_networks(sizes, num_networks):
-    """R7: the layout is made here."""
+    """The layout is made here."""
     batch, *image = sizes
     x = normal(batch, num_networks, *image)
     wide = widen(x)

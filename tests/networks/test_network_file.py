@@ -104,7 +104,6 @@ class TiedHost:
 
 
 def test_tied_weights_are_counted_once_saved_once_and_stay_tied(tmp_path, monkeypatch):
-    """R10."""
     monkeypatch.setitem(HOSTS._infos, "tied", TiedHost)
     network = Population(TiedHost(), [0]).network(0, np.zeros(1))
     save_network(network, tmp_path / "net.safetensors")
@@ -542,7 +541,11 @@ def test_without_the_extra_onnx_names_it_and_writes_nothing(tmp_path):
 
 AT_HOME = """
 import sys, torch
-sys.modules["gymnasium"] = None  # as if it were not installed
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gymnasium":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NotInstalled())
 from kasmina_env import load_network
 network, (x, wanted) = load_network(sys.argv[1]), torch.load(sys.argv[2], weights_only=True)
 assert torch.equal(network.to("cpu")(x), wanted)
@@ -559,4 +562,4 @@ def test_at_home_neither_gymnasium_nor_the_environment_is_imported(tmp_path):
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == [f"kasmina_env.{name}" for name in ("lifecycle", "networks", "settings")]
+    assert done.stdout.split() == [f"kasmina_env.{name}" for name in ("envs", "lifecycle", "networks", "settings")]

@@ -140,9 +140,9 @@ def test_the_seed_settles_the_instance_and_everything_after_it():
     assert digest(*leaves(seen[0])) == digest(*leaves(seen[1]))
 
 
-def test_instances_must_settle_the_same_things():
+def test_instances_must_have_the_same_keys():
     config = PRESETS.get(MIX).config()
-    with pytest.raises(ValueError, match="`instances` must all settle the same things, got 'digits_mix'"):
+    with pytest.raises(ValueError, match="`instances` must all have the same keys, unlike those of 'digits_mix'"):
         read_family({"visible": [], "train": [entry()], "test": [entry(learning_rate=0.1)]}, config)
 
 
@@ -165,7 +165,7 @@ def test_instances_must_settle_the_same_things():
         ({"widht": 8}, "`instances` must be one of in_channels, "),
     ],
 )
-def test_what_an_instance_settles_keeps_the_rule_of_its_setting(tmp_path, settled, sentence):
+def test_values_of_an_instance_keep_the_rules_of_their_settings(tmp_path, settled, sentence):
     (name,) = settled
     fine = entry(**{name: 0.5 if name in NUMBERS else 8})
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
@@ -180,7 +180,7 @@ def test_what_an_instance_settles_keeps_the_rule_of_its_setting(tmp_path, settle
         ({"test": [3]}, "`test` must be a non-empty list of instances, got [3]. Correct it in 'digits_mix'."),
         ({"visible": "width"}, "`visible` must be a list of names, got 'width'. Correct it in 'digits_mix'."),
         ({"visible": [1]}, "`visible` must be a list of names, got [1]. Correct it in 'digits_mix'."),
-        ({"visible": ["kernels"]}, "`visible` must name finite numbers, got 'kernels', once [1, 1, 1]. Leave it out."),
+        ({"visible": ["kernels"]}, "`visible` must name numbers, got 'kernels', which is [1, 1, 1] in an instance."),
         (
             {"visible": ["widht"]},
             "`visible` must be one of kernels, width, param_price, got 'widht'. Did you mean 'width'?",

@@ -1,4 +1,4 @@
-"""Kinds of seeds. A new one is one file here with one decorated builder."""
+"""Blueprints: kinds of seeds. A new one is one file here with one decorated builder."""
 
 from kasmina_env.networks.blueprints.base import (
     BLUEPRINTS,
