@@ -236,7 +236,7 @@ def check_nested(setting: str, make: Callable[..., object], values: Mapping[str,
     """Raise a ``ValueError`` if keyword settings have other names than the parameters of `make`, or are of other kinds.
 
     Args:
-        setting: Where they stand, for the message: "host_settings", "task_settings", "instances" or "recipe".
+        setting: Where they stand, for the message: "host_settings", "task_settings", "instances" or "training".
         make: What is registered. The annotations of its parameters say what they must be (see `KINDS`).
         values: The settings.
     """
