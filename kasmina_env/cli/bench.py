@@ -30,7 +30,7 @@ def bench(
     out: Annotated[Path | None, PATH, argument("DIR", "no picture", "-o")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time steps of populations with a live seed in every slot, beside the single environment, plain and stacked PyTorch.
+    """Time steps of populations with a live seed in every slot, beside the single environment and PyTorch.
 
     Args:
         env_ids: Environments to time.

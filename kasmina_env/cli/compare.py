@@ -113,7 +113,7 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
     """Folders of training runs by arm, and the settings of the problem they were trained on.
 
     Args:
-        runs: NAME=FOLDER, or a folder, whose arm is the algorithm of its recipe.
+        runs: NAME=FOLDER, or a folder, whose arm is the algorithm in its settings.
         env_id: Registered id that they must have been trained on, all with the same settings.
     """
     if not runs:
@@ -121,21 +121,21 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
 
     import kasmina_env.comparison.arms  # noqa: F401 - registers the controls
     from kasmina_env.controllers.policy import CONTROLS
-    from kasmina_env.learning.training_config import recipe_of
+    from kasmina_env.learning.training_config import config_of_run
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}
     folders: set[Path] = set()
     for run in runs:
         name, has_name, folder = ("", "", run) if Path(run).is_dir() else run.rpartition("=")
-        recipe = recipe_of(Path(folder))
+        config = config_of_run(Path(folder))
         if Path(folder).resolve() in folders:
             raise ValueError(f"`run` must be another one each time, got {folder} again. Two of one are no evidence.")
         folders.add(Path(folder).resolve())
-        if recipe.preset != env_id:
-            raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {recipe.preset}. Compare it there.")
-        problems[folder] = dict(recipe.settings)
-        name = name if has_name else recipe.algorithm
+        if config.preset != env_id:
+            raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {config.preset}. Compare it there.")
+        problems[folder] = dict(config.settings)
+        name = name if has_name else config.algorithm
         if name in CONTROLS:
             raise ValueError(f"`run` must have a name that no control has, got {name!r}. Choose another one.")
         arms.setdefault(name, []).append(folder)

@@ -36,7 +36,7 @@ def train(
         env_id: Environment to train on.
         out: New folder for the run.
         algorithm: Learning algorithm: maskable_ppo, ppo, a2c, recurrent_ppo, dqn or qr_dqn.
-        config: JSON file of training settings, with fields of kasmina_env.learning.training_config.Recipe.
+        config: JSON file of training settings, with fields of kasmina_env.learning.training_config.TrainingConfig.
         steps: Environment steps, all networks together.
         seed: Seed of the policy and the environments.
         workers: Processes to spread the networks over.
@@ -52,13 +52,13 @@ def train(
     check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in this process.")
 
     from kasmina_env.learning.train import train as learn
-    from kasmina_env.learning.training_config import load_recipe, recipe_path
+    from kasmina_env.learning.training_config import load_training_config, training_config_path
     from kasmina_env.population.device import find_device, num_processes
 
     given = {"preset": preset, "total_steps": steps, "seed": seed}
     overrides = {key: value for key, value in given.items() if value is not None}
-    path = config or recipe_path(preset or DEFAULT_ID, algorithm or "maskable_ppo")
-    settings = load_recipe(path, **overrides)
+    path = config or training_config_path(preset or DEFAULT_ID, algorithm or "maskable_ppo")
+    settings = load_training_config(path, **overrides)
     PRESETS.get(settings.preset)
     banner = (
         f"Training {settings.algorithm} on {settings.preset}: {settings.total_steps} steps, {settings.num_envs} "

@@ -175,10 +175,10 @@ def find_source(name: str, preset: str | None) -> Source:
     """
     path, settings, own = Path(name), dict[str, Any](), preset
     if name not in CONTROLS and path.is_dir():
-        from kasmina_env.learning.training_config import recipe_of  # brings stable-baselines3
+        from kasmina_env.learning.training_config import config_of_run  # brings stable-baselines3
 
-        recipe = recipe_of(path)
-        own, settings = recipe.preset, dict(recipe.settings)
+        config = config_of_run(path)
+        own, settings = config.preset, dict(config.settings)
     elif name not in CONTROLS and path.is_file() and path.suffix != ".py":
         own = read_document(path, "id")["id"]
     if preset not in (None, own):

@@ -90,7 +90,7 @@ def compare_arms(
         num_episodes: Episodes of each run.
         num_envs: Rows played side by side.
         on_step: Callback for progress bars.
-        split: "test": held-out seeds and test instances; "train": what recipes are chosen by.
+        split: "test": held-out seeds and test instances; "train": what training settings are chosen by.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)

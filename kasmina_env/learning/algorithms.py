@@ -1,4 +1,4 @@
-"""The learning algorithms of stable-baselines3 that recipes name, and the policies their models become."""
+"""The learning algorithms of stable-baselines3 by name, and the policies their models become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh models of stable-baselines3, as recipes ask for them."""
+"""Fresh models of stable-baselines3, as training settings ask for them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.maskable_policy import Actor, parts_of
-from kasmina_env.learning.training_config import Recipe
+from kasmina_env.learning.training_config import TrainingConfig
 from kasmina_env.settings.registry import unknown_name_message
 
-OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
+OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that are no hyperparameters
 LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
 
 
-def make_model(recipe: Recipe, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
+def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
     """A fresh model.
 
-    An on-policy one learns after every episode of all rows, unless the recipe says otherwise: where rollouts end,
+    An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
     episodes end. With flat actions it begins by weighing an operation with n actions as sqrt(n) (`preferences`).
 
     Args:
-        recipe: Of the run. A hyperparameter that the model's class does not know raises and names the nearest. A rate
-            such as "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `train` lets it fall.
+        config: Settings of the run. A hyperparameter that the model's class does not know raises and names the nearest.
+            A rate such as "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `train` lets it fall.
         venv: What it learns on.
         problem: Problem it learns on.
     """
-    algorithm = ALGORITHMS.get(recipe.algorithm)
-    settings = recipe.hyperparameters
+    algorithm = ALGORITHMS.get(config.algorithm)
+    settings = config.hyperparameters
     known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
     for name in settings:
         if name not in known:
@@ -46,13 +46,13 @@ def make_model(recipe: Recipe, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
     if callable(values.get("ent_coef")):
         values["ent_coef"] = values["ent_coef"](1.0)
     own: dict[str, Any] = {}
-    if recipe.nearness:
+    if config.nearness:
         own["preferences"] = preferences(problem.actions, 0.0).tolist()
-    if recipe.shared_parts:
+    if config.shared_parts:
         own["parts"] = parts_of(problem.actions)
-    values["policy_kwargs"] = {"net_arch": list(recipe.net), **settings.get("policy_kwargs", {}), **own}
+    values["policy_kwargs"] = {"net_arch": list(config.net), **settings.get("policy_kwargs", {}), **own}
     make: Callable[..., BaseAlgorithm] = algorithm.model
-    model = make(Actor if own else algorithm.policy, venv, seed=recipe.seed, device="cpu", **values)
+    model = make(Actor if own else algorithm.policy, venv, seed=config.seed, device="cpu", **values)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
             model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5))
@@ -71,7 +71,7 @@ def preferences(table: ActionTable, power: float) -> torch.Tensor:
 
 
 def annealed(name: str, value: Any) -> Any:
-    """A value of a recipe; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
+    """A hyperparameter; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
     if not isinstance(value, str) or not value.startswith(LINEAR):
         return value
     try:

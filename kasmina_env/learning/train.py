@@ -22,14 +22,14 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS, learned_policy
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.models import annealed, make_model
-from kasmina_env.learning.training_config import Recipe, load_recipe, plain, recipe_of
+from kasmina_env.learning.training_config import TrainingConfig, config_of_run, load_training_config, plain
 
 MONITORED = ("committed_score", "test_accuracy", "num_fossilized", "compute", "is_success")
 
 
 def load_learned(run: Path, problem: Problem) -> Policy:
     """The controller in the folder of a finished training run, for a problem."""
-    algorithm = ALGORITHMS.get(recipe_of(run).algorithm)
+    algorithm = ALGORITHMS.get(config_of_run(run).algorithm)
     return learned_policy(algorithm, algorithm.model.load(run / "model.zip", device="cpu"), problem)
 
 
@@ -96,56 +96,56 @@ def save_model(model: Any, path: Path) -> None:
 
 
 def train(
-    recipe: Recipe,
+    config: TrainingConfig,
     out: Path,
     report: Callable[[int, float], None] = lambda steps, score: None,
     resume: bool = False,
     num_workers: int = 1,
 ) -> BaseAlgorithm:
-    """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
+    """Train a controller; the folder then holds training.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
 
     What a resumed run goes on with: networks, optimisers, counters and the schedules that depend on them. Its episodes
     are fresh ones. An off-policy algorithm's buffer of transitions is not kept: as at first, it is filled by random
     actions for ``learning_starts`` steps, before learning goes on.
 
     Args:
-        recipe: Settings.
+        config: Settings.
         out: Folder of the run, made here.
         report: Called at the start and then now and then, with steps done and mean committed score or NaN.
-        resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
+        resume: Go on from the folder's checkpoint; its config must be the same but for `total_steps`.
         num_workers: Processes over which the networks are spread.
     """
-    algorithm = ALGORITHMS.get(recipe.algorithm)
+    algorithm = ALGORITHMS.get(config.algorithm)
     if resume:
-        _check_resumable(recipe, out)
-    settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
-    rows = KasminaVecEnv(recipe.preset, recipe.num_envs, **settings)
+        _check_resumable(config, out)
+    settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **config.settings}
+    rows = KasminaVecEnv(config.preset, config.num_envs, **settings)
     problem = rows.env.problem
     venv: VecEnv = VecMonitor(rows, info_keywords=MONITORED)
-    if recipe.group > 1:
-        venv = Paired(venv, recipe.group)
+    if config.group > 1:
+        venv = Paired(venv, config.group)
     if resume:
         model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
         if isinstance(model, OffPolicyAlgorithm):
             fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
-            model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
+            model.learning_starts = model.num_timesteps + config.hyperparameters.get("learning_starts", fresh)
     else:
-        model = make_model(recipe, venv, problem)
+        model = make_model(config, venv, problem)
     # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
-    venv.seed(fresh_seed(recipe, model.num_timesteps))
+    venv.seed(fresh_seed(config, model.num_timesteps))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(plain(recipe), indent=2) + "\n", encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(plain(config), indent=2) + "\n", encoding="utf-8")
     if not resume:
         save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
     # a resumed run logs beside what it goes on from
     model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
-    callbacks: list[BaseCallback] = [Checkpoints(out, problem.horizon * recipe.num_envs, report)]
-    entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
+    callbacks: list[BaseCallback] = [Checkpoints(out, problem.horizon * config.num_envs, report)]
+    entropy = annealed("ent_coef", config.hyperparameters.get("ent_coef"))
     if callable(entropy):
-        callbacks.append(FallingEntropy(entropy, recipe.total_steps))
+        callbacks.append(FallingEntropy(entropy, config.total_steps))
     try:
-        if model.num_timesteps < recipe.total_steps:
-            remaining = recipe.total_steps - model.num_timesteps
+        if model.num_timesteps < config.total_steps:
+            remaining = config.total_steps - model.num_timesteps
             model.learn(remaining, callback=callbacks, reset_num_timesteps=False)
         save_model(model, out / "checkpoint.zip")
         save_model(model, out / "model.zip")
@@ -155,16 +155,16 @@ def train(
     return model
 
 
-def fresh_seed(recipe: Recipe, num_steps: int) -> int:
+def fresh_seed(config: TrainingConfig, num_steps: int) -> int:
     """A seed for the environments of a run that begins or goes on after so many steps; below those of evaluation."""
-    return int(np.random.default_rng([recipe.seed, num_steps]).integers(MAX_SEED - recipe.num_envs))
+    return int(np.random.default_rng([config.seed, num_steps]).integers(MAX_SEED - config.num_envs))
 
 
-def _check_resumable(recipe: Recipe, out: Path) -> None:
-    """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
+def _check_resumable(config: TrainingConfig, out: Path) -> None:
+    """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this config."""
     if not (out / "checkpoint.zip").is_file():
         raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
-    found = plain(load_recipe(out / "recipe.json"))
-    for key, value in plain(recipe).items():
+    found = plain(load_training_config(out / "training.json"))
+    for key, value in plain(config).items():
         if key != "total_steps" and found[key] != value:
-            raise ValueError(f"`{key}` must be {found[key]!r} as in {out}, got {value!r}. Resume with the same recipe.")
+            raise ValueError(f"`{key}` must be {found[key]!r} as in {out}, got {value!r}. Resume with the same config.")

@@ -153,6 +153,6 @@ def test_a_device_that_is_not_there_is_named(device, here, monkeypatch, capsys):
 
 def test_a_run_of_other_actions_is_not_played(here, tmp_path, capsys):
     settings = {"preset": "Kasmina/Digit-v0"}
-    (tmp_path / "full" / "recipe.json").write_text(json.dumps(settings))
+    (tmp_path / "full" / "training.json").write_text(json.dumps(settings))
     (tmp_path / "full" / "model.zip").write_text("no model")
     assert "Kasmina/Digit-v0" in complaint(capsys, "rollout", SPIRALS, "--policy", "full")

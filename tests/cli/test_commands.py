@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kasmina_env.cli.compare import default_controls
-from kasmina_env.learning.training_config import load_recipe
+from kasmina_env.learning.training_config import load_training_config
 from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.presets import PRESETS
 from tests.cli.running import complaint, said
@@ -75,7 +75,7 @@ def test_what_the_settings_say_of_problem_and_seed_counts(tmp_path, capsys):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**TINY, "preset": SPIRALS, "seed": 5}))
     assert SPIRALS in said(capsys, "train", "-o", tmp_path / "run", "--config", path)
-    again = load_recipe(tmp_path / "run" / "recipe.json")
+    again = load_training_config(tmp_path / "run" / "training.json")
     assert (again.preset, again.seed) == (SPIRALS, 5)
 
 
@@ -97,9 +97,9 @@ def test_resuming_without_a_checkpoint_writes_nothing(tmp_path, capsys):
 def test_resuming_with_other_settings_is_refused_and_keeps_the_old_ones(tmp_path, tiny, capsys):
     folder = tmp_path / "run"
     said(capsys, *tiny, "-o", folder)
-    before = (folder / "recipe.json").read_text()
+    before = (folder / "training.json").read_text()
     assert "`seed` must be 0" in complaint(capsys, *tiny, "-o", folder, "--seed", "7", "--resume")
-    assert (folder / "recipe.json").read_text() == before
+    assert (folder / "training.json").read_text() == before
 
 
 def test_nothing_is_announced_before_it_is_known_to_be_possible(tmp_path, capsys):

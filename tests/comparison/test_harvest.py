@@ -27,9 +27,9 @@ TINY = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samp
 
 @pytest.fixture
 def trained(tmp_path):
-    recipe = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--config", str(tmp_path / "recipe.json")])
+    config = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
+    (tmp_path / "training.json").write_text(json.dumps(config))
+    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--config", str(tmp_path / "training.json")])
     return tmp_path / "run"
 
 

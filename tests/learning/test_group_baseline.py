@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from kasmina_env import KasminaVecEnv
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.train import train
-from kasmina_env.learning.training_config import Recipe
+from kasmina_env.learning.training_config import TrainingConfig
 from tests.episodes import dead_row
 
 MIX = "Kasmina/DigitsMix-v0"
@@ -77,9 +77,11 @@ def test_a_group_must_divide_the_networks():
 
 def test_an_algorithm_with_a_buffer_learns_in_no_groups(tmp_path):
     with pytest.raises(ValueError, match="`group` must be 1 for dqn"):
-        train(Recipe(MIX, "dqn", total_steps=16, num_envs=4, group=2, settings=SMALL), tmp_path / "run")
+        train(TrainingConfig(MIX, "dqn", total_steps=16, num_envs=4, group=2, settings=SMALL), tmp_path / "run")
 
 
-def test_a_recipe_trains_in_groups(tmp_path):
-    recipe = Recipe(MIX, total_steps=32, num_envs=4, group=2, settings=SMALL, hyperparameters={"batch_size": 16})
-    assert train(recipe, tmp_path / "run").num_timesteps == 32
+def test_a_config_trains_in_groups(tmp_path):
+    config = TrainingConfig(
+        MIX, total_steps=32, num_envs=4, group=2, settings=SMALL, hyperparameters={"batch_size": 16}
+    )
+    assert train(config, tmp_path / "run").num_timesteps == 32

@@ -1,9 +1,8 @@
-"""Every recipe that comes with this trains, is saved, loads back and plays; with tiny numbers."""
+"""The training settings that come with this train, the model is saved, loads back and plays; with tiny numbers."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -16,7 +15,12 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.maskable_policy import Actor, SharedParts, parts_of
 from kasmina_env.learning.train import fresh_seed, load_learned, train
-from kasmina_env.learning.training_config import Recipe, load_recipe, recipe_of, recipe_path
+from kasmina_env.learning.training_config import (
+    TrainingConfig,
+    config_of_run,
+    load_training_config,
+    training_config_path,
+)
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.presets import PRESETS
 
@@ -25,14 +29,15 @@ SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 
 OFF_POLICY = {"learning_starts": 32, "buffer_size": 200, "batch_size": 16}
 
 
-def tiny(algorithm: str, **changes: object) -> Recipe:
-    """The recipe that comes for an algorithm, on two episodes of four rows."""
-    recipe = load_recipe(recipe_path(SPIRALS, algorithm), preset=SPIRALS, num_envs=4, total_steps=64, settings=SMALL)
+def tiny(algorithm: str, **changes: object) -> TrainingConfig:
+    """The settings that come for an algorithm, on two episodes of four rows."""
+    path = training_config_path(SPIRALS, algorithm)
+    config = load_training_config(path, preset=SPIRALS, num_envs=4, total_steps=64, settings=SMALL)
     own = OFF_POLICY if ALGORITHMS.get(algorithm).is_off_policy else {}
-    hyperparameters = {**recipe.hyperparameters, **own}
+    hyperparameters = {**config.hyperparameters, **own}
     if "n_epochs" in hyperparameters:
         hyperparameters["batch_size"] = 32
-    return dataclasses.replace(recipe, hyperparameters=hyperparameters, group=min(recipe.group, 2), **changes)
+    return dataclasses.replace(config, hyperparameters=hyperparameters, group=min(config.group, 2), **changes)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -55,10 +60,10 @@ def test_it_goes_on_from_its_checkpoint(algorithm, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_recipe_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
-    recipe = load_recipe(recipe_path(preset, algorithm), preset=preset)
-    assert recipe.algorithm == algorithm
-    assert recipe.hyperparameters["gamma"] == 1.0
+def test_a_config_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
+    config = load_training_config(training_config_path(preset, algorithm), preset=preset)
+    assert config.algorithm == algorithm
+    assert config.hyperparameters["gamma"] == 1.0
 
 
 def test_a_buffer_that_was_not_kept_is_filled_before_learning_goes_on(tmp_path):
@@ -105,30 +110,29 @@ def test_a_run_for_other_menus_is_refused_in_one_sentence(tmp_path):
 
 
 def test_a_wrong_hyperparameter_names_the_nearest(tmp_path):
-    recipe = dataclasses.replace(tiny("ppo"), hyperparameters={"learning_rte": 1})
+    config = dataclasses.replace(tiny("ppo"), hyperparameters={"learning_rte": 1})
     with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
-        train(recipe, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_seeds_of_evaluation_cannot_be_trained_on():
     with pytest.raises(ValueError, match="`seed` must be from 0 to"):
-        Recipe(seed=HELD_OUT)
-    seeds = [fresh_seed(Recipe(seed=3), steps) for steps in range(0, 10_000_000, 100_000)]
-    assert max(seeds) + Recipe().num_envs <= MAX_SEED < HELD_OUT
+        TrainingConfig(seed=HELD_OUT)
+    seeds = [fresh_seed(TrainingConfig(seed=3), steps) for steps in range(0, 10_000_000, 100_000)]
+    assert max(seeds) + TrainingConfig().num_envs <= MAX_SEED < HELD_OUT
     assert len(set(seeds)) > 90
 
 
-def test_the_recipe_of_a_run_is_kept_beside_it(tmp_path):
+def test_the_config_of_a_run_is_kept_beside_it(tmp_path):
     train(tiny("a2c"), tmp_path / "run")
-    kept = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
-    assert load_recipe(tmp_path / "run" / "recipe.json") == dataclasses.replace(tiny("a2c"), net=tuple(kept["net"]))
+    assert load_training_config(tmp_path / "run" / "training.json") == tiny("a2c")
 
 
 def test_a_rate_can_fall_to_nothing_over_the_run(tmp_path):
-    recipe = tiny("maskable_ppo")
-    falling = {**recipe.hyperparameters, "learning_rate": "lin_0.5"}
-    model = train(dataclasses.replace(recipe, hyperparameters=falling), tmp_path / "run")
+    config = tiny("maskable_ppo")
+    falling = {**config.hyperparameters, "learning_rate": "lin_0.5"}
+    model = train(dataclasses.replace(config, hyperparameters=falling), tmp_path / "run")
     assert [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
 
 
@@ -243,11 +247,11 @@ def test_actions_learn_from_those_they_share_parts_with():
     assert (change[:, 1].abs() > 1e-3).all()
 
 
-@pytest.mark.parametrize("recipe", [near, sharing], ids=["nearness", "shared_parts"])
-def test_a_policy_of_our_own_learns_goes_on_and_is_kept(recipe, tmp_path):
-    fresh = train(recipe(total_steps=1), tmp_path / "fresh").policy
-    train(recipe(), tmp_path / "run")
-    model = train(recipe(total_steps=96), tmp_path / "run", resume=True)
+@pytest.mark.parametrize("config", [near, sharing], ids=["nearness", "shared_parts"])
+def test_a_policy_of_our_own_learns_goes_on_and_is_kept(config, tmp_path):
+    fresh = train(config(total_steps=1), tmp_path / "fresh").policy
+    train(config(), tmp_path / "run")
+    model = train(config(total_steps=96), tmp_path / "run", resume=True)
     assert model.num_timesteps == 96
     optimised = [p for group in model.policy.optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in optimised} == {id(p) for p in model.policy.parameters()}
@@ -276,9 +280,9 @@ def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
         train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=wrong), tmp_path / "run")
 
 
-@pytest.mark.parametrize("left", [[], ["recipe.json"], ["model.zip"]])
+@pytest.mark.parametrize("left", [[], ["training.json"], ["model.zip"]])
 def test_a_run_that_was_not_finished_is_refused(tmp_path, left):
     for name in left:
         (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"^`run` must be a folder with a finished training run, got '.*'\. "):
-        recipe_of(tmp_path)
+        config_of_run(tmp_path)
