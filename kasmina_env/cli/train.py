@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Flag, OutFolder, argument
-from kasmina_env.cli.checks import check_at_least, check_new_folder
+from kasmina_env.cli.checks import check_at_least, check_installed, check_new_folder
 from kasmina_env.cli.console import note, say
 from kasmina_env.cli.interrupts import begin_work
 from kasmina_env.cli.progress import Advance, progress_bar
@@ -50,6 +50,7 @@ def train(
     if config and not config.is_file():
         raise FileNotFoundError(f"`config` must be a JSON file that exists, got {config}. Correct the path.")
     check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in this process.")
+    check_installed("tensorboard")
 
     from kasmina_env.learning.train import train as learn
     from kasmina_env.learning.training_config import load_recipe, recipe_path
