@@ -27,7 +27,9 @@ def train(
     config: Annotated[Path | None, PATH, argument("FILE", "those that come with the algorithm")] = None,
     steps: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
     seed: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
-    workers: Annotated[int | None, argument("N", "one for each core that then has 16 networks, none on a GPU")] = None,
+    workers: Annotated[
+        int | None, WHOLE, argument("N", "one for each core that then has 16 networks, none on a GPU")
+    ] = None,
     resume: Flag = False,
 ) -> None:
     """Train a policy with stable-baselines3; writes the model, checkpoints and TensorBoard logs.
