@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, WHOLE, Count, Flag, Json, argument
-from kasmina_env.cli.checks import check_at_least, check_new_file
+from kasmina_env.cli.checks import check_at_least, check_installed, check_new_file
 from kasmina_env.cli.console import print_json, print_table
 from kasmina_env.settings.imports import find_preset
 
@@ -59,6 +59,7 @@ def bench(
     check_at_least("growth", growth, 0, "0 leaves it out.")
     if out is not None:
         check_new_file(out / "bench.png", otherwise="")
+        check_installed("matplotlib")
 
     from kasmina_env.bench import as_json as to_json
     from kasmina_env.bench import measure, measure_growth, picture, tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -17,6 +18,12 @@ def check_at_least(name: str, value: float, least: int, way_out: str) -> None:
     """
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}. {way_out}")
+
+
+def check_installed(module: str) -> None:
+    """Raise as an import would if a module that is needed later is not installed."""
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def check_new_folder(out: Path, otherwise: str = "") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
 from kasmina_env.cli.progress import step_counter
@@ -17,7 +17,7 @@ from kasmina_env.settings.machine import on_this_device
 
 def search(
     env_id: DefaultId = DEFAULT_ID,
-    out: Annotated[Path | None, argument("FILE", "configs/<id>.schedule.json or .per_context.json", "-o")] = None,
+    out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.schedule.json or .per_context.json", "-o")] = None,
     seed: Count = 0,
     per_context: Flag = False,
     facts: Annotated[tuple[str, ...], argument("[FACT ...]", "all")] = (),

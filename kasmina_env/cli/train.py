@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Flag, OutFolder, argument
-from kasmina_env.cli.checks import check_at_least, check_new_folder
+from kasmina_env.cli.checks import check_at_least, check_installed, check_new_folder
 from kasmina_env.cli.console import note, say
 from kasmina_env.cli.interrupts import begin_work
 from kasmina_env.cli.progress import Advance, progress_bar
@@ -27,7 +27,9 @@ def train(
     config: Annotated[Path | None, PATH, argument("FILE", "those that come with the algorithm")] = None,
     steps: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
     seed: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
-    workers: Annotated[int | None, argument("N", "one for each core that then has 16 networks, none on a GPU")] = None,
+    workers: Annotated[
+        int | None, WHOLE, argument("N", "one for each core that then has 16 networks, none on a GPU")
+    ] = None,
     resume: Flag = False,
 ) -> None:
     """Train a policy with stable-baselines3; writes the model, checkpoints and TensorBoard logs.
@@ -50,6 +52,7 @@ def train(
     if config and not config.is_file():
         raise FileNotFoundError(f"`config` must be a JSON file that exists, got {config}. Correct the path.")
     check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in this process.")
+    check_installed("tensorboard")
 
     from kasmina_env.learning.train import train as learn
     from kasmina_env.learning.training_config import load_training_config, training_config_path

@@ -60,11 +60,20 @@ def test_the_version_needs_no_extra():
     assert python_without("tyro", "--version").stdout.startswith("kasmina_env ")
 
 
-def test_a_command_without_its_extra_says_so_before_it_begins(tmp_path):
-    done = python_without("sb3_contrib", "train", "-o", str(tmp_path / "run"))
-    assert done.returncode == 2
-    assert done.stderr.endswith("pip install 'kasmina-env[sb3]'\n")
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    "module, command, extra",
+    [
+        ("sb3_contrib", "train", "sb3"),
+        ("tensorboard", "train", "sb3"),
+        ("matplotlib", "compare", "plot"),
+        ("matplotlib", "bench", "plot"),
+    ],
+)
+def test_a_command_without_its_extra_says_so_before_it_begins(module, command, extra, tmp_path):
+    done = python_without(module, command, "Kasmina/Spirals-v0", "-o", str(tmp_path / "new"))
+    sentence = f"error: This needs {module}, which is not installed. Run: pip install 'kasmina-env[{extra}]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_extra_that_is_named_exists():
