@@ -98,6 +98,21 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def _entries(value: object) -> list[Any] | None:
+    """The entries of a list, tuple or array; None for anything else, such as a string."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else None
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+
+
+def _as_array(value: object) -> NDArray[Any]:
+    """An array whose type can be checked; one of objects where NumPy cannot make any."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.array([None])
+
+
 def read_seeds(seed: object, num_rows: int) -> list[int | None]:
     """Seeds of rows: s + i from an integer s, or one seed (or None) for each row."""
     if is_integer(seed):
@@ -105,8 +120,7 @@ def read_seeds(seed: object, num_rows: int) -> list[int | None]:
     elif seed is None:
         seeds = [None] * num_rows
     else:
-        is_listed = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str)
-        seeds = list(seed) if is_listed else [seed]  # type: ignore[call-overload]
+        seeds = _entries(seed) or [seed]
     is_good = all(entry is None or (is_integer(entry) and entry >= 0) for entry in seeds)
     if len(seeds) != num_rows or not is_good:
         rule = "an integer of at least 0" + (f", or {num_rows} of them" if num_rows > 1 else "")
@@ -116,8 +130,7 @@ def read_seeds(seed: object, num_rows: int) -> list[int | None]:
 
 def read_rng_seeds(rng_seeds: object, num_rows: int) -> IntArray:
     """Seeds of the random streams of rows, one for each."""
-    is_listed = isinstance(rng_seeds, Sequence | np.ndarray) and not isinstance(rng_seeds, str)
-    seeds = list(rng_seeds) if is_listed else []  # type: ignore[call-overload]
+    seeds = _entries(rng_seeds) or []
     if len(seeds) != num_rows or not all(is_integer(seed) and 0 <= seed < 2**63 for seed in seeds):
         raise ValueError(
             f"`rng_seeds` must be {num_rows} integers from 0 to 2 ** 63 - 1, one for each target, got {rng_seeds!r}."
@@ -129,7 +142,7 @@ def read_mask(mask: object, num_rows: int) -> BoolArray:
     """Rows to reset ``[N]``; all of them where None is given."""
     if mask is None:
         return np.ones(num_rows, dtype=bool)
-    found = np.asarray(mask)
+    found = _as_array(mask)
     if found.dtype != np.bool_ or found.shape != (num_rows,) or not found.any():
         raise ValueError(f"`reset_mask` must be {num_rows} booleans not all False, got {mask!r}. Correct it.")
     return found
@@ -137,7 +150,7 @@ def read_mask(mask: object, num_rows: int) -> BoolArray:
 
 def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False) -> IntArray:
     """Row numbers as an array."""
-    found = np.asarray(rows)
+    found = _as_array(rows)
     is_good = found.ndim == 1 and found.size > 0 and found.dtype.kind in "iu"
     if not is_good or ((found < 0) | (found >= num_rows)).any():
         raise ValueError(f"`{name}` must be row numbers from 0 to {num_rows - 1}, got {rows!r}. Correct them.")
@@ -173,8 +186,8 @@ def read_options(
 def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bool) -> IntArray | None:
     if wanted is None:
         return None
-    is_listed = isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str) and np.ndim(wanted) > 0
-    entries = list(wanted) if is_listed else [wanted] * num_rows
+    listed = _entries(wanted)
+    entries = [wanted] * num_rows if listed is None else listed
     is_known = all(entry is None or (is_integer(entry) and entry in allowed) for entry in entries)
     if len(entries) != num_rows or not is_known:
         raise ValueError(
@@ -187,7 +200,7 @@ def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bo
 def _read_planted(planted: Any, problem: Problem) -> IntArray:
     if planted is None:
         return NOTHING_PLANTED
-    found, table = np.asarray(planted), problem.actions
+    found, table = _as_array(planted), problem.actions
     is_whole = found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu")
     is_known = is_whole and ((found >= 0) & (found < table.num_actions)).all()
     if not is_known or (table.op[found.astype(np.int64)] != Op.GERMINATE).any():
@@ -219,15 +232,16 @@ def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: Arr
 
     A flat -1 is such a combination that a caller decoded before; all else outside the space raises.
     """
-    table, array = problem.actions, np.asarray(actions)
+    table, array = problem.actions, _as_array(actions)
     sizes = np.array([table.num_actions] if form == "flat" else table.num_choices)
     is_whole = array.dtype.kind in "iu" and array.size == num_rows * len(sizes)
-    choices = array.reshape(num_rows, len(sizes)).astype(np.int64) if is_whole else np.full((1, 1), sizes.max())
+    choices = array.reshape(num_rows, len(sizes)) if is_whole else np.full((1, 1), sizes.max())
     if ((choices < (-1 if form == "flat" else 0)) | (choices >= sizes)).any():
         raise ValueError(
             f"`action` must be {num_rows} times {len(sizes)} integers below {sizes.tolist()}, got {array.tolist()}. "
             "Take one from the action space."
         )
+    choices = choices.astype(np.int64)
     return choices[:, 0] if form == "flat" else table.flatten(choices)
 
 

@@ -189,8 +189,8 @@ class Episodes:
     def close(self) -> None:
         """Free threads and processes."""
         self.is_closed = True
-        for place in self._places:
-            place.close()
+        for wait in [place.close() for place in self._places]:
+            wait()
 
     # ── rows and places ──────────────────────────────────────────────────────────────────────
 

@@ -35,8 +35,8 @@ class Place(Protocol):
         """Begin a method of the core; the one before must have been waited for."""
         ...
 
-    def close(self) -> None:
-        """Free what the place holds."""
+    def close(self) -> Wait:
+        """Begin to free what the place holds."""
         ...
 
 
@@ -50,8 +50,8 @@ class Here:
         result = getattr(self.core, method)(*args)
         return lambda: result
 
-    def close(self) -> None:
-        """Nothing to free."""
+    def close(self) -> Wait:
+        return _nothing
 
 
 class Thread:
@@ -70,8 +70,13 @@ class Thread:
     def start(self, method: str, *args: object) -> Wait:
         return self._pool.submit(getattr(self.core, method), *args).result
 
-    def close(self) -> None:
+    def close(self) -> Wait:
         self._pool.shutdown(wait=False)
+        return _nothing
+
+
+def _nothing() -> None:
+    """Wait for nothing."""
 
 
 def _one_thread() -> ThreadPoolExecutor:
@@ -115,7 +120,7 @@ class Process:
         try:
             self._receive()
         except Exception:
-            self.close()
+            self.close()()
             raise
         self._is_ready = True
 
@@ -125,7 +130,7 @@ class Process:
         except (EOFError, OSError) as error:
             raise self._death() from error
         except BaseException:
-            self.close()  # an answer that nobody waits for would be taken for that to the next call
+            self.close()()  # an answer that nobody waits for would be taken for that to the next call
             raise
         if not is_good:
             raise value
@@ -134,19 +139,19 @@ class Process:
     def _death(self) -> RuntimeError:
         self._process.join(timeout=1)
         code = self._process.exitcode
-        self.close()
+        self.close()()
         if not self._is_ready:
             return RuntimeError(f"Worker exited with code {code} while it started. {NO_MAIN_GUARD}")
         return RuntimeError(
             f"Worker exited with code {code}. Make the environment anew, with fewer networks if memory ran out."
         )
 
-    def close(self) -> None:
-        self._end()
+    def close(self) -> Wait:
+        self._process.kill()  # it may be busy, and has nothing to lose
+        return self._end
 
 
 def _end(pipe: Connection, process: SpawnProcess) -> None:
-    """End a process that may be busy and has nothing to lose."""
     pipe.close()
     process.kill()
     process.join()
