@@ -15,6 +15,8 @@ from kasmina_env.population.fused.kernels import kernel, unpack
 from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, inline, load, store, total
 
+# ── eight outputs at a time ─────────────────────────────────────────────────────────────────────
+
 
 @inline
 def _start(memory: Any, out: Any, bias: Any, adds: Any) -> Any:
@@ -24,6 +26,50 @@ def _start(memory: Any, out: Any, bias: Any, adds: Any) -> Any:
     return fill(memory[bias]) if bias >= 0 else fill(0.0)
 
 
+@inline
+def _start_eight(memory: Any, out: Any, step: Any, bias: Any, adds: Any) -> Any:
+    y, n = out + 4 * step, 1 if bias >= 0 else 0
+    return (
+        _start(memory, out, bias, adds),
+        _start(memory, out + step, bias + n, adds),
+        _start(memory, out + 2 * step, bias + 2 * n, adds),
+        _start(memory, out + 3 * step, bias + 3 * n, adds),
+        _start(memory, y, bias + 4 * n, adds),
+        _start(memory, y + step, bias + 5 * n, adds),
+        _start(memory, y + 2 * step, bias + 6 * n, adds),
+        _start(memory, y + 3 * step, bias + 7 * n, adds),
+    )
+
+
+@inline
+def _add_products(memory: Any, value: Any, weight: Any, step: Any, sums: Any) -> Any:
+    """Add one input times the weights of eight outputs."""
+    w = weight + 4 * step
+    return (
+        sums[0] + value * memory[weight],
+        sums[1] + value * memory[weight + step],
+        sums[2] + value * memory[weight + 2 * step],
+        sums[3] + value * memory[weight + 3 * step],
+        sums[4] + value * memory[w],
+        sums[5] + value * memory[w + step],
+        sums[6] + value * memory[w + 2 * step],
+        sums[7] + value * memory[w + 3 * step],
+    )
+
+
+@inline
+def _store_eight(memory: Any, out: Any, step: Any, sums: Any) -> None:
+    y = out + 4 * step
+    store(memory, out, sums[0])
+    store(memory, out + step, sums[1])
+    store(memory, out + 2 * step, sums[2])
+    store(memory, out + 3 * step, sums[3])
+    store(memory, y, sums[4])
+    store(memory, y + step, sums[5])
+    store(memory, y + 2 * step, sums[6])
+    store(memory, y + 3 * step, sums[7])
+
+
 @kernel
 def matmul(memory: Any, numbers: Any, reals: Any) -> None:
     """``out[o, j] = bias[o] + sum over i of weight[o, i] * x[i, j]``, weights at any strides."""
@@ -31,35 +77,17 @@ def matmul(memory: Any, numbers: Any, reals: Any) -> None:
     whole = num_out - num_out % 8
     for j in range(0, run, WIDTH):
         for o in range(0, whole, 8):
-            y, b, n = out + o * step + j, bias + o if bias >= 0 else -1, 1 if bias >= 0 else 0
-            a0, a1 = _start(memory, y, b, adds), _start(memory, y + step, b + n, adds)
-            a2, a3 = _start(memory, y + 2 * step, b + 2 * n, adds), _start(memory, y + 3 * step, b + 3 * n, adds)
-            a4, a5 = _start(memory, y + 4 * step, b + 4 * n, adds), _start(memory, y + 5 * step, b + 5 * n, adds)
-            a6, a7 = _start(memory, y + 6 * step, b + 6 * n, adds), _start(memory, y + 7 * step, b + 7 * n, adds)
+            y, w = out + o * step + j, weight + o * by_out
+            sums = _start_eight(memory, y, step, bias + o if bias >= 0 else -1, adds)
             for i in range(num_in):
-                v, w = load(memory, x + i * x_step + j), weight + o * by_out + i * by_in
-                a0 += v * memory[w]
-                a1 += v * memory[w + by_out]
-                a2 += v * memory[w + 2 * by_out]
-                a3 += v * memory[w + 3 * by_out]
-                a4 += v * memory[w + 4 * by_out]
-                a5 += v * memory[w + 5 * by_out]
-                a6 += v * memory[w + 6 * by_out]
-                a7 += v * memory[w + 7 * by_out]
-            store(memory, y, a0)
-            store(memory, y + step, a1)
-            store(memory, y + 2 * step, a2)
-            store(memory, y + 3 * step, a3)
-            store(memory, y + 4 * step, a4)
-            store(memory, y + 5 * step, a5)
-            store(memory, y + 6 * step, a6)
-            store(memory, y + 7 * step, a7)
+                sums = _add_products(memory, load(memory, x + i * x_step + j), w + i * by_in, by_out, sums)
+            _store_eight(memory, y, step, sums)
         for o in range(whole, num_out):
-            y = out + o * step + j
-            a0 = _start(memory, y, bias + o if bias >= 0 else -1, adds)
+            y, w = out + o * step + j, weight + o * by_out
+            a = _start(memory, y, bias + o if bias >= 0 else -1, adds)
             for i in range(num_in):
-                a0 += load(memory, x + i * x_step + j) * memory[weight + o * by_out + i * by_in]
-            store(memory, y, a0)
+                a += load(memory, x + i * x_step + j) * memory[w + i * by_in]
+            store(memory, y, a)
 
 
 @kernel
@@ -68,115 +96,51 @@ def convolve(memory: Any, numbers: Any, reals: Any) -> None:
     found = unpack(numbers, 20)
     x, weight, bias, out, adds, num_in, num_out, lanes, by_out, by_in = found[:10]
     by_row, by_column, size, pad, groups, by_group, height, width, out_height, out_width = found[10:]
-    plane, out_plane = height * width * lanes, out_height * out_width * lanes
-    whole = num_out - num_out % 8
+    plane, step, whole = height * width * lanes, out_height * out_width * lanes, num_out - num_out % 8
     for group in range(groups):
         for row in range(out_height):
             first_row, last_row = max(0, pad - row), min(size, height + pad - row)
             for column in range(out_width):
                 first, last = max(0, pad - column), min(size, width + pad - column)
                 corner = x + group * num_in * plane + ((row - pad) * width + column - pad) * lanes
-                target = out + group * num_out * out_plane + (row * out_width + column) * lanes
+                target = out + group * num_out * step + (row * out_width + column) * lanes
                 for j in range(0, lanes, WIDTH):
                     for o in range(0, whole, 8):
-                        y, w0 = target + o * out_plane + j, weight + group * by_group + o * by_out
-                        b, n = bias + group * num_out + o if bias >= 0 else -1, 1 if bias >= 0 else 0
-                        a0, a1 = _start(memory, y, b, adds), _start(memory, y + out_plane, b + n, adds)
-                        a2 = _start(memory, y + 2 * out_plane, b + 2 * n, adds)
-                        a3 = _start(memory, y + 3 * out_plane, b + 3 * n, adds)
-                        a4 = _start(memory, y + 4 * out_plane, b + 4 * n, adds)
-                        a5 = _start(memory, y + 5 * out_plane, b + 5 * n, adds)
-                        a6 = _start(memory, y + 6 * out_plane, b + 6 * n, adds)
-                        a7 = _start(memory, y + 7 * out_plane, b + 7 * n, adds)
-                        for i in range(num_in):
-                            for r in range(first_row, last_row):
-                                source = corner + i * plane + r * width * lanes + j
-                                w1 = w0 + i * by_in + r * by_row
-                                for c in range(first, last):
-                                    v, w = load(memory, source + c * lanes), w1 + c * by_column
-                                    a0 += v * memory[w]
-                                    a1 += v * memory[w + by_out]
-                                    a2 += v * memory[w + 2 * by_out]
-                                    a3 += v * memory[w + 3 * by_out]
-                                    a4 += v * memory[w + 4 * by_out]
-                                    a5 += v * memory[w + 5 * by_out]
-                                    a6 += v * memory[w + 6 * by_out]
-                                    a7 += v * memory[w + 7 * by_out]
-                        store(memory, y, a0)
-                        store(memory, y + out_plane, a1)
-                        store(memory, y + 2 * out_plane, a2)
-                        store(memory, y + 3 * out_plane, a3)
-                        store(memory, y + 4 * out_plane, a4)
-                        store(memory, y + 5 * out_plane, a5)
-                        store(memory, y + 6 * out_plane, a6)
-                        store(memory, y + 7 * out_plane, a7)
+                        y, w = target + o * step + j, weight + group * by_group + o * by_out
+                        b = bias + group * num_out + o if bias >= 0 else -1
+                        sums = _start_eight(memory, y, step, b, adds)
+                        for r in range(first_row, last_row):
+                            for c in range(first, last):
+                                p, q = corner + (r * width + c) * lanes + j, w + r * by_row + c * by_column
+                                for i in range(num_in):
+                                    value = load(memory, p + i * plane)
+                                    sums = _add_products(memory, value, q + i * by_in, by_out, sums)
+                        _store_eight(memory, y, step, sums)
                     for o in range(whole, num_out):
-                        y, w0 = target + o * out_plane + j, weight + group * by_group + o * by_out
-                        a0 = _start(memory, y, bias + group * num_out + o if bias >= 0 else -1, adds)
+                        y, w = target + o * step + j, weight + group * by_group + o * by_out
+                        a = _start(memory, y, bias + group * num_out + o if bias >= 0 else -1, adds)
                         for i in range(num_in):
                             for r in range(first_row, last_row):
-                                source = corner + i * plane + r * width * lanes + j
-                                w1 = w0 + i * by_in + r * by_row
+                                p, q = corner + i * plane + r * width * lanes + j, w + i * by_in + r * by_row
                                 for c in range(first, last):
-                                    a0 += load(memory, source + c * lanes) * memory[w1 + c * by_column]
-                        store(memory, y, a0)
+                                    a += load(memory, p + c * lanes) * memory[q + c * by_column]
+                        store(memory, y, a)
+
+
+# ── gradients of weights, four inputs and four outputs at a time ────────────────────────────────
 
 
 @inline
-def _correlate(
-    memory: Any, x: Any, g: Any, out: Any, by_in: Any, by_out: Any, plane: Any, g_plane: Any, rows: Any, row: Any,
-    g_row: Any, run: Any,
-) -> None:  # fmt: skip
-    """Add the products of four inputs with four gradients, summed over `rows` runs, to a weight's gradient."""
-    z = fill(0.0)
-    a0, a1, a2, a3, b0, b1, b2, b3 = z, z, z, z, z, z, z, z
-    c0, c1, c2, c3, d0, d1, d2, d3 = z, z, z, z, z, z, z, z
-    for r in range(rows):
-        for j in range(0, run, WIDTH):
-            p, q = g + r * g_row + j, x + r * row + j
-            g0, g1 = load(memory, p), load(memory, p + g_plane)
-            g2, g3 = load(memory, p + 2 * g_plane), load(memory, p + 3 * g_plane)
-            v = load(memory, q)
-            a0 += g0 * v
-            b0 += g1 * v
-            c0 += g2 * v
-            d0 += g3 * v
-            v = load(memory, q + plane)
-            a1 += g0 * v
-            b1 += g1 * v
-            c1 += g2 * v
-            d1 += g3 * v
-            v = load(memory, q + 2 * plane)
-            a2 += g0 * v
-            b2 += g1 * v
-            c2 += g2 * v
-            d2 += g3 * v
-            v = load(memory, q + 3 * plane)
-            a3 += g0 * v
-            b3 += g1 * v
-            c3 += g2 * v
-            d3 += g3 * v
-    _add_four(memory, out, by_in, a0, a1, a2, a3)
-    _add_four(memory, out + by_out, by_in, b0, b1, b2, b3)
-    _add_four(memory, out + 2 * by_out, by_in, c0, c1, c2, c3)
-    _add_four(memory, out + 3 * by_out, by_in, d0, d1, d2, d3)
+def _add_scaled(g: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
+    return sums[0] + g * a, sums[1] + g * b, sums[2] + g * c, sums[3] + g * d
 
 
 @inline
-def _add_four(memory: Any, out: Any, step: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    memory[out] += total(a)
-    memory[out + step] += total(b)
-    memory[out + 2 * step] += total(c)
-    memory[out + 3 * step] += total(d)
-
-
-@inline
-def _correlate_one(memory: Any, x: Any, g: Any, out: Any, rows: Any, row: Any, g_row: Any, run: Any) -> None:
-    a = fill(0.0)
-    for r in range(rows):
-        for j in range(0, run, WIDTH):
-            a += load(memory, g + r * g_row + j) * load(memory, x + r * row + j)
-    memory[out] += total(a)
+def _add_totals(memory: Any, out: Any, step: Any, sums: Any) -> None:
+    memory[out] += total(sums[0])
+    memory[out + step] += total(sums[1])
+    memory[out + 2 * step] += total(sums[2])
+    memory[out + 3 * step] += total(sums[3])
 
 
 @kernel
@@ -185,8 +149,9 @@ def weight_gradient(memory: Any, numbers: Any, reals: Any) -> None:
     found = unpack(numbers, 19)
     x, g, out, num_in, num_out, lanes, by_out, by_in, by_row, by_column = found[:10]
     size, pad, groups, by_group, height, width, out_height, out_width, plane = found[10:]
-    g_plane, row, g_row = out_height * out_width * lanes, width * lanes, out_width * lanes
-    in_fours, out_fours = num_in - num_in % 4, num_out - num_out % 4
+    g_plane, x_row, g_row = out_height * out_width * lanes, width * lanes, out_width * lanes
+    fours_in, fours_out = num_in - num_in % 4, num_out - num_out % 4
+    zero = (fill(0.0), fill(0.0), fill(0.0), fill(0.0))
     for group in range(groups):
         for r in range(size):
             first_row, last_row = max(0, pad - r), min(out_height, height + pad - r)
@@ -196,14 +161,31 @@ def weight_gradient(memory: Any, numbers: Any, reals: Any) -> None:
                 x0 = x + group * num_in * plane + ((first_row + r - pad) * width + first + c - pad) * lanes
                 g0 = g + group * num_out * g_plane + (first_row * out_width + first) * lanes
                 w0 = out + group * by_group + r * by_row + c * by_column
-                for o in range(0, out_fours, 4):
-                    for i in range(0, in_fours, 4):
-                        p, q, w = x0 + i * plane, g0 + o * g_plane, w0 + o * by_out + i * by_in
-                        _correlate(memory, p, q, w, by_in, by_out, plane, g_plane, rows, row, g_row, run)
+                for o in range(0, fours_out, 4):
+                    for i in range(0, fours_in, 4):
+                        s, t, u, v = zero, zero, zero, zero
+                        for row in range(rows):
+                            for j in range(0, run, WIDTH):
+                                p, q = x0 + i * plane + row * x_row + j, g0 + o * g_plane + row * g_row + j
+                                a, b = load(memory, p), load(memory, p + plane)
+                                e, d = load(memory, p + 2 * plane), load(memory, p + 3 * plane)
+                                s = _add_scaled(load(memory, q), a, b, e, d, s)
+                                t = _add_scaled(load(memory, q + g_plane), a, b, e, d, t)
+                                u = _add_scaled(load(memory, q + 2 * g_plane), a, b, e, d, u)
+                                v = _add_scaled(load(memory, q + 3 * g_plane), a, b, e, d, v)
+                        w = w0 + o * by_out + i * by_in
+                        _add_totals(memory, w, by_in, s)
+                        _add_totals(memory, w + by_out, by_in, t)
+                        _add_totals(memory, w + 2 * by_out, by_in, u)
+                        _add_totals(memory, w + 3 * by_out, by_in, v)
                 for o in range(num_out):
-                    for i in range(in_fours if o < out_fours else 0, num_in):
-                        p, q, w = x0 + i * plane, g0 + o * g_plane, w0 + o * by_out + i * by_in
-                        _correlate_one(memory, p, q, w, rows, row, g_row, run)
+                    for i in range(fours_in if o < fours_out else 0, num_in):
+                        summed = fill(0.0)
+                        for row in range(rows):
+                            p, q = x0 + i * plane + row * x_row, g0 + o * g_plane + row * g_row
+                            for j in range(0, run, WIDTH):
+                                summed += load(memory, q + j) * load(memory, p + j)
+                        memory[w0 + o * by_out + i * by_in] += total(summed)
 
 
 @kernel
