@@ -104,7 +104,7 @@ def _measure(
     for repeat in range(repeats + 1):  # the first warms up
         found = {size: population.run() for size, population in timed.items()}
         for size, crew in crews.items():
-            taken = crew.run()["step"]
+            _, taken = crew.step()
             if repeat:
                 in_workers[size].append(taken)
         for name, run in others.items():
@@ -143,8 +143,8 @@ class _Timed:
         self.start = env.snapshot()
         self.policy = Lively(env.problem)
 
-    def run(self) -> dict[str, float]:
-        """Median seconds of a step and of its parts."""
+    def step(self) -> tuple[float, float]:
+        """Median seconds of choosing actions, and of that with the step; wherever the networks are."""
         self.env.restore(self.start)
         rows: list[tuple[float, float]] = []
         for _ in range(self.num_steps):
@@ -154,6 +154,11 @@ class _Timed:
             self.env.step(actions)
             rows.append((chosen - begin, time.perf_counter() - begin))
         policy, step = np.median(np.array(rows), axis=0).tolist()
+        return policy, step
+
+    def run(self) -> dict[str, float]:
+        """Median seconds of a step and of its parts; the networks must be in one place."""
+        policy, step = self.step()
         train, evaluate, everything = (float(np.median(times)) for times in self._networks())
         contribution = max(everything - evaluate, 0.0)
         rest = max(step - policy - train - everything, 0.0)
