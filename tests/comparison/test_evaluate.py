@@ -11,7 +11,8 @@ import pytest
 from kasmina_env import make_problem
 from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
 from kasmina_env.comparison.plots import apart, pareto_front
-from kasmina_env.controllers.policy import HELD_OUT, Played
+from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
+from kasmina_env.controllers.scripted import Wait
 from kasmina_env.lifecycle.transitions import Op
 
 PROBLEM = make_problem("Kasmina/Spirals-v0", horizon=2)
@@ -117,6 +118,16 @@ def test_every_arm_plays_the_same_episodes():
     assert len(runs) == 3
     assert all((run.seeds == runs[0].seeds).all() and (run.instances == runs[0].instances).all() for run in runs)
     assert (runs[0].returns == runs[1].returns).all()
+
+
+@pytest.mark.parametrize("settings", [{"horizon": 4}, {"tempos": (4,)}])
+def test_a_control_that_brings_other_decisions_is_not_compared(settings, monkeypatch):
+    monkeypatch.setattr(CONTROLS, "_infos", dict(CONTROLS._infos))  # forgotten again
+    register_policy("hasty", settings=settings)(Wait)
+    with pytest.raises(
+        ValueError, match=r"`hasty` must decide among the actions of Kasmina/Spirals-v0 at each of its 8"
+    ):
+        compare_arms("Kasmina/Spirals-v0", {"wait": ["wait"], "hasty": ["hasty"]}, 2, **SMALL)
 
 
 def test_an_arm_plays_a_seed_alike_whatever_the_rows_and_episodes_beside_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -247,3 +248,47 @@ def test_a_policy_is_told_of_every_batch_of_episodes_before_it_decides(controls)
 
     played_by("listener", num_envs=2, seeds=3)
     assert told == [([0, 1], [0, 0]), ([2, 0], [0, 0])]
+
+
+MINE = """
+from kasmina_env import Policy, register_policy
+from kasmina_env.controllers.scripted import Wait
+
+
+@register_policy("mine{number}")
+class Mine(Wait):
+    'Waits.'
+"""
+
+
+@pytest.fixture
+def policy_file(controls, tmp_path, monkeypatch):
+    """Writes a file that registers so many policies."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = tmp_path / "a_policy_of_mine.py"
+
+    def written(count):
+        path.write_text("".join(MINE.format(number=number) for number in range(count)), encoding="utf-8")
+        return str(path)
+
+    yield written
+    for name in [name for name, module in sys.modules.items() if getattr(module, "__file__", None) == str(path)]:
+        del sys.modules[name]
+
+
+def test_a_policy_is_played_by_the_path_of_its_file(policy_file, controls):
+    first, again = (played_by(policy_file(1)) for _ in range(2))
+    assert (first.actions == 0).all()
+    assert (first.returns == again.returns).all()
+    assert "mine0" in controls
+
+
+@pytest.mark.parametrize("count, got", [(0, "none"), (2, "mine0, mine1")])
+def test_a_file_must_register_one_policy(count, got, policy_file):
+    with pytest.raises(ValueError, match=rf"a_policy_of_mine\.py` must register one policy .*, got {got}\."):
+        find_player(policy_file(count), SPIRALS)
+
+
+def test_a_file_of_a_policy_must_be_there():
+    with pytest.raises(ImportError, match=r"`nowhere\.py` must be a \.py file that exists"):
+        find_player("nowhere.py", SPIRALS)
