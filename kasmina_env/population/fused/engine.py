@@ -37,7 +37,7 @@ class FusedEngine:
         setting: Of the networks.
 
     Raises:
-        UnsupportedError: If the host or the measure has something without kernel.
+        UnsupportedError: If the host or the criterion has something without kernel.
     """
 
     name = "fused"

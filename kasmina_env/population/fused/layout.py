@@ -18,9 +18,9 @@ from torch import nn
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import execution_order, make_network
+from kasmina_env.population.fused.criteria import LossPlaces, label_shape, record_loss
 from kasmina_env.population.fused.kernels import MAX_NUMBERS, MAX_REALS, Operation
 from kasmina_env.population.fused.layers.blend import record_blend
-from kasmina_env.population.fused.measures import LossPlaces, label_shape, record_loss
 from kasmina_env.population.fused.recorder import META, Recorder, Space, Window, empty
 from kasmina_env.population.fused.updates import UPDATES, mask, sum_squares
 from kasmina_env.population.stack import Template
@@ -115,7 +115,7 @@ class Layout:
         lanes: Samples computed together.
 
     Raises:
-        UnsupportedError: If the host or the measure has something without kernel.
+        UnsupportedError: If the host or the criterion has something without kernel.
     """
 
     def __init__(self, setting: Setting, lanes: int) -> None:

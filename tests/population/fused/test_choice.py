@@ -81,9 +81,9 @@ def test_an_engine_that_does_not_exist_is_refused():
         Population(MLP, [0], engine="fusd")
 
 
-def test_a_measure_of_ones_own_runs_on_torch():
+def test_a_criterion_of_ones_own_runs_on_torch():
     population = Population(MLP, [0], criterion=lambda logits, y: (logits.mean(-1), logits.mean(-1)))
-    assert population.engine_reason == "the measure `<lambda>` has no kernel"
+    assert population.engine_reason == "the criterion `<lambda>` has no kernel"
 
 
 def test_a_blueprint_without_kernel_takes_its_population_to_torch(cosine):

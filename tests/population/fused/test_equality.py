@@ -99,8 +99,8 @@ def test_bits_are_measured_as_the_task_measures_them():
 
 
 def test_a_class_is_read_off_behind_the_last_token():
-    host, measure = HOSTS_UNDER_TEST["transformer"], partial(classify_next, num_tokens=4)
-    pair = [Population(host, range(3), BARE_SGD, criterion=measure, engine=name) for name in ("torch", "fused")]
+    host, criterion = HOSTS_UNDER_TEST["transformer"], partial(classify_next, num_tokens=4)
+    pair = [Population(host, range(3), BARE_SGD, criterion=criterion, engine=name) for name in ("torch", "fused")]
     x, y = batches(host, 3, num_batches=1)
     y = [labels[..., 0] % 3 for labels in y]
     losses = [population.train(x, y, np.zeros((3, 2)))[0] for population in pair]

@@ -102,8 +102,8 @@ def behind_last(logits: Tensor, num_tokens: int) -> Tensor:
     return logits[:, -1, num_tokens:]
 
 
-# For each measure which logits matter, with the settings of a `functools.partial`, and what is made of their loss.
-MEASURES: Mapping[Callable[..., Any], tuple[Callable[..., Tensor], Kernel]] = {
+# For each criterion which logits matter, with the settings of a `functools.partial`, and what is made of their loss.
+CRITERIA: Mapping[Callable[..., Any], tuple[Callable[..., Tensor], Kernel]] = {
     classify: (whole, classified),
     bits_saved: (whole, saved_bits),
     classify_next: (behind_last, classified),
@@ -117,10 +117,10 @@ def label_shape(host: Host, criterion: Criterion) -> tuple[int, ...]:
 
 
 def record_loss(recorder: Recorder, logits: Tensor, criterion: Criterion, places: LossPlaces) -> None:
-    """Record the loss of logits ``[B, K]`` or ``[B, T, K]`` under a measure, and the gradient of its mean."""
+    """Record the loss of logits ``[B, K]`` or ``[B, T, K]`` under a criterion, and the gradient of its mean."""
     function, settings = getattr(criterion, "func", criterion), getattr(criterion, "keywords", {})
-    require(function in MEASURES, f"the measure `{getattr(function, '__name__', function)}` has no kernel")
-    choose, judge = MEASURES[function]
+    require(function in CRITERIA, f"the criterion `{getattr(function, '__name__', function)}` has no kernel")
+    choose, judge = CRITERIA[function]
     logits = choose(logits, **settings)
     run, num_classes, by_class = (
         run_length(logits, logits.ndim - 1, is_dense=False),
