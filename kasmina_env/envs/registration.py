@@ -1,26 +1,18 @@
-"""Registration of the environments with Gymnasium, as soon as somebody imports it.
-
-Importing Gymnasium takes longer than all else that `import kasmina_env` does, and a network that was taken home does
-without it. So the ids are registered at once where Gymnasium is there already, and otherwise at the end of its import.
-"""
+"""Registration of the environments with Gymnasium."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Any
-
-GYMNASIUM = "gymnasium"
 
 
 def register_with_gymnasium() -> None:
-    """Register all environments, now or when Gymnasium is imported."""
-    if GYMNASIUM in sys.modules:
-        _register()
-    else:
-        sys.meta_path.insert(0, _AfterImport())
+    """Register all environments; a network that was taken home does without Gymnasium."""
+    from kasmina_env.settings.presets import PRESETS
+
+    if find_spec("gymnasium") is not None:
+        for env_id in PRESETS:
+            _add_to_gymnasium(env_id)
 
 
 def register_environment(env_id: str, description: str, **settings: Any) -> None:
@@ -46,13 +38,6 @@ def register_environment(env_id: str, description: str, **settings: Any) -> None
     PRESETS.register(env_id, Preset(env_id, description, settings))
 
 
-def _register() -> None:
-    from kasmina_env.settings.presets import PRESETS
-
-    for env_id in PRESETS:
-        _add_to_gymnasium(env_id)
-
-
 def _add_to_gymnasium(env_id: str) -> None:
     import gymnasium
 
@@ -62,27 +47,3 @@ def _add_to_gymnasium(env_id: str) -> None:
         vector_entry_point="kasmina_env.envs.vector_env:KasminaVectorEnv",
         kwargs={"preset": env_id},
     )
-
-
-class _AfterImport:
-    """Leaves finding Gymnasium to the other finders, and has the environments registered when it was loaded."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != GYMNASIUM:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is None or spec.loader is None:
-            return spec
-        load = spec.loader.exec_module
-
-        def load_and_register(module: ModuleType) -> None:
-            load(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-                _register()
-
-        spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
-        return spec

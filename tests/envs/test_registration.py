@@ -31,28 +31,3 @@ def printed(code: str) -> str:
 )
 def test_ids_are_registered_whatever_is_imported_first(imports):
     assert printed(f"{imports}; from gymnasium import registry; {COUNT}") == "7"
-
-
-def test_importing_the_package_imports_neither_gymnasium_nor_numpy():
-    code = "import kasmina_env, sys; print(*(name for name in ('gymnasium', 'numpy') if name in sys.modules))"
-    assert printed(code) == ""
-
-
-def test_an_import_of_gymnasium_that_fails_may_be_tried_again():
-    code = f"""
-import sys, kasmina_env
-sys.modules["numpy"] = None
-try:
-    import gymnasium
-except ImportError:
-    del sys.modules["numpy"]
-    [sys.modules.pop(name) for name in [*sys.modules] if name.startswith("gymnasium")]
-from gymnasium import registry
-{COUNT}
-"""
-    assert printed(code) == "7"
-
-
-def test_nothing_is_left_in_the_import_system():
-    code = "import sys; before = [*sys.meta_path]; import kasmina_env, gymnasium; print(sys.meta_path == before)"
-    assert printed(code) == "True"
