@@ -17,7 +17,7 @@ from kasmina_env.population.fused.driver import READ
 from kasmina_env.population.fused.layout import Layout, Seed, Stretch
 from kasmina_env.population.fused.program import Program
 from kasmina_env.population.fused.recorder import UnsupportedError
-from kasmina_env.population.fused.samples import Chunks, addresses, fill_up, samples_last
+from kasmina_env.population.fused.samples import Chunks, addresses, inputs_of, labels_of
 from kasmina_env.population.fused.transfers import Float32Array, Transfers
 from kasmina_env.population.fused.warm_up import warm_up
 from kasmina_env.population.state import GATE, Networks, Setting
@@ -93,8 +93,8 @@ class FusedEngine:
             rate = seed_rate[cell.rows].astype(np.float32)
             seed_squares[part] = transfers.add_stack(cell.rows, cell.weights, layout.block(part), rate)
         moves, moves_of = transfers.finish()
-        inputs = [samples_last(batch, num_networks, layout.lanes) for batch in x]
-        labels = [fill_up(batch.movedim(0, -1).to(torch.float32), layout.lanes) for batch in y]
+        inputs = [inputs_of(batch, num_networks, layout.lanes) for batch in x]
+        labels = [labels_of(batch, layout.lanes) for batch in y]
         losses = np.zeros((len(x), num_networks))
         weights = np.zeros(layout.lanes, dtype=np.float32)
         weights[:num_samples] = 1 / num_samples

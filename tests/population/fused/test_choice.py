@@ -18,14 +18,6 @@ from tests.contract import BARE_SGD, HOSTS_UNDER_TEST, every_host
 from tests.population.fused.pairs import assert_equal_states, batches
 
 MLP = HOSTS_UNDER_TEST["mlp"]
-IMPORTS = """
-import math
-
-from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.layers.activations import apply
-from kasmina_env.population.fused.recorder import lowers
-
-"""
 
 
 @pytest.fixture
@@ -104,8 +96,8 @@ def test_a_blueprint_without_kernel_is_refused_where_the_fused_engine_was_asked_
 def test_the_kernel_of_the_documentation_fuses_that_blueprint(cosine, monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "KERNELS", [])
     page = (Path(__file__).parents[3] / "docs" / "fused-engine.md").read_text(encoding="utf-8")
-    (source,) = [block for block in page.split("```python\n") if block.startswith("@kernel")]
-    (tmp_path / "documented_cosine.py").write_text(IMPORTS + source.split("```")[0], encoding="utf-8")
+    (source,) = [block for block in page.split("```python\n") if "@kernel" in block]
+    (tmp_path / "documented_cosine.py").write_text(source.split("```")[0], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(recorder.LOWERINGS, "cos", None)  # forgotten afterwards
     importlib.import_module("documented_cosine")
