@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
-from kasmina_env.population.fused.kernels import OPTIONS
+from kasmina_env.population.fused.kernels import OPTIONS, stamped
 from kasmina_env.population.fused.vectors import instruction
 
 READ, WRITE = 1, 2  # directions of a transfer; with neither, memory is cleared
@@ -53,7 +53,7 @@ def _set(builder: Any, address: Any, value: Any) -> None:
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    return njit(nogil=True, **OPTIONS)(function)
+    return njit(nogil=True, **OPTIONS)(stamped(function))
 
 
 @_compiled

@@ -6,8 +6,11 @@ kernel's address. Each is compiled once, on its own, when it is first needed, an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -30,6 +33,21 @@ def _can_cache() -> bool:
     return True
 
 
+def stamped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function under a name of which the sources of this engine are a part: numba looks its cache up by that name.
+
+    By itself numba notices a change in the file of a function only, and not in what the function calls.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_digest()}"
+    return function
+
+
+@cache
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
 OPTIONS: dict[str, Any] = {"cache": _can_cache(), "error_model": "numpy", "fastmath": set(FAST)}
 KERNELS: list[Kernel] = []
 
@@ -48,7 +66,7 @@ class Kernel:
     def compile(self) -> bool:
         """Compile it, or load it from the cache; returns whether the cache, or this process, had it."""
         if self._compiled is None:
-            self._compiled = cfunc(SIGNATURE, **OPTIONS)(self.function)
+            self._compiled = cfunc(SIGNATURE, **OPTIONS)(stamped(self.function))
             return bool(self._compiled.cache_hits)
         return True
 
