@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 
@@ -10,9 +9,12 @@ def register_with_gymnasium() -> None:
     """Register all environments; a network that was taken home does without Gymnasium."""
     from kasmina_env.settings.presets import PRESETS
 
-    if find_spec("gymnasium") is not None:
-        for env_id in PRESETS:
-            _add_to_gymnasium(env_id)
+    try:
+        import gymnasium  # noqa: F401
+    except ModuleNotFoundError:
+        return
+    for env_id in PRESETS:
+        _add_to_gymnasium(env_id)
 
 
 def register_environment(env_id: str, description: str, **settings: Any) -> None:
