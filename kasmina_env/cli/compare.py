@@ -121,7 +121,7 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
 
     import kasmina_env.comparison.arms  # noqa: F401 - registers the controls
     from kasmina_env.controllers.policy import CONTROLS
-    from kasmina_env.learning.training_config import config_of_run
+    from kasmina_env.learning.controller_file import config_of_run
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}

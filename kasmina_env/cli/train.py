@@ -54,6 +54,9 @@ def train(
     check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in this process.")
     check_installed("tensorboard")
 
+    from kasmina_env.learning.checkpoint import CHECKPOINT
+    from kasmina_env.learning.time_spent import TimeSpent
+    from kasmina_env.learning.train import Progress
     from kasmina_env.learning.train import train as learn
     from kasmina_env.learning.training_config import load_training_config, training_config_path
     from kasmina_env.population.device import find_device, num_processes
@@ -69,20 +72,24 @@ def train(
     )
     crew = max(1, min(num_processes(), settings.num_envs // 16)) if workers is None else workers
     advance: Advance | None = None
+    spent: TimeSpent | None = None
     with ExitStack() as stack:
 
-        def report(done: int, score: float) -> None:
-            nonlocal advance
+        def report(progress: Progress) -> None:
+            nonlocal advance, spent
             if advance is None:
                 begin_work()
                 note(banner)
                 advance = stack.enter_context(progress_bar("training", settings.total_steps))
-            advance(done, "" if math.isnan(score) else f"score {score:.3f}")
+            advance(progress.steps, "" if math.isnan(progress.score) else f"score {progress.score:.3f}")
+            spent = progress.spent
 
         try:
             learn(settings, out, report, resume, crew)
         except KeyboardInterrupt as stop:
-            if (out / "checkpoint.zip").is_file():
+            if (out / CHECKPOINT).is_file():
                 stop.add_note(f"What was trained is in {out}; the same command with --resume goes on.")
             raise
+    if spent is not None:
+        note(f"Time went into: {spent}.")
     say(f"Trained. Run `kasmina compare {settings.preset} --run {out}{import_words()}` to see it beside the controls.")

@@ -116,7 +116,8 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
     """A control by name, a schedule or policy by its file, or a learned policy by the folder of its training run.
 
     Args:
-        name: One of these. A JSON file may hold a schedule for each context; a .py file registers one policy.
+        name: One of these. A JSON file may hold a schedule for each context; a .py file registers one policy; the
+            .safetensors file in the folder of a run stands for the run.
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
     """
@@ -129,11 +130,12 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         problem = make_problem(preset, **{**settings, **control.settings})
         return Player(control.make(problem), problem, control.planted and control.planted(problem))
     problem = make_problem(preset, **settings)
-    if path.is_file():
+    if path.is_file() and path.suffix != ".safetensors":
         is_family = "contexts" in read_document(path)
         found = load_contexts(path, problem) if is_family else Fixed(problem, load_schedule(path, problem))
         return Player(found, problem)
-    from kasmina_env.learning.train import load_learned  # brings stable-baselines3, which a control does without
+    # Brings stable-baselines3, which a control does without.
+    from kasmina_env.learning.controller_file import load_learned
 
     return Player(load_learned(path, problem), problem)
 
@@ -171,16 +173,18 @@ def find_source(name: str, preset: str | None) -> Source:
 
     Args:
         name: One of these.
-        preset: Registered id, for a control; the other two have their own.
+        preset: Registered id, for a control; the other two have their own. A learned policy may be given another one,
+            of the same layout.
     """
-    path, settings, own = Path(name), dict[str, Any](), preset
-    if name not in CONTROLS and path.is_dir():
-        from kasmina_env.learning.training_config import config_of_run  # brings stable-baselines3
+    path, own = Path(name), preset
+    if name not in CONTROLS and (path.is_dir() or path.suffix == ".safetensors"):
+        from kasmina_env.learning.controller_file import config_of_run  # brings stable-baselines3
 
         config = config_of_run(path)
-        own, settings = config.preset, dict(config.settings)
-    elif name not in CONTROLS and path.is_file() and path.suffix != ".py":
+        is_own = preset in (None, config.preset)
+        return Source(name, config.preset, config.settings) if is_own else Source(name, str(preset), {})
+    if name not in CONTROLS and path.is_file() and path.suffix != ".py":
         own = read_document(path, "id")["id"]
     if preset not in (None, own):
         raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
-    return Source(name, own or "Kasmina/Digits-v0", settings)
+    return Source(name, own or "Kasmina/Digits-v0", {})

@@ -159,7 +159,7 @@ class EpisodeCore:
         with own_modes(self.device):
             conditions = self._conditions(instances)
             if self._population is None:
-                self._population = self._make_population(rng_seeds, conditions)
+                self._population = self._make_population(rng_seeds, conditions, self.engine)
             else:
                 self.population.reset_rows(rows, rng_seeds.tolist(), conditions)
             fresh = self._first_state(rows, instances)
@@ -221,7 +221,7 @@ class EpisodeCore:
             variant=self.problem.variant_of[instances],
         )
 
-    def _make_population(self, rng_seeds: IntArray, conditions: Conditions) -> Population:
+    def _make_population(self, rng_seeds: IntArray, conditions: Conditions, engine: str | None) -> Population:
         config = self.problem.config
         optimizer = Optimizer(
             config.optimizer,  # type: ignore[arg-type]
@@ -240,7 +240,7 @@ class EpisodeCore:
             conditions=conditions,
             birth_gain=config.birth_gain,
             initial_weights=self._initial_weights,
-            engine=self.engine,
+            engine=engine,
         )
         population.setting.recorder.is_on = not self.has_neighbours
         return population
@@ -417,10 +417,17 @@ class EpisodeCore:
         return report
 
     def _begin(self, saved: CoreSnapshot) -> Report:
-        """The first episodes, where they are not fresh ones."""
+        """The first episodes, where they are not fresh ones.
+
+        The engine that trained them goes on, if none is asked for: where it is "torch" because of a seed that was
+        there once, a choice made anew would be another one.
+        """
+        engine = self.engine
+        if engine in (None, "auto") and ENGINES[saved.report.engine[0]] == "torch":
+            engine = "torch"
         with own_modes(self.device):
             conditions = saved.networks.networks.conditions.take(np.arange(len(saved)))
-            population = self._make_population(np.zeros(len(saved), dtype=np.int64), conditions)
+            population = self._make_population(np.zeros(len(saved), dtype=np.int64), conditions, engine)
             population.restore(saved.networks)
         self._population, self._state, self._report = population, saved.state, saved.report
         return saved.report

@@ -13,9 +13,10 @@ from sb3_contrib import MaskablePPO
 
 from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
-from kasmina_env.settings.config import check_nested
+from kasmina_env.settings.config import RULES, check_nested
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.registry import unknown_name_message
 
 TRAINING = "training.json"  # in the folder of a run
 
@@ -61,6 +62,11 @@ class TrainingConfig:
             raise ValueError(
                 f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
             )
+        if not self.net or min(self.net) < 1:
+            raise ValueError(f"`net` must be sizes of at least 1, got {list(self.net)}. Name one for each layer.")
+        for name in self.settings:
+            if name not in RULES:
+                raise ValueError(unknown_name_message("settings", name, RULES))
         algorithm = ALGORITHMS.get(self.algorithm)
         if self.group > 1 and algorithm.is_off_policy:
             raise ValueError(
@@ -96,10 +102,3 @@ def plain(config: TrainingConfig) -> dict[str, Any]:
     """As they are read back from JSON."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values
-
-
-def config_of_run(run: Path) -> TrainingConfig:
-    """Settings of a finished training run, from its folder."""
-    if not all((run / name).is_file() for name in (TRAINING, "model.zip")):
-        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got '{run}'. Train one first.")
-    return load_training_config(run / TRAINING)

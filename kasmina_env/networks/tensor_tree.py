@@ -64,9 +64,11 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Tree:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, np.ndarray):
-        return _keep(torch.from_numpy(np.array(value, order="C")), name, tensors, "array")
+        # Not all releases of safetensors know unsigned integers.
+        copy = np.array(value, order="C", dtype=np.int64 if value.dtype == np.uint32 else value.dtype)
+        return _keep(torch.from_numpy(copy), name, tensors, ["array", value.dtype.name])
     if isinstance(value, Tensor):
-        return _keep(value.detach().cpu().clone(), name, tensors, "tensor")
+        return _keep(value.detach().cpu().clone(), name, tensors, ["tensor"])
     if isinstance(value, np.random.Generator):
         return ["generator", _pack(value.bit_generator.state, name, tensors)]
     if isinstance(value, dict):
@@ -81,11 +83,11 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Tree:
     raise TypeError(f"`{name}` must be made of numbers, arrays and plain containers, got {type(value).__name__}.")
 
 
-def _keep(copy: Tensor, name: str, tensors: dict[str, Tensor], mark: str) -> Tree:
+def _keep(copy: Tensor, name: str, tensors: dict[str, Tensor], tree: Tree) -> Tree:
     if name in tensors:
         raise ValueError(f"`{name}` must be the name of one array, got two.")
     tensors[name] = copy
-    return [mark]
+    return tree
 
 
 def _unpack(tree: Tree, tensors: Mapping[str, Tensor], kind: Any, name: str) -> Any:
@@ -103,7 +105,7 @@ def _unpack(tree: Tree, tensors: Mapping[str, Tensor], kind: Any, name: str) -> 
         case "float":
             return float(content[0])
         case "array":
-            return tensors[name].numpy()
+            return tensors[name].numpy().astype(content[0], copy=False)
         case "tensor":
             return tensors[name]
         case "generator":

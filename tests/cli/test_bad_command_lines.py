@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 
 import pytest
 
+from kasmina_env.networks.tensor_file import describe, to_bytes
 from tests.cli.running import complaint
 
 SPIRALS, MIX = "Kasmina/Spirals-v0", "Kasmina/DigitsMix-v0"
@@ -73,7 +73,7 @@ BAD = [
     (f"train {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"train {SPIRALS} -o full", "`out` must be a new or empty folder, got full. Name another one, or pass --resume."),
     (f"train {SPIRALS} -o taken.safetensors/run", "`out` must be in a folder that can be written to"),
-    (f"train {SPIRALS} -o new --resume", "`out` must hold a checkpoint to resume from, got new."),
+    (f"train {SPIRALS} -o new --resume", "`out` must hold a training run to go on with, got new."),
     ("compare Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"compare {SPIRALS} --episodes 0", "`episodes` must be at least 1, got 0."),
     (f"compare {SPIRALS} --split validate", "'validate'"),
@@ -152,7 +152,7 @@ def test_a_device_that_is_not_there_is_named(device, here, monkeypatch, capsys):
 
 
 def test_a_run_of_other_actions_is_not_played(here, tmp_path, capsys):
-    settings = {"preset": "Kasmina/Digit-v0"}
-    (tmp_path / "full" / "training.json").write_text(json.dumps(settings))
-    (tmp_path / "full" / "model.zip").write_text("no model")
-    assert "Kasmina/Digit-v0" in complaint(capsys, "rollout", SPIRALS, "--policy", "full")
+    layout = {"training": {"preset": "Kasmina/Digits-v0"}, "layout": {}, "steps": 0}
+    (tmp_path / "full" / "model.safetensors").write_bytes(to_bytes(describe("controller", 1, layout), {}))
+    sentence = complaint(capsys, "rollout", SPIRALS, "--policy", "full")
+    assert f"`run` must be trained on the observations and actions of {SPIRALS}" in sentence

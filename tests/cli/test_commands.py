@@ -80,17 +80,17 @@ def test_what_the_settings_say_of_problem_and_seed_counts(tmp_path, capsys):
 
 
 def test_resumed_training_goes_on_counting(tmp_path, tiny, capsys):
-    from sb3_contrib import MaskablePPO
+    from kasmina_env.learning.controller_file import load_controller
 
     folder = tmp_path / "run"
     said(capsys, *tiny, "-o", folder)
     said(capsys, *tiny, "-o", folder, "--steps", "288", "--resume")
-    assert MaskablePPO.load(folder / "model.zip").num_timesteps == 288
+    assert load_controller(folder).steps == 288
 
 
-def test_resuming_without_a_checkpoint_writes_nothing(tmp_path, capsys):
+def test_resuming_without_a_run_writes_nothing(tmp_path, capsys):
     words = ("train", SPIRALS, "-o", tmp_path / "run", "--resume")
-    assert "`out` must hold a checkpoint" in complaint(capsys, *words)
+    assert "`out` must hold a training run to go on with" in complaint(capsys, *words)
     assert not (tmp_path / "run").exists()
 
 
@@ -113,9 +113,9 @@ def test_nothing_is_announced_before_it_is_known_to_be_possible(tmp_path, capsys
 
 
 def test_a_run_is_never_overwritten(tmp_path, capsys):
-    (tmp_path / "model.zip").write_text("precious")
+    (tmp_path / "model.safetensors").write_text("precious")
     assert "`out` must be a new or empty folder" in complaint(capsys, "train", SPIRALS, "-o", tmp_path)
-    assert (tmp_path / "model.zip").read_text() == "precious"
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
 
 
 def test_a_comparison_is_not_overwritten(tmp_path, capsys):

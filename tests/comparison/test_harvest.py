@@ -132,9 +132,12 @@ def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_problem_than_the_runs_own_is_refused(trained):
-    with pytest.raises(ValueError, match=f"`env-id` must be {SPIRALS} for "):
-        find_source(str(trained), "Kasmina/Digits-v0")
+def test_a_run_plays_a_problem_of_the_same_layout_only(trained):
+    own, file = (find_source(str(path), None) for path in (trained, trained / "model.safetensors"))
+    assert (own.preset, own.settings) == (file.preset, file.settings) == (SPIRALS, TINY)
+    other = find_source(str(trained), "Kasmina/Digits-v0")
+    with pytest.raises(ValueError, match="`run` must be trained on the observations and actions of Kasmina/Digits-v0"):
+        find_player(other.name, other.preset, **other.settings)
 
 
 def test_a_file_that_exists_is_kept_and_nothing_is_played(tmp_path, capsys):

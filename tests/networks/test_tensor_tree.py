@@ -79,7 +79,7 @@ def test_other_things_are_not_packed(value):
 @pytest.mark.parametrize(
     "tree, words",
     [
-        (["object", {"values": ["array"]}], "there is no 'v.values'"),
+        (["object", {"values": ["array", "int64"]}], "there is no 'v.values'"),
         (["object", {"number": 1.0}], "Inner has no values"),
         (["object", {"__class__": 3}], "there is no '__class__'"),
         (["list", 1], "'v' is no Inner"),
