@@ -195,7 +195,7 @@ class _Timed:
 
 
 def _per_network(timed: _Timed) -> Run:
-    return lambda num_steps: timed.run()["step"] / timed.env.num_envs
+    return lambda num_steps: timed.step()[1] / timed.env.num_envs
 
 
 def _each_off(alpha: FloatArray) -> BoolArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from kasmina_env.bench.growth import Cost
 from kasmina_env.bench.measure import PARTS, Measured
 from kasmina_env.lifecycle.arrays import FloatArray
 
-COLOURS = ("#000000", "#777777", "#0072B2", "#56B4E9")  # of rivals
+COLOURS, STYLES = ("#000000", "#777777", "#0072B2", "#56B4E9"), ("--", ":", "-.")  # of rivals
 
 
 class Table(NamedTuple):
@@ -142,8 +143,8 @@ def picture(measured: Sequence[Measured], path: Path) -> None:
         if one.in_workers:
             spread = [1e3 * one.per_network(size, in_workers=True) for size in sorted(one.in_workers)]
             ax.plot(sorted(one.in_workers), spread, "s:", color="#D55E00", label=f"in {one.num_workers} workers")
-        for (name, seconds), colour in zip(one.rivals.items(), COLOURS, strict=False):
-            ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle="--", label=name)
+        for (name, seconds), (style, colour) in zip(one.rivals.items(), cycle(product(STYLES, COLOURS)), strict=False):
+            ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle=style, label=name)
         ax.set(
             xscale="log",
             yscale="log",

@@ -115,7 +115,7 @@ def test_a_second_seed_for_a_slot_changes_nothing():
 
 
 def test_episodes_that_follow_are_planted_no_more():
-    env, planted = planted_env(horizon=2)
+    env, planted = planted_env(horizon=2, embargo_steps=0)
     env.reset(seed=0, options={"planted": planted})
     for _ in range(3):
         env.step([0, 0])

@@ -15,7 +15,7 @@ from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_
 from kasmina_env.controllers.scripted import Wait
 from kasmina_env.lifecycle.transitions import Op
 
-PROBLEM = make_problem("Kasmina/Spirals-v0", horizon=2)
+PROBLEM = make_problem("Kasmina/Spirals-v0", horizon=2, embargo_steps=0, min_training_steps=0)
 TABLE = PROBLEM.actions
 GROW, PRUNE = (int(TABLE.find(op)[0]) for op in (Op.GERMINATE, Op.PRUNE))
 SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
