@@ -89,7 +89,7 @@ def is_channels_last(x: object) -> bool:
 
 @every_image_host
 def test_features_stay_channels_last_through_hosts_and_seeds(host):
-    population, alpha = mixed_population(host)
+    population, alpha = mixed_population(host, engine="torch")
     setting, seen = population.setting, []
 
     def look(module: nn.Module, inputs: tuple[object, ...], out: Tensor) -> None:
