@@ -69,7 +69,7 @@ def test_every_curve_maps_zero_to_zero_and_one_to_one(curve: Curve) -> None:
 
 @given(steepness=st.floats(0.0, sys.float_info.max))
 def test_sigmoid_has_exact_ends_and_middle_for_any_steepness(steepness: float) -> None:
-    """Neither a hair's breadth nor the largest float overflows (warnings are errors)."""
+    """Neither the smallest nor the largest steepness overflows; warnings are errors."""
     assert sigmoid_curve([0.0, 0.5, 1.0], steepness).tolist() == [0.0, 0.5, 1.0]
 
 
