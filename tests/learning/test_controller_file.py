@@ -84,7 +84,7 @@ def test_digits_and_larger_pictures_have_one_layout():
 
 
 def test_a_controller_plays_where_tempos_and_horizon_are_others(finished):
-    env = KasminaVectorEnv(2, SPIRALS, **{**SMALL, "horizon": 12, "tempos": (2, 9)})
+    env = KasminaVectorEnv(2, SPIRALS, **{**SMALL, "horizon": 12, "tempos": (3, 9)})
     played = play(env, load_learned(finished, env.problem), np.arange(2))
     assert played.actions.shape == (2, 12)
     assert played.illegal.sum() == 0

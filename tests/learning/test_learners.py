@@ -142,6 +142,7 @@ def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     env = KasminaVectorEnv(256, SPIRALS, **SMALL)
     observation, _ = env.reset(seed=0)
     model = load_policy(load_controller(tmp_path / "run"), env.problem)
+    torch.manual_seed(0)
     actions, _ = model.predict(observation, action_masks=env.action_masks(), deterministic=False)
     num_germinations = (env.problem.actions.op == Op.GERMINATE).sum()
     share = np.mean(actions == 0)
