@@ -50,7 +50,7 @@ NON_FINITE = FAILURES.index("non_finite")
 INFO_KEYS = {
     "action_mask",
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
-    *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
+    *("num_fossilized", "num_alive", "action_legal", "failure", "engine", "reward_terms"),
 }
 TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
 

@@ -38,6 +38,8 @@ REFUSED = {
         *({"options": options, "seed": 3} for options in NOT_OPTIONS),
     ],
     "restore": [{"saved": saved} for saved in NOT_SNAPSHOTS],
+    "save": [{"path": "episodes.pkl", "overwrite": True}],
+    "load": [{"path": path} for path in ("episodes.pkl", "missing.safetensors")],
 }
 REFUSED_BY_VECTOR = {
     **REFUSED,
@@ -85,7 +87,7 @@ def twins(make, num_steps=3, **settings):
 def assert_refused(method, calls):
     """Each call raises one sentence that names an argument."""
     for arguments in calls:
-        with pytest.raises(ValueError, match=r"^`\w+` must [^\n]+[.?]$"):
+        with pytest.raises((ValueError, OSError), match=r"^`\w+` must [^\n]+[.?]$"):
             method(**arguments)
 
 

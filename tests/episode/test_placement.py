@@ -157,7 +157,7 @@ def test_more_places_than_networks_are_refused():
 
 def test_rows_that_do_not_exist_and_a_first_reset_of_some_are_refused():
     episodes, zero = Episodes(make_problem(SPIRALS), 3, devices=("cpu", "cpu")), np.zeros(2, dtype=np.int64)
-    with pytest.raises(RuntimeError, match=r"^The first reset must be of all rows\.$"):
+    with pytest.raises(RuntimeError, match=r"^The first episodes must be those of all rows\. Call "):
         episodes.reset(np.array([0, 2]), zero, zero)
     with pytest.raises(ValueError, match=r"^`rows` must lie between 0 and 2, got \[3\]\. Name rows that exist\.$"):
         episodes.network(3)
