@@ -8,7 +8,7 @@ import kasmina_env  # noqa: F401  registers the environments
 
 
 def main(num_envs: int = 4, total_timesteps: int = 4_000, episodes: int = 8) -> None:
-    # every environment here trains one network in a loop; `train_with_sb3.py` trains all of them as one wide network
+    # every environment here trains one network; with agents/maskable_ppo.py all of them train as one wide network
     settings = {"action_space": "factored"}  # PPO knows no masks: a choice per head is easier to learn than a flat one
     venv = make_vec_env("Kasmina/Spirals-v0", n_envs=num_envs, seed=0, env_kwargs=settings)
     horizon = 24  # episodes are finite: a rollout is one episode of every environment, and nothing is discounted

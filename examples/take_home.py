@@ -31,7 +31,7 @@ def main(horizon: int = 15, epochs: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"
         grown, info = grow(horizon)
-        save_network(grown, path, facts={"test_accuracy": info["test_accuracy"]})
+        save_network(grown, path, metadata={"test_accuracy": info["test_accuracy"]})
         network = load_network(path)  # from here on: an ordinary torch.nn.Module
         print(
             f"on test: {info['test_accuracy']:.3f} said the environment, {accuracy(network, data['test']):.3f} the file"

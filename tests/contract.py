@@ -99,6 +99,7 @@ def mixed_population(
     optimizer: Optimizer | None = None,
     num_networks: int | None = None,
     device: str = "cpu",
+    engine: str | None = None,
 ) -> tuple[Population, FloatArray]:
     """A population with its alpha ``[N, S]`` whose slots hold every blueprint under every operator in every stage.
 
@@ -108,7 +109,7 @@ def mixed_population(
     np.random.default_rng(0).shuffle(places)
     num_slots = len(host.slots)
     num_networks = num_networks or -(-len(places) // num_slots)
-    population = Population(host, range(num_networks), optimizer, device, dtype)
+    population = Population(host, range(num_networks), optimizer, device, dtype, engine=engine)
     alpha = np.full((num_networks, num_slots), 0.5)  # of a slot without seed or in TRAINING: to be ignored
     for (row, slot), (blueprint, operator, stage) in zip(np.ndindex(*alpha.shape), places, strict=False):
         if stage is not None:
@@ -120,11 +121,14 @@ def mixed_population(
 
 
 def crowded_population(
-    host: Host, dtype: torch.dtype = torch.float32, optimizer: Optimizer | None = None
+    host: Host,
+    dtype: torch.dtype = torch.float32,
+    optimizer: Optimizer | None = None,
+    engine: str | None = None,
 ) -> tuple[Population, FloatArray]:
     """A population with its alpha ``[N, S]`` in which every cell has each operator both in TRAINING and live."""
     places = list(product(blueprints_for(host.topology), Operator, (True, False)))
-    population = Population(host, range(len(places)), optimizer, dtype=dtype)
+    population = Population(host, range(len(places)), optimizer, dtype=dtype, engine=engine)
     for slot, (i, place) in product(range(population.num_slots), enumerate(places)):
         population.germinate([(i + 7 * slot) % len(places)], slot, *place)
     shake(population)
@@ -212,7 +216,7 @@ class PlainSlot(nn.Module):
 
     def __init__(self, kind: Kind, topology: str, channels: int, alpha: float) -> None:
         super().__init__()
-        self.delta = BLUEPRINTS.get(kind.blueprint).variant(topology).build(nn, channels)
+        self.delta = BLUEPRINTS.get(kind.blueprint).builder(topology).build(nn, channels)
         self.operator, self.alpha, self.in_training = kind.operator, alpha, kind.in_training
         if kind.operator is Operator.GATE:
             hidden = max(8, channels // 4)

@@ -13,8 +13,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 
 from kasmina_env import PRESETS
+from kasmina_env.episode.core import FAILURES
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.tasks import DATASETS
 
@@ -44,9 +46,11 @@ SMALLER_DATA = {
     "Kasmina/FashionMNIST-v0": {"host_settings": {"stem": 4}},
     "Kasmina/CIFAR10-v0": {"host_settings": {"stem": 4, "width": 8}},
 }
+NON_FINITE = FAILURES.index("non_finite")
 INFO_KEYS = {
+    "action_mask",
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
-    *("num_fossilized", "num_alive", "action_legal", "failure", "reward_terms"),
+    *("num_fossilized", "num_alive", "action_legal", "failure", "engine", "reward_terms"),
 }
 TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
 
@@ -64,6 +68,16 @@ def small_env(env_id, **settings):
 
 def small_vec(env_id, num_envs=4, **settings):
     return gym.make_vec(env_id, num_envs=num_envs, **{**small_settings(env_id), **settings})
+
+
+def same_step_vec(env_id, num_envs=4, **settings):
+    """A vector whose rows begin their next episode in the step that ends one."""
+    return small_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **settings)
+
+
+def networks_of(env):
+    """Copies of all networks."""
+    return env.snapshot().episodes.content.networks
 
 
 def dead_row(env, row=0):
@@ -146,12 +160,12 @@ def assert_close(one, other):
 
 
 def is_plain(value):
-    """Whether a value is made of plain Python numbers and strings only."""
-    if type(value) is dict:
+    """Whether a value is made of plain Python numbers and arrays of integers only."""
+    if isinstance(value, dict):
         return all(type(key) is str and is_plain(entry) for key, entry in value.items())
-    if type(value) is list:
-        return all(is_plain(entry) for entry in value)
-    return type(value) in (bool, int, float, str) and value == value  # NaN is not equal to itself
+    if type(value) is np.ndarray:
+        return value.dtype in (np.int8, np.int64)
+    return type(value) in (bool, int, float) and value == value  # NaN is not equal to itself
 
 
 def leaves(value):
@@ -167,7 +181,8 @@ def leaves(value):
             yield str(key).encode()
             yield from leaves(value[key])
     elif is_dataclass(value):
-        yield from leaves({field.name: getattr(value, field.name) for field in fields(value)})
+        names = [field.name for field in fields(value) if field.name != "setting"]  # of the population, not of networks
+        yield from leaves({name: getattr(value, name) for name in names})
     elif isinstance(value, list | tuple | np.ndarray):
         for entry in value:
             yield from leaves(entry)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kasmina_env.cli.commands import run
+from kasmina_env.cli.main import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

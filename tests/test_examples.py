@@ -10,17 +10,17 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {
+    "engines": {"preset": "Kasmina/Spirals-v0", "sizes": (2,), "repeats": 1},
     "fork_futures": {"horizon": 8, "fork_at": 1},
     "grow_by_hand": {"steps": 6},
     "lowerings": {"networks": 2, "repeats": 1},
     "new_blueprint": {"horizon": 7},
     "ordinary_environment": {"num_envs": 2, "total_timesteps": 48, "episodes": 2},
     "take_home": {"horizon": 8, "epochs": 1},
-    "train_with_sb3": {"num_envs": 4, "total_timesteps": 96},
 }
 
 
-def run_example(name: str, **arguments: int) -> None:
+def run_example(name: str, **arguments: object) -> None:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,7 +29,7 @@ def run_example(name: str, **arguments: int) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_example_is_short_and_says_what_it_shows(name):
-    source = (EXAMPLES / f"{name}.py").read_text()
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     assert len(source.splitlines()) <= 60
     assert ast.get_docstring(ast.parse(source))
 

@@ -29,9 +29,13 @@ class Work:
     flops: float
     num_bytes: float  # that its operations read and write
 
-    def floor(self, machine: Machine) -> float:
-        """Seconds: the longer of all arithmetic and all traffic to memory."""
-        return max(self.flops / machine.flops_per_second, self.num_bytes / machine.bytes_per_second)
+    def arithmetic(self, machine: Machine) -> float:
+        """Seconds of all arithmetic at the rate of a large matrix product."""
+        return self.flops / machine.flops_per_second
+
+    def traffic(self, machine: Machine) -> float:
+        """Seconds in which all operands are read and written one kernel after the other, without fusion."""
+        return self.num_bytes / machine.bytes_per_second
 
 
 class _Traffic(TorchDispatchMode):

@@ -21,6 +21,8 @@ from kasmina_env.bench.rivals import Run, rivals
 from kasmina_env.bench.workload import Lively, lively_population
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
+from kasmina_env.population import ENGINES
+from kasmina_env.settings.machine import sheltered_children
 from kasmina_env.settings.presets import PRESETS
 
 PARTS = ("train", "evaluate", "contribution", "policy", "rest")
@@ -32,6 +34,8 @@ class Measured:
 
     preset: str
     device: str  # its name
+    engine: str  # that trained the populations
+    engine_reason: str  # why it is torch where "auto" would rather have fused; empty elsewhere
     batches_per_step: int
     steps: dict[int, FloatArray]  # by number of networks
     parts: dict[int, dict[str, FloatArray]]  # the same, split into `PARTS`
@@ -55,6 +59,7 @@ def measure(
     has_rivals: bool = True,
     has_memory: bool = True,
     num_workers: int = 1,
+    is_compiled: bool = False,
 ) -> Measured:
     """Time a preset.
 
@@ -65,11 +70,12 @@ def measure(
         num_steps: Steps of each repeat.
         has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
         has_memory: Measure the peak memory of each size in a process of its own.
+        is_compiled: See `rivals`.
         num_workers: Processes over which to spread populations as well, if they are that large.
     """
     PRESETS.get(preset)
     with ExitStack() as stack:
-        others = stack.enter_context(rivals(preset)) if has_rivals else {}
+        others = stack.enter_context(rivals(preset, is_compiled)) if has_rivals else {}
         crews = {}
         for size in sizes if num_workers > 1 else ():
             if size >= num_workers:
@@ -88,13 +94,17 @@ def _measure(
     crews: Mapping[int, _Timed],
 ) -> Measured:
     timed = {size: _Timed(lively_population(preset, size), num_steps) for size in sizes}
+    readable = {size: _Timed(lively_population(preset, size, engine="torch"), num_steps) for size in sizes}
+    engine = ENGINES[int(timed[sizes[0]].env.episodes.report.engine[0])]
+    if engine != "torch":
+        others = {**others, **{f"{size}, torch engine": _per_network(each) for size, each in readable.items()}}
     rows: list[dict[int, dict[str, float]]] = []
     in_workers: dict[int, list[float]] = {size: [] for size in crews}
     seconds: dict[str, list[float]] = {name: [] for name in others}
     for repeat in range(repeats + 1):  # the first warms up
         found = {size: population.run() for size, population in timed.items()}
         for size, crew in crews.items():
-            taken = crew.run()["step"]
+            _, taken = crew.step()
             if repeat:
                 in_workers[size].append(taken)
         for name, run in others.items():
@@ -112,7 +122,9 @@ def _measure(
         steps={size: np.array([row[size]["step"] for row in rows]) for size in sizes},
         parts={size: {part: np.array([row[size][part] for row in rows]) for part in PARTS} for size in sizes},
         rivals={name: np.array(values) for name, values in seconds.items()},
-        work={size: population.work() for size, population in timed.items()},
+        engine=engine,
+        engine_reason=episodes.engine_reason(),
+        work={size: population.work() for size, population in readable.items()},
         machine=measure_machine(device),
         memory={size: peak_memory(preset, size) for size in sizes} if has_memory else {},
         num_workers=max((len(crew.env.episodes.devices) for crew in crews.values()), default=1),
@@ -131,8 +143,8 @@ class _Timed:
         self.start = env.snapshot()
         self.policy = Lively(env.problem)
 
-    def run(self) -> dict[str, float]:
-        """Median seconds of a step and of its parts."""
+    def step(self) -> tuple[float, float]:
+        """Median seconds of choosing actions, and of that with the step; wherever the networks are."""
         self.env.restore(self.start)
         rows: list[tuple[float, float]] = []
         for _ in range(self.num_steps):
@@ -142,6 +154,11 @@ class _Timed:
             self.env.step(actions)
             rows.append((chosen - begin, time.perf_counter() - begin))
         policy, step = np.median(np.array(rows), axis=0).tolist()
+        return policy, step
+
+    def run(self) -> dict[str, float]:
+        """Median seconds of a step and of its parts; the networks must be in one place."""
+        policy, step = self.step()
         train, evaluate, everything = (float(np.median(times)) for times in self._networks())
         contribution = max(everything - evaluate, 0.0)
         rest = max(step - policy - train - everything, 0.0)
@@ -177,6 +194,10 @@ class _Timed:
             recorder.is_on = True
 
 
+def _per_network(timed: _Timed) -> Run:
+    return lambda num_steps: timed.step()[1] / timed.env.num_envs
+
+
 def _each_off(alpha: FloatArray) -> BoolArray:
     """All seeds on, then those of each slot off: ``[1 + S, N, S]``."""
     off = np.zeros((1 + alpha.shape[1], *alpha.shape), dtype=bool)
@@ -189,7 +210,9 @@ def peak_memory(preset: str, num_networks: int) -> float:
     """Bytes at most of a process that fills a population and steps it twice: resident, or reserved on the GPU."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_live_and_measure, preset, num_networks).result()
+        with sheltered_children():
+            found = pool.submit(_live_and_measure, preset, num_networks)
+        return found.result()
 
 
 def _live_and_measure(preset: str, num_networks: int) -> float:

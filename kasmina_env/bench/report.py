@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from kasmina_env.bench.growth import Cost
 from kasmina_env.bench.measure import PARTS, Measured
 from kasmina_env.lifecycle.arrays import FloatArray
 
-COLOURS = ("#000000", "#777777", "#0072B2", "#56B4E9")  # of rivals
+COLOURS, STYLES = ("#000000", "#777777", "#0072B2", "#56B4E9"), ("--", ":", "-.")  # of rivals
 
 
 class Table(NamedTuple):
@@ -44,7 +45,7 @@ def _populations(measured: Measured) -> Table:
         name = _name(measured, size, in_workers)
         rows.append((name, _spread(seconds), *row, f"{memory / 1e6:.0f}" if memory else ""))
     return Table(
-        f"{measured.preset} on {measured.device}: a live seed in every slot, medians (fastest to slowest)",
+        f"{measured.preset} on {measured.device}, {measured.engine} engine: a live seed in every slot, medians (range)",
         ("networks", "ms per step", "steps/s", "network-minibatches/s", "ms per network", "peak MB"),
         rows,
     )
@@ -84,12 +85,13 @@ def _floor(measured: Measured) -> Table:
     machine = measured.machine
     rows = []
     for size, work in measured.work.items():
-        floor, seconds = work.floor(machine), float(np.median(measured.steps[size]))
-        figures = (f"{work.flops / 1e9:.2f}", f"{work.num_bytes / 1e9:.2f}", f"{1e3 * floor:.1f}")
-        rows.append((str(size), *figures, f"{seconds / floor:.1f}x"))
+        floors, seconds = (work.arithmetic(machine), work.traffic(machine)), float(np.median(measured.steps[size]))
+        figures = (f"{work.flops / 1e9:.2f}", f"{work.num_bytes / 1e9:.2f}")
+        rows.append((str(size), *figures, *(f"{1e3 * f:.1f} ({seconds / f:.1f}x)" for f in floors)))
     rates = f"{machine.flops_per_second / 1e9:.0f} GFLOP/s matmul, {machine.bytes_per_second / 1e9:.1f} GB/s copy"
-    columns = ("networks", "GFLOP", "GB of operands", "floor, ms", "step / floor")
-    return Table(f"Floor: all arithmetic at matmul rate or all operands at copy bandwidth ({rates})", columns, rows)
+    columns = ("networks", "GFLOP", "GB of operands", "arithmetic, ms", "operands, ms")
+    title = f"Floors: all arithmetic at matmul rate; all operands of unfused kernels at copy bandwidth ({rates})"
+    return Table(title, columns, rows)
 
 
 def _growth(growth: Sequence[Cost]) -> Table:
@@ -106,6 +108,8 @@ def as_json(measured: Measured, growth: Sequence[Cost] = ()) -> str:
     document: dict[str, Any] = {
         "preset": measured.preset,
         "device": measured.device,
+        "engine": measured.engine,
+        "engine_reason": measured.engine_reason,
         "batches_per_step": measured.batches_per_step,
         "steps": {str(size): seconds.tolist() for size, seconds in measured.steps.items()},
         "parts": {
@@ -139,8 +143,8 @@ def picture(measured: Sequence[Measured], path: Path) -> None:
         if one.in_workers:
             spread = [1e3 * one.per_network(size, in_workers=True) for size in sorted(one.in_workers)]
             ax.plot(sorted(one.in_workers), spread, "s:", color="#D55E00", label=f"in {one.num_workers} workers")
-        for (name, seconds), colour in zip(one.rivals.items(), COLOURS, strict=False):
-            ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle="--", label=name)
+        for (name, seconds), (style, colour) in zip(one.rivals.items(), cycle(product(STYLES, COLOURS)), strict=False):
+            ax.axhline(1e3 * float(np.median(seconds)), color=colour, linestyle=style, label=name)
         ax.set(
             xscale="log",
             yscale="log",

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from kasmina_env.bench.plain import PlainTraining
+from kasmina_env.bench.vmapped import VmappedTraining
 from kasmina_env.bench.workload import LivelyEnv
-from kasmina_env.settings.machine import num_cores
+from kasmina_env.settings.machine import num_cores, sheltered_children
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 NUM_DUMMY = 8
+NUM_VMAPPED = 64
 Run = Callable[[int], float]  # so many steps to seconds per step of one network
 
 
@@ -42,6 +44,13 @@ def _plain(training: PlainTraining, num_steps: int) -> float:
     return (time.perf_counter() - start) / num_steps
 
 
+def _vmapped(training: VmappedTraining, num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        training.step()
+    return (time.perf_counter() - start) / (num_steps * training.num_networks)
+
+
 def _vector(vector: VecEnv, num_steps: int) -> float:
     vector.env_method("rewind")
     start = time.perf_counter()
@@ -51,8 +60,13 @@ def _vector(vector: VecEnv, num_steps: int) -> float:
 
 
 @contextmanager
-def rivals(preset: str) -> Iterator[Mapping[str, Run]]:
+def rivals(preset: str, is_compiled: bool = False) -> Iterator[Mapping[str, Run]]:
     """Everything a population is compared with, by name, ready to run.
+
+    Args:
+        preset: Registered id.
+        is_compiled: Whether stacked networks are also trained in a step made by `torch.compile`, which takes minutes
+            to compile and, on a CPU, a C++ compiler.
 
     Raises:
         ImportError: If stable-baselines3 is missing.
@@ -64,12 +78,18 @@ def rivals(preset: str) -> Iterator[Mapping[str, Run]]:
     env = LivelyEnv(preset, 0)
     env.fill()
     dummy = DummyVecEnv([partial(LivelyEnv, preset, i) for i in range(NUM_DUMMY)])
-    workers = SubprocVecEnv([partial(_make, preset, i) for i in range(num_cores())])
+    with sheltered_children():
+        workers = SubprocVecEnv([partial(_make, preset, i) for i in range(num_cores())])
     try:
         for vector in (dummy, workers):
             vector.env_method("fill")
+        name = f"torch.func.vmap({NUM_VMAPPED})"
+        vmapped = {name: partial(_vmapped, VmappedTraining(env, NUM_VMAPPED))}
+        if is_compiled:
+            vmapped[f"{name}, compiled"] = partial(_vmapped, VmappedTraining(env, NUM_VMAPPED, is_compiled=True))
         yield {
             "plain PyTorch": partial(_plain, PlainTraining(env)),
+            **vmapped,
             "single environment": partial(_single, env),
             f"DummyVecEnv({NUM_DUMMY})": partial(_vector, dummy),
             f"SubprocVecEnv({num_cores()})": partial(_vector, workers),

@@ -1,4 +1,4 @@
-"""The command `kasmina compare`."""
+"""Command that compares policies: compare."""
 
 from __future__ import annotations
 
@@ -8,78 +8,89 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kasmina_env.cli.environments import Id, console, print_table
-from kasmina_env.cli.paths import check_new_folder
+from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
+from kasmina_env.cli.checks import check_at_least, check_new_folder
+from kasmina_env.cli.console import note, print_json, print_table, say
 from kasmina_env.cli.progress import step_counter
-from kasmina_env.comparison.arms import find_player
-from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
-from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
-from kasmina_env.controllers.policy import CONTROLS
-from kasmina_env.episode.problem import make_problem
+from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
-from kasmina_env.settings.presets import PRESETS
 
-Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
 
 
 def compare(
-    env_id: Id = "Kasmina/Digits-v0",
-    run: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    policies: tuple[str, ...] = (),
-    episodes: int = 64,
+    env_id: DefaultId = DEFAULT_ID,
+    run: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, argument("[NAME=]DIR")] = (),
+    policies: Annotated[tuple[str, ...], argument("[POLICY ...]", POLICIES, "--policy")] = (),
+    episodes: Count = 64,
     split: Literal["test", "train"] = "test",
-    out: Out = Path("runs/compare"),
+    out: OutFolder = Path("runs/compare"),
+    as_json: Json = False,
 ) -> None:
-    """Play the same held-out episodes with controls and trained runs; writes a page, JSON, CSV and pictures.
+    """Compare trained policies and controls on the same held-out episodes; writes a page, JSON, CSV and pictures.
 
     Args:
-        env_id: Registered id.
-        run: Folder of a training run, or NAME=FOLDER; may be given several times. Runs of one name, or else of one
-            algorithm, are one arm.
-        policies: Controls to play; default: all that have a schedule, but those that foresee the episode (lookahead,
-            oracle), which take minutes.
-        episodes: Episodes of each.
-        split: "test" plays held-out seeds and test instances; "train" others, to choose recipes by.
+        env_id: Environment to compare on.
+        run: Folder of a training run. Runs with the same NAME, or without one of the same algorithm, are averaged.
+        policies: Names of policies to compare with, or .py files that register one each.
+        episodes: Episodes for each policy.
+        split: "test" plays held-out seeds and test instances, "train" others, to choose training settings by.
         out: New folder for the results.
     """
-    from kasmina_env.comparison.plots import plot_comparison
-
-    PRESETS.get(env_id)
-    if episodes < 1:
-        raise ValueError(f"`episodes` must be at least 1, got {episodes}. Play some.")
+    preset = find_preset(env_id)
+    name = preset.id
+    check_at_least("episodes", episodes, 1, "Play some.")
+    for policy in policies:
+        if policies.count(policy) > 1:
+            raise ValueError(f"`policies` must each be named once, got {policy!r} {policies.count(policy)} times.")
     check_new_folder(out)
-    learned_arms, settings = arms_of(run, env_id)
-    controls = policies or default_controls(env_id, **settings)
-    for name in controls:
-        CONTROLS.get(name)
-    players = {**{name: [name] for name in controls}, **learned_arms}
-    horizon = PRESETS.get(env_id).config(**settings).horizon
+
+    from kasmina_env.comparison.arms import control_name
+    from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
+    from kasmina_env.comparison.plots import plot_comparison
+    from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
+    from kasmina_env.controllers.policy import CONTROLS
+    from kasmina_env.episode.problem import make_problem
+
+    learned_arms, settings = arms_of(run, name)
+    controls = tuple(map(control_name, policies)) or default_controls(name, **settings)
+    for control in controls:
+        CONTROLS.get(control)
+    players = {**{control: [control] for control in controls}, **learned_arms}
+    horizon = preset.config(**settings).horizon
     with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
-        arms = compare_arms(env_id, players, episodes, on_step=on_step, split=split, **settings)
-    problem = make_problem(env_id, **settings)
+        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, **settings)
+    problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)
-    folders = [Path(folder) for name, runs in players.items() if name not in CONTROLS for folder in runs]
+    folders = [Path(folder) for arm, runs in players.items() if arm not in CONTROLS for folder in runs]
     plot_comparison(out, problem, arms, rows, folders)
     command = _command(env_id, run, policies, episodes, split)
     (out / "comparison.md").write_text(page(command, problem, rows, arms, best), encoding="utf-8")
+    if as_json:
+        print_json(read_document(out / "comparison.json"))
+        return
     shown = slice(NUM_FOR_TERMINALS)
     print_table(
-        f"{env_id}: {episodes} {kind_of(arms)} episodes, the same for all",
+        f"{name}: {episodes} {kind_of(arms)} episodes, the same for all",
         COLUMNS[shown],
-        [cells(r)[shown] for r in rows],
+        [cells(row)[shown] for row in rows],
     )
-    console.print("\n".join([*run_by_run(rows), *legend(best, arms)]), highlight=False)
+    say("\n".join([*run_by_run(rows), *legend(best, arms)]))
     for arm in arms:
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, problem.actions, 1)[0]
-            count = episodes * len(arm.runs)
-            console.print(f"{arm.name} most often ({times} of {count}): {schedule}", highlight=False)
-    console.print(f"Written to {out}.")
+            say(f"{arm.name} most often ({times} of {episodes * len(arm.runs)}): {schedule}")
+    say(f"Written to {out}.")
 
 
 def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
+    from kasmina_env.comparison.arms import find_player
+    from kasmina_env.controllers.policy import CONTROLS
+    from kasmina_env.episode.problem import make_problem
+
     is_family = make_problem(env_id, **settings).is_family
     chosen: list[str] = []
     left_out: dict[str, list[str]] = {}  # by the reason
@@ -94,7 +105,7 @@ def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
         else:
             chosen.append(name)
     for reason, names in left_out.items():
-        console.print(f"Left out: {', '.join(names)}. {reason}", highlight=False)
+        note(f"Left out: {', '.join(names)}. {reason}")
     return tuple(chosen)
 
 
@@ -102,24 +113,29 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
     """Folders of training runs by arm, and the settings of the problem they were trained on.
 
     Args:
-        runs: NAME=FOLDER, or a folder, whose arm is the algorithm of its recipe.
+        runs: NAME=FOLDER, or a folder, whose arm is the algorithm in its settings.
         env_id: Registered id that they must have been trained on, all with the same settings.
     """
-    from kasmina_env.learning.training_config import recipe_of
+    if not runs:
+        return {}, {}
+
+    import kasmina_env.comparison.arms  # noqa: F401 - registers the controls
+    from kasmina_env.controllers.policy import CONTROLS
+    from kasmina_env.learning.controller_file import config_of_run
 
     arms: dict[str, list[str]] = {}
     problems: dict[str, dict[str, Any]] = {}
     folders: set[Path] = set()
     for run in runs:
         name, has_name, folder = ("", "", run) if Path(run).is_dir() else run.rpartition("=")
-        recipe = recipe_of(Path(folder))
+        config = config_of_run(Path(folder))
         if Path(folder).resolve() in folders:
             raise ValueError(f"`run` must be another one each time, got {folder} again. Two of one are no evidence.")
         folders.add(Path(folder).resolve())
-        if recipe.preset != env_id:
-            raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {recipe.preset}. Compare it there.")
-        problems[folder] = dict(recipe.settings)
-        name = name if has_name else recipe.algorithm
+        if config.preset != env_id:
+            raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {config.preset}. Compare it there.")
+        problems[folder] = dict(config.settings)
+        name = name if has_name else config.algorithm
         if name in CONTROLS:
             raise ValueError(f"`run` must have a name that no control has, got {name!r}. Choose another one.")
         arms.setdefault(name, []).append(folder)
@@ -137,4 +153,4 @@ def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes
     words = [f"--run {run}" for run in runs]
     words += [f"--policies {' '.join(policies)}"] if policies else []
     words += [f"--split {split}"] if split != "test" else []
-    return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]))
+    return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]) + import_words())

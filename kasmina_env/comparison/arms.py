@@ -19,6 +19,7 @@ from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.imports import import_file
 
 INSTANT = {"instant": True}
 
@@ -112,13 +113,15 @@ class Player:
 
 
 def find_player(name: str, preset: str, **settings: Any) -> Player:
-    """A control by name, a schedule by its file, or a learned policy by the folder of its training run.
+    """A control by name, a schedule or policy by its file, or a learned policy by the folder of its training run.
 
     Args:
-        name: One of these; the file may hold a schedule for each context.
+        name: One of these. A JSON file may hold a schedule for each context; a .py file registers one policy; the
+            .safetensors file in the folder of a run stands for the run.
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
     """
+    name = control_name(name)
     path = Path(name)
     if name not in CONTROLS and not path.exists() and len(path.parts) > 1:
         raise FileNotFoundError(f"`{name}` must be a control, or a file or folder that exists, got none. Correct it.")
@@ -127,13 +130,27 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         problem = make_problem(preset, **{**settings, **control.settings})
         return Player(control.make(problem), problem, control.planted and control.planted(problem))
     problem = make_problem(preset, **settings)
-    if path.is_file():
+    if path.is_file() and path.suffix != ".safetensors":
         is_family = "contexts" in read_document(path)
         found = load_contexts(path, problem) if is_family else Fixed(problem, load_schedule(path, problem))
         return Player(found, problem)
-    from kasmina_env.learning.train import load_learned  # brings stable-baselines3, which a control does without
+    # Brings stable-baselines3, which a control does without.
+    from kasmina_env.learning.controller_file import load_learned
 
     return Player(load_learned(path, problem), problem)
+
+
+def control_name(name: str) -> str:
+    """Name of a control; of a .py file, which is imported, the name of the policy that it registers."""
+    path = Path(name)
+    if path.suffix != ".py" or name in CONTROLS:
+        return name
+    module = import_file(path)
+    found = [known for known in CONTROLS if CONTROLS.get(known).make.__module__ == module.__name__]
+    if len(found) != 1:
+        got = ", ".join(found) or "none"
+        raise ValueError(f"`{name}` must register one policy with `register_policy`, got {got}.")
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -156,16 +173,18 @@ def find_source(name: str, preset: str | None) -> Source:
 
     Args:
         name: One of these.
-        preset: Registered id, for a control; the other two have their own.
+        preset: Registered id, for a control; the other two have their own. A learned policy may be given another one,
+            of the same layout.
     """
-    path, settings, own = Path(name), dict[str, Any](), preset
-    if name not in CONTROLS and path.is_dir():
-        from kasmina_env.learning.training_config import recipe_of  # brings stable-baselines3
+    path, own = Path(name), preset
+    if name not in CONTROLS and (path.is_dir() or path.suffix == ".safetensors"):
+        from kasmina_env.learning.controller_file import config_of_run  # brings stable-baselines3
 
-        recipe = recipe_of(path)
-        own, settings = recipe.preset, dict(recipe.settings)
-    elif name not in CONTROLS and path.is_file():
+        config = config_of_run(path)
+        is_own = preset in (None, config.preset)
+        return Source(name, config.preset, config.settings) if is_own else Source(name, str(preset), {})
+    if name not in CONTROLS and path.is_file() and path.suffix != ".py":
         own = read_document(path, "id")["id"]
     if preset not in (None, own):
         raise ValueError(f"`env-id` must be {own} for {name}, got {preset}. Leave it out.")
-    return Source(name, own or "Kasmina/Digits-v0", settings)
+    return Source(name, own or "Kasmina/Digits-v0", {})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kasmina_env.comparison.calibration_sizes import USUAL_SIZES, Sizes
 from kasmina_env.comparison.calibration_statistics import (
     Chosen,
     Gap,
@@ -46,36 +47,6 @@ MEANINGS = {
     "watching": "best schedule of each instance - best for what is visible of it",
     "lifecycle": "best staged schedule - best instant insertion at alpha 1",
 }
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured.
-
-    Attributes:
-        schedules: Screened, a fifth of them random, the others from `what_where_when`.
-        screening: Seeds each is screened on; for a family, one in each of so many instances.
-        kept: Schedules that are measured further, of the staged ones and of the instant ones.
-        random: Random schedules measured, whatever they are worth.
-        seeds: Of each instance, half to choose on and half to measure on, in turn.
-        instances: Of a family's train split.
-    """
-
-    schedules: int = 240
-    screening: int = 6
-    kept: int = 16
-    random: int = 16
-    seeds: int = 32
-    instances: int = 16
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 4 if name == "seeds" else 1
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}. Measure more.")
-
-
-USUAL_SIZES = Sizes()
 
 
 @dataclass(frozen=True)

@@ -90,18 +90,31 @@ def compare_arms(
         num_episodes: Episodes of each run.
         num_envs: Rows played side by side.
         on_step: Callback for progress bars.
-        split: "test": held-out seeds and test instances; "train": what recipes are chosen by.
+        split: "test": held-out seeds and test instances; "train": what training settings are chosen by.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
-    instances = instances_for(make_problem(preset, **settings), seeds, split)
+    problem = make_problem(preset, **settings)
+    instances = instances_for(problem, seeds, split)
     found = {name: [find_player(run, preset, **settings) for run in runs] for name, runs in players.items()}
+    for name, runs in found.items():
+        for player in runs:
+            if _decisions_of(player.problem) != _decisions_of(problem):
+                raise ValueError(
+                    f"`{name}` must decide among the actions of {preset} at each of its {problem.horizon} steps, but "
+                    "brings settings that differ. Leave it out."
+                )
 
     def played(player: Player) -> Played:
         with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
             return play(env, player.policy, seeds, on_step, instances, player.planted)
 
     return [Arm(name, [played(player) for player in runs]) for name, runs in found.items()]
+
+
+def _decisions_of(problem: Problem) -> tuple[int, tuple[str, ...]]:
+    """Number of decisions in an episode, and what each is made among."""
+    return problem.horizon, problem.actions.names
 
 
 def kind_of(arms: Sequence[Arm]) -> str:

@@ -15,7 +15,7 @@ from kasmina_env.controllers.schedule import describe
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.data import make_task
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.tasks import Measure, Split
+from kasmina_env.tasks import Criterion, Split
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         "instance": int(episodes.instances[best]),
         "episodes_played": len(seeds),
         "score": float(episodes.scores[best]),
-        "test_accuracy": quality(network, test, make_task(problem).measure),
+        "test_accuracy": quality(network, test, make_task(problem).criterion),
         "return": float(episodes.returns[best]),
         "schedule": describe(episodes.actions[best], problem.actions),
         "kasmina_env": __version__,
@@ -67,7 +67,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
 
 
 @torch.no_grad()
-def quality(network: GrownNetwork, data: Split, measure: Measure) -> float:
+def quality(network: GrownNetwork, data: Split, criterion: Criterion) -> float:
     """Mean quality of an ordinary network on a split, as the task measures it (for classification: accuracy)."""
-    _, found = measure(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
+    _, found = criterion(network(data.x).unsqueeze(-2), data.y.unsqueeze(1))
     return float(found.double().mean().clamp(0, 1))

@@ -169,10 +169,8 @@ def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[
     """Score of the training episodes over environment steps, one line per run, with the controls' level."""
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for run, line_style in zip(runs, cycle(("-", "--", ":", "-.")), strict=False):
-        lines: list[dict[str, str]] = []
-        for log in sorted(run.glob("logs/*/progress.csv")):
-            with log.open(newline="", encoding="utf-8") as file:
-                lines += [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
+        with (run / "logs" / "progress.csv").open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
         ax.plot(steps, scores, color=LEARNED, linestyle=line_style, label=run.name)

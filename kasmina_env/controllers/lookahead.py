@@ -120,7 +120,7 @@ class Lookahead(Policy):
         self._problem, self._every, self._budget, self._num_copies = problem, every, budget, num_copies
         self._completion = Completion(problem)
         self._known = [intention_of(plan, problem) for plan in known]
-        self._tried = _tried_actions(problem)
+        self._tried = tried_actions(problem)
         self._slot = problem.actions.slot
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
@@ -161,12 +161,15 @@ class Lookahead(Policy):
         return [Future(row, NONE, intention), *others]
 
 
-def _tried_actions(problem: Problem) -> IntArray:
-    """WAIT, and in every slot one action of each kind: the first for a blueprint, the quickest otherwise."""
-    table, tried = problem.actions, [0]
+def tried_actions(problem: Problem) -> IntArray:
+    """WAIT, and in every slot one action of each kind: the quickest, with the first operator and the first curve."""
+    table, config, tried = problem.actions, problem.config, [0]
     for slot in problem.slot_names:
-        tried += [int(table.find(Op.GERMINATE, slot, blueprint)[0]) for blueprint in problem.config.blueprints]
-        tried += [int(table.find(op, slot)[0]) for op in (Op.ADVANCE, Op.PRUNE, Op.FOSSILIZE)]
+        for blueprint in config.blueprints:
+            tried.append(int(table.find(Op.GERMINATE, slot, blueprint, tempo=min(config.tempos))[0]))
+        tried.append(int(table.find(Op.ADVANCE, slot)[0]))
+        tried.append(int(table.find(Op.PRUNE, slot, tempo=min(config.prune_tempos))[0]))
+        tried.append(int(table.find(Op.FOSSILIZE, slot)[0]))
     return np.array(tried)
 
 

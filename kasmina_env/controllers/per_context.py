@@ -5,7 +5,6 @@ A schedule for each cell is the strongest control that does not watch the traini
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -18,7 +17,7 @@ from kasmina_env.controllers.policy import Policy, instances_of
 from kasmina_env.controllers.schedule import Fixed, actions_from, steps_of
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.documents import read_document, write_document
 from kasmina_env.settings.registry import unknown_name_message
 
 
@@ -114,10 +113,7 @@ def save_contexts(
         {"bounds": context.bounds, "steps": steps_of(actions, problem.actions), "mean_return": value}
         for context, actions, value in found
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"id": problem.id, "contexts": contexts, "about": dict(about)}, indent=2) + "\n", encoding="utf-8"
-    )
+    write_document(path, {"id": problem.id, "contexts": contexts, "about": dict(about)}, overwrite=True)
 
 
 def load_contexts(path: Path, problem: Problem) -> PerContext:

@@ -226,7 +226,7 @@ def play_rules(
     returns = np.zeros(len(of_rule))
     for start in range(0, len(of_rule), env.num_envs):
         part = slice(start, start + env.num_envs)
-        policy = Reactive(env.problem, [rules[i] for i in np.resize(of_rule[part], env.num_envs)])
+        policy = Reactive(env.problem, [rules[i] for i in np.resize(of_rule[part], env.num_envs).tolist()])
         chosen = None if instances is None else instances[of_episode[part]]
         returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
     return returns.reshape(len(rules), len(seeds))

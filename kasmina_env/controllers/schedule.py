@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.lifecycle.transitions import Op
-from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.documents import read_document, write_document
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,8 @@ def actions_from(steps: Mapping[str, str], problem: Problem, source: str) -> Int
 
 def save_schedule(path: Path, problem: Problem, actions: IntArray, about: Mapping[str, Any]) -> None:
     """Write a schedule as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"id": problem.id, "steps": steps_of(actions, problem.actions), "about": dict(about)}
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_document(path, document, overwrite=True)
 
 
 def load_schedule(path: Path, problem: Problem) -> IntArray:

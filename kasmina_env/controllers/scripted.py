@@ -60,8 +60,9 @@ class Plateau(Policy):
             op: [int(table.find(op, slot=slot)[0]) for slot in problem.slot_names]
             for op in (Op.FOSSILIZE, Op.PRUNE, Op.ADVANCE)
         }
+        tempo = min(config.tempos)
         self._menus = [
-            [int(table.find(Op.GERMINATE, slot=slot, blueprint=name)[0]) for name in config.blueprints]
+            [int(table.find(Op.GERMINATE, slot, blueprint, tempo=tempo)[0]) for blueprint in config.blueprints]
             for slot in problem.slot_names
         ]
         self._num_grown = np.zeros(0, dtype=np.int64)  # [N] in this episode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.envs import spaces as translate
 from kasmina_env.envs.render import render
+from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ENDING_KEYS, ActionForm, ObservationForm
 from kasmina_env.envs.streams import EnvSnapshot, Streams
 from kasmina_env.episode.core import Report
@@ -56,6 +58,9 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         device: Device of the network, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
             and without one it is the CPU.
         dtype: "float32" or "float64".
+        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
+            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
+            says why it is "torch" under "auto".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -70,6 +75,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         render_mode: str | None = None,
         device: str | None = None,
         dtype: str = "float32",
+        engine: str | None = None,
         **settings: Any,
     ) -> None:
         translate.check_settings("KasminaEnv.__init__", settings)
@@ -77,7 +83,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         translate.check_choice("observation", observation, ("flat", "dict"))
         translate.check_choice("render_mode", render_mode, (None, *translate.RENDER_MODES))
         self.render_mode = render_mode
-        self.episodes = translate.make_episodes(preset, 1, device, dtype, settings)
+        self.episodes = translate.make_episodes(preset, 1, device, dtype, settings, engine=engine)
         self.problem: Problem = self.episodes.problem
         self._form, self._observation = action_space, observation
         self._streams = Streams(1)
@@ -96,6 +102,11 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         """One name per flat action."""
         return self.problem.actions.names
 
+    @property
+    def engine_reason(self) -> str:
+        """Why the network trains with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return self.episodes.engine_reason()
+
     def action_masks(self) -> BoolArray:
         """Legal actions ``[num_actions]``, True = allowed; in the factored form the heads' masks, concatenated."""
         return np.array(translate.masks(self.problem, self.episodes.report, self._form)[0])
@@ -111,6 +122,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
                 drawn from those to "train" (default) or "test" on; "planted", flat GERMINATE actions that are carried
                 out before the first step. Unknown keys raise.
         """
+        translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, 1, options)
         (checked,) = translate.read_seeds(seed, 1)
         super().reset(seed=checked)
@@ -121,6 +133,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Carry out a decision, train for ``batches_per_step`` minibatches, and measure."""
+        translate.check_open(self.episodes)
         if self.episodes.report.is_over[0]:
             raise ResetNeeded("The episode is over. Call `reset()` before the next step.")
         report = self.episodes.step(translate.flat_actions(self.problem, 1, self._form, action))
@@ -148,13 +161,30 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     def snapshot(self) -> EnvSnapshot:
         """Copy the episode with everything its future depends on."""
+        translate.check_open(self.episodes)
         return self._streams.snapshot(self.episodes.snapshot(ROW), ROW)
 
     def restore(self, saved: EnvSnapshot) -> None:
         """Go back to a snapshot, of this or of an equal environment: training goes on bit for bit."""
+        translate.check_open(self.episodes)
         check_snapshot(saved)
         self.episodes.restore(saved.episodes, ROW)
         self._streams.restore(saved, ROW)
+        if self._np_random is not self._streams.generators[0]:
+            self.np_random = self._streams.generators[0]
+
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Write the episode to a file with everything that it and the following ones depend on.
+
+        Args:
+            path: Ends in ``.safetensors``.
+            overwrite: Whether to replace a file that exists.
+        """
+        save_snapshot(path, self.problem, self.snapshot(), overwrite)
+
+    def load(self, path: Path | str) -> None:
+        """Go on where an equal environment was saved, in whichever process: training goes on bit for bit."""
+        self.restore(load_snapshot(path, self.problem, 1, self.episodes.dtype))
 
     def network(self, committed: bool = False) -> GrownNetwork:
         """The network as an ordinary `torch.nn.Module` with its own copy of the weights, on the device it trained on.
@@ -162,12 +192,14 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         Args:
             committed: Host and fossilized seeds only, which is what you keep; otherwise all seeds at their alpha.
         """
+        translate.check_open(self.episodes)
         return self.episodes.network(0, committed)
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """A compact text panel ("ansi") or a picture ``[H, W, 3]`` ("rgb_array") of the episode so far."""
         if self.render_mode is None:
             return None
+        translate.check_open(self.episodes)
         return render(self.problem, self.episodes.state(), 0, self.render_mode)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.error import ClosedEnvironmentError
 from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.episode.actions import factored_mask
@@ -17,8 +18,9 @@ from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
-from kasmina_env.settings.config import RULES
+from kasmina_env.settings.config import SETTINGS
 from kasmina_env.settings.registry import unknown_name_message
 
 ActionForm = Literal["flat", "factored"]
@@ -35,8 +37,8 @@ NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 def check_settings(caller: str, settings: Mapping[str, Any]) -> None:
     """Raise Python's own ``TypeError`` for keywords that are no settings; wrappers of other libraries look for it."""
     for name in settings:
-        if name not in RULES:
-            nearest = difflib.get_close_matches(name, RULES, n=1)
+        if name not in SETTINGS:
+            nearest = difflib.get_close_matches(name, SETTINGS, n=1)
             hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
 
@@ -49,10 +51,13 @@ def make_episodes(
     settings: Mapping[str, Any],
     devices: Sequence[str] = (),
     num_workers: int = 1,
+    engine: str | None = None,
 ) -> Episodes:
     """Episodes of a preset with overridden settings; every argument is checked."""
     check_choice("dtype", dtype, tuple(DTYPES))
     check_count("num_workers", num_workers)
+    if engine is not None:
+        check_choice("engine", engine, ENGINES)
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
     if devices and device is not None:
@@ -66,7 +71,13 @@ def make_episodes(
     if isinstance(preset, Problem) and settings:
         raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
     problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
-    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers)
+    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers, engine)
+
+
+def check_open(episodes: Episodes) -> None:
+    """Raise Gymnasium's own error where an environment is used after `close`."""
+    if episodes.is_closed:
+        raise ClosedEnvironmentError("The environment is closed. Make a new one.")
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
@@ -87,27 +98,51 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def read_seeds(seed: object, num_rows: int, name: str = "seed") -> list[int | None]:
+def _entries(value: object) -> list[Any] | None:
+    """The entries of a list, tuple or array; None for anything else, such as a string."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else None
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+
+
+def _as_array(value: object) -> NDArray[Any]:
+    """An array whose type can be checked; one of objects where NumPy cannot make any."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.array([None])
+
+
+def read_seeds(seed: object, num_rows: int) -> list[int | None]:
     """Seeds of rows: s + i from an integer s, or one seed (or None) for each row."""
     if is_integer(seed):
         seeds: list[Any] = [int(seed) + row for row in range(num_rows)]  # type: ignore[call-overload]
     elif seed is None:
         seeds = [None] * num_rows
     else:
-        is_listed = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str)
-        seeds = list(seed) if is_listed else [seed]  # type: ignore[call-overload]
+        seeds = _entries(seed) or [seed]
     is_good = all(entry is None or (is_integer(entry) and entry >= 0) for entry in seeds)
     if len(seeds) != num_rows or not is_good:
         rule = "an integer of at least 0" + (f", or {num_rows} of them" if num_rows > 1 else "")
-        raise ValueError(f"`{name}` must be {rule}, got {seed!r}. Correct it.")
+        raise ValueError(f"`seed` must be {rule}, got {seed!r}. Correct it.")
     return [None if entry is None else int(entry) for entry in seeds]
+
+
+def read_rng_seeds(rng_seeds: object, num_rows: int) -> IntArray:
+    """Seeds of the random streams of rows, one for each."""
+    seeds = _entries(rng_seeds) or []
+    if len(seeds) != num_rows or not all(is_integer(seed) and 0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(
+            f"`rng_seeds` must be {num_rows} integers from 0 to 2 ** 63 - 1, one for each target, got {rng_seeds!r}."
+        )
+    return np.array(seeds, dtype=np.int64)
 
 
 def read_mask(mask: object, num_rows: int) -> BoolArray:
     """Rows to reset ``[N]``; all of them where None is given."""
     if mask is None:
         return np.ones(num_rows, dtype=bool)
-    found = np.asarray(mask)
+    found = _as_array(mask)
     if found.dtype != np.bool_ or found.shape != (num_rows,) or not found.any():
         raise ValueError(f"`reset_mask` must be {num_rows} booleans not all False, got {mask!r}. Correct it.")
     return found
@@ -115,7 +150,7 @@ def read_mask(mask: object, num_rows: int) -> BoolArray:
 
 def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False) -> IntArray:
     """Row numbers as an array."""
-    found = np.asarray(rows)
+    found = _as_array(rows)
     is_good = found.ndim == 1 and found.size > 0 and found.dtype.kind in "iu"
     if not is_good or ((found < 0) | (found >= num_rows)).any():
         raise ValueError(f"`{name}` must be row numbers from 0 to {num_rows - 1}, got {rows!r}. Correct them.")
@@ -151,8 +186,8 @@ def read_options(
 def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bool) -> IntArray | None:
     if wanted is None:
         return None
-    is_listed = isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str) and np.ndim(wanted) > 0
-    entries = list(wanted) if is_listed else [wanted] * num_rows
+    listed = _entries(wanted)
+    entries = [wanted] * num_rows if listed is None else listed
     is_known = all(entry is None or (is_integer(entry) and entry in allowed) for entry in entries)
     if len(entries) != num_rows or not is_known:
         raise ValueError(
@@ -165,7 +200,7 @@ def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bo
 def _read_planted(planted: Any, problem: Problem) -> IntArray:
     if planted is None:
         return NOTHING_PLANTED
-    found, table = np.asarray(planted), problem.actions
+    found, table = _as_array(planted), problem.actions
     is_whole = found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu")
     is_known = is_whole and ((found >= 0) & (found < table.num_actions)).all()
     if not is_known or (table.op[found.astype(np.int64)] != Op.GERMINATE).any():
@@ -197,15 +232,16 @@ def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: Arr
 
     A flat -1 is such a combination that a caller decoded before; all else outside the space raises.
     """
-    table, array = problem.actions, np.asarray(actions)
+    table, array = problem.actions, _as_array(actions)
     sizes = np.array([table.num_actions] if form == "flat" else table.num_choices)
     is_whole = array.dtype.kind in "iu" and array.size == num_rows * len(sizes)
-    choices = array.reshape(num_rows, len(sizes)).astype(np.int64) if is_whole else np.full((1, 1), sizes.max())
+    choices = array.reshape(num_rows, len(sizes)) if is_whole else np.full((1, 1), sizes.max())
     if ((choices < (-1 if form == "flat" else 0)) | (choices >= sizes)).any():
         raise ValueError(
             f"`action` must be {num_rows} times {len(sizes)} integers below {sizes.tolist()}, got {array.tolist()}. "
             "Take one from the action space."
         )
+    choices = choices.astype(np.int64)
     return choices[:, 0] if form == "flat" else table.flatten(choices)
 
 
@@ -231,6 +267,7 @@ def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
         "num_alive": report.num_alive,
         "action_legal": report.is_legal,
         "failure": report.failure,
+        "engine": report.engine,
         "reward_terms": dict(zip(problem.reward.terms, report.terms.T, strict=True)),
     }
 

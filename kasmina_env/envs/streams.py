@@ -66,5 +66,8 @@ class Streams:
         """Streams of some rows as they were."""
         self.is_test[np.asarray(rows)] = saved.is_test
         for row, generator in zip(rows, saved.generators, strict=True):
-            # In place: an environment may hold the same generator.
-            self.generators[row].bit_generator.state = generator.bit_generator.state
+            own = self.generators[row].bit_generator
+            if type(own) is type(generator.bit_generator):
+                own.state = generator.bit_generator.state  # in place: a user may hold the same generator
+            else:
+                self.generators[row] = deepcopy(generator)

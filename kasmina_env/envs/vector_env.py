@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kasmina_env.envs import spaces as translate
 from kasmina_env.envs.env import check_snapshot
 from kasmina_env.envs.render import render
+from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ActionForm, Infos, ObservationForm
 from kasmina_env.envs.streams import EnvSnapshot, Streams
 from kasmina_env.episode.core import Report
@@ -48,6 +50,9 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             `kasmina bench` tells whether it pays. A script that uses them keeps its code under
             ``if __name__ == "__main__":``, as with any processes of Python.
         dtype: "float32" or "float64".
+        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
+            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
+            says why it is "torch" under "auto".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -65,6 +70,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         dtype: str = "float32",
         devices: Sequence[str] = (),
         num_workers: int = 1,
+        engine: str | None = None,
         **settings: Any,
     ) -> None:
         self.closed = True  # until there is something to close: `__del__` asks, also after a refused argument
@@ -83,7 +89,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         }
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers)
+        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers, engine)
         self.closed = False
         self.problem: Problem = self.episodes.problem
         self._form, self._observation, self._limit = action_space, observation, max_episode_steps
@@ -105,6 +111,11 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         """One name per flat action."""
         return self.problem.actions.names
 
+    @property
+    def engine_reason(self) -> str:
+        """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return self.episodes.engine_reason()
+
     def action_masks(self) -> BoolArray:
         """Legal actions, ``[num_envs, num_actions]``; in the factored form the heads' masks, concatenated."""
         return translate.masks(self.problem, self.episodes.report, self._form).copy()
@@ -123,7 +134,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
                 "test" on, now and in the episodes that follow; "planted", flat GERMINATE actions that are carried out
                 in all these rows before the first step.
         """
-        self._check_open()
+        translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, self.num_envs, options, ("reset_mask",))
         mask = translate.read_mask((options or {}).get("reset_mask"), self.num_envs)
         seeds = translate.read_seeds(seed, self.num_envs)
@@ -153,7 +164,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, BoolArray, BoolArray, Infos]:
         """One decision for every row; see the class for what happens to rows whose episode is over."""
-        self._check_open()
+        translate.check_open(self.episodes)
         was_done = self._is_done(self.episodes.report)
         if was_done.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"The episodes of rows {np.flatnonzero(was_done).tolist()} are over. Call `reset()`.")
@@ -195,17 +206,35 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def snapshot(self, rows: Sequence[int] | IntArray | None = None) -> EnvSnapshot:
         """Copy some rows, or all, with everything their future depends on."""
+        translate.check_open(self.episodes)
         chosen = np.arange(self.num_envs) if rows is None else translate.read_rows("rows", rows, self.num_envs)
         return self._streams.snapshot(self.episodes.snapshot(chosen), chosen)
 
     def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray | None = None) -> None:
         """Go back to a snapshot in some different rows, or in all: training goes on bit for bit."""
+        translate.check_open(self.episodes)
         check_snapshot(saved)
         chosen = np.arange(self.num_envs)
         if rows is not None:
             chosen = translate.read_rows("rows", rows, self.num_envs, is_different=True)
         self.episodes.restore(saved.episodes, chosen)
         self._streams.restore(saved, chosen)
+
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Write all rows to a file with everything that they and the episodes after them depend on.
+
+        Args:
+            path: Ends in ``.safetensors``.
+            overwrite: Whether to replace a file that exists.
+        """
+        save_snapshot(path, self.problem, self.snapshot(), overwrite)
+
+    def load(self, path: Path | str) -> None:
+        """Go on where an equal environment was saved, in whichever process.
+
+        It must have as many rows; over other numbers of processes and devices floats are equal up to rounding.
+        """
+        self.restore(load_snapshot(path, self.problem, self.num_envs, self.episodes.dtype))
 
     def copy_rows(
         self, source: Sequence[int] | IntArray, target: Sequence[int] | IntArray, rng_seeds: Sequence[int] | None = None
@@ -224,23 +253,18 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             raise ValueError(f"`target` must be {len(origin)} rows, one for each source, got {len(goal)}.")
         seeds = None
         if rng_seeds is not None:
-            seeds = translate.read_seeds(rng_seeds, len(goal), name="rng_seeds")
-            if None in seeds:
-                raise ValueError(f"`rng_seeds` must be {len(goal)} seeds, one for each target, got {rng_seeds!r}.")
+            seeds = translate.read_rng_seeds(rng_seeds, len(goal))
         self.restore(self.snapshot(origin), goal)
         if seeds is not None:
-            self.episodes.reseed(goal, np.array(seeds, dtype=np.int64))
-            for row, seed in zip(goal, seeds, strict=True):
+            self.episodes.reseed(goal, seeds)
+            for row, seed in zip(goal, seeds.tolist(), strict=True):
                 self._streams.generators[row] = np.random.default_rng(seed)
 
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
+        translate.check_open(self.episodes)
         (number,) = translate.read_rows("row", [row], self.num_envs).tolist()
         return self.episodes.network(number, committed)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClosedEnvironmentError("The environment is closed. Make a new one.")
 
     def close_extras(self, **kwargs: Any) -> None:
         """End threads and processes."""
@@ -250,5 +274,6 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         """One text panel ("ansi") or picture ("rgb_array") per row."""
         if self.render_mode is None:
             return None
+        translate.check_open(self.episodes)
         state = self.episodes.state()
         return tuple(render(self.problem, state, row, self.render_mode) for row in range(self.num_envs))

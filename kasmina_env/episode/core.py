@@ -23,13 +23,14 @@ from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advan
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.population import Conditions, GradientHealth, Optimizer, Population, Snapshot
+from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
 from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 
 ThingT = TypeVar("ThingT")
+NO_DRIFT = "the fused engine evaluates all networks on the same data, and these drift"
 FAILURES = ("", "non_finite")  # texts of the codes in infos: none, and weights or losses that are not finite
 
 
@@ -68,6 +69,7 @@ class Report:
     num_alive: IntArray  # [N] seeds that may still be pruned
     is_legal: BoolArray  # [N] the last action was
     failure: IntArray  # [N] index into `FAILURES`
+    engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
     ending: Ending
 
@@ -106,6 +108,8 @@ class EpisodeCore:
         device: Device of the networks.
         dtype: Floating-point type of the networks.
         has_neighbours: Whether other cores train in threads of this process: then no CUDA graphs are recorded.
+        engine: Engine of the networks, a name in `kasmina_env.population.ENGINES`; by default that of the environment
+            variable KASMINA_ENGINE, and without one "auto".
     """
 
     def __init__(
@@ -115,9 +119,15 @@ class EpisodeCore:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         has_neighbours: bool = False,
+        engine: str | None = None,
     ) -> None:
         self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
-        self.has_neighbours = has_neighbours
+        self.has_neighbours, self.engine = has_neighbours, engine
+        self._has_drift = len(problem.changes) > 1
+        if self._has_drift:
+            if engine == "fused":
+                raise ValueError(f"`engine` must be 'torch' or 'auto' here, got 'fused': {NO_DRIFT}.")
+            self.engine = "torch"
         self.data = load_data(problem, device, dtype)
         weights = problem.config.initial_weights
         self._initial_weights = load_initial_weights(Path(weights), problem.host) if weights else None
@@ -155,7 +165,7 @@ class EpisodeCore:
         with own_modes(self.device):
             conditions = self._conditions(instances)
             if self._population is None:
-                self._population = self._make_population(rng_seeds, conditions)
+                self._population = self._make_population(rng_seeds, conditions, self.engine)
             else:
                 self.population.reset_rows(rows, rng_seeds.tolist(), conditions)
             fresh = self._first_state(rows, instances)
@@ -218,7 +228,7 @@ class EpisodeCore:
             change=self.problem.change_at[instances, 0],
         )
 
-    def _make_population(self, rng_seeds: IntArray, conditions: Conditions) -> Population:
+    def _make_population(self, rng_seeds: IntArray, conditions: Conditions, engine: str | None) -> Population:
         config = self.problem.config
         optimizer = Optimizer(
             config.optimizer,  # type: ignore[arg-type]
@@ -232,11 +242,12 @@ class EpisodeCore:
             optimizer,
             self.device,
             self.dtype,
-            measure=self.data.measure,
+            criterion=self.data.criterion,
             variants=self.problem.variants,
             conditions=conditions,
             birth_gain=config.birth_gain,
             initial_weights=self._initial_weights,
+            engine=engine,
         )
         population.setting.recorder.is_on = not self.has_neighbours
         return population
@@ -391,6 +402,7 @@ class EpisodeCore:
             num_alive=state.num_alive,
             is_legal=state.is_legal,
             failure=state.is_dead.astype(np.int64),
+            engine=np.full(state.num_networks, ENGINES.index(self.population.engine)),
             actions=state.history.actions,
             ending=ending,
         )
@@ -404,12 +416,30 @@ class EpisodeCore:
         return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows))
 
     def restore(self, saved: CoreSnapshot, rows: IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot of an equal problem, in order."""
+        """Overwrite episodes by those of a snapshot of an equal problem, in order; all of them the first time."""
+        if self._population is None:
+            return self._begin(saved)
         state, report = put_rows(self.state(), rows, saved.state), put_rows(self.report, rows, saved.report)
         with own_modes(self.device):
             self.population.restore(saved.networks, rows)
         self._state, self._report = state, report
         return report
+
+    def _begin(self, saved: CoreSnapshot) -> Report:
+        """The first episodes, where they are not fresh ones.
+
+        The engine that trained them goes on, if none is asked for: where it is "torch" because of a seed that was
+        there once, a choice made anew would be another one.
+        """
+        engine = self.engine
+        if engine in (None, "auto") and ENGINES[saved.report.engine[0]] == "torch":
+            engine = "torch"
+        with own_modes(self.device):
+            conditions = saved.networks.networks.conditions.take(np.arange(len(saved)))
+            population = self._make_population(np.zeros(len(saved), dtype=np.int64), conditions, engine)
+            population.restore(saved.networks)
+        self._population, self._state, self._report = population, saved.state, saved.report
+        return saved.report
 
     def reseed(self, rows: IntArray, rng_seeds: IntArray) -> None:
         """Give networks new random streams from here on."""
@@ -421,6 +451,10 @@ class EpisodeCore:
         keep = ~_uncommitted(lifecycle)[row] if committed else None
         with own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
+
+    def engine_reason(self) -> str:
+        """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        return NO_DRIFT if self._has_drift else self.population.engine_reason
 
     def test_data(self, row: int) -> Split:
         """The test split as one network is evaluated on it."""

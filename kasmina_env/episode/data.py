@@ -9,7 +9,7 @@ import torch
 
 from kasmina_env.episode.problem import Problem, build
 from kasmina_env.population.augment import check_pictures
-from kasmina_env.tasks import TASKS, Measure, Split, Task, with_noise
+from kasmina_env.tasks import TASKS, Criterion, Split, Task, with_noise
 from kasmina_env.tasks.changes import with_changes
 
 
@@ -21,7 +21,7 @@ class Data:
     watched: Split  # slice of inner_valid that the controller sees every step
     scored: Split  # slice of outer_valid that is scored every step
     warmup: Split  # samples that hosts are trained on before their episode, without noise
-    measure: Measure
+    criterion: Criterion
 
 
 def make_task(problem: Problem) -> Task:
@@ -62,7 +62,7 @@ def load_data(problem: Problem, device: torch.device, dtype: torch.dtype) -> Dat
         watched=splits["inner_valid"].head(config.watch_samples),
         scored=splits["outer_valid"].head(config.score_samples),
         warmup=warmup,
-        measure=task.measure,
+        criterion=task.criterion,
     )
 
 

@@ -12,12 +12,12 @@ import torch
 
 from kasmina_env.episode.core import CoreSnapshot, Ending, EpisodeCore, Report
 from kasmina_env.episode.data import make_task
-from kasmina_env.episode.placement import Here, Place, Process, Thread
+from kasmina_env.episode.placement import Here, Place, Process, Thread, Wait
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
 from kasmina_env.networks.grown import GrownNetwork
-from kasmina_env.settings.config import EnvConfig
+from kasmina_env.settings.config import SETTINGS, EnvConfig
 from kasmina_env.tasks import Split
 
 NO_ACTIONS = np.zeros(0, dtype=np.int64)
@@ -37,8 +37,8 @@ class EpisodesSnapshot:
     def check(self, episodes: Episodes, rows: Sequence[int] | IntArray) -> None:
         """Raise one clear sentence where these episodes cannot be those of some rows."""
         if self.config != episodes.problem.config:
-            theirs, own = vars(self.config), vars(episodes.problem.config)
-            differs = [name for name, value in own.items() if value != theirs[name]]
+            theirs, own = self.config, episodes.problem.config
+            differs = [name for name in SETTINGS if getattr(theirs, name) != getattr(own, name)]
             raise ValueError(f"`saved` must be of an equal problem, got one with another {', '.join(differs)}.")
         if self.dtype != episodes.dtype:
             raise ValueError(f"`saved` must hold networks in {episodes.dtype}, got {self.dtype}. Use one dtype.")
@@ -65,6 +65,7 @@ class Episodes:
         dtype: Floating-point type of the networks.
         devices: Devices over which to spread the rows in place of `device`, each with a thread of its own.
         num_workers: Processes over which to spread the rows, if more than one.
+        engine: Engine of the networks: see `EpisodeCore`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Episodes:
         dtype: torch.dtype = torch.float32,
         devices: Sequence[torch.device | str] = (),
         num_workers: int = 1,
+        engine: str | None = None,
     ) -> None:
         self.problem, self.num_networks, self.dtype = problem, num_networks, dtype
         self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
@@ -89,11 +91,12 @@ class Episodes:
         if kind is Process:
             make_task(problem)  # a setting that does not fit the data is found here, and not in the workers
         self._places = [
-            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread))
+            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread, engine=engine))
             for part, where in zip(parts, self.devices, strict=True)
         ]
         self._reports: list[Report] = []
         self._report: Report | None = None
+        self.is_closed = False
 
     @property
     def local(self) -> EpisodeCore:
@@ -119,8 +122,7 @@ class Episodes:
 
     def reset(self, rows: IntArray, rng_seeds: IntArray, instances: IntArray, planted: IntArray = NO_ACTIONS) -> Report:
         """Start new episodes: see `EpisodeCore.reset`. The first time in all rows."""
-        if not self.is_reset and not np.array_equal(rows, np.arange(self.num_networks)):
-            raise RuntimeError("The first reset must be of all rows.")
+        self._check_first(rows)
         calls = [(s.place, (s.rows, rng_seeds[s.positions], instances[s.positions], planted)) for s in self._of(rows)]
         return self._news("reset", calls)
 
@@ -152,8 +154,12 @@ class Episodes:
         return EpisodesSnapshot(self.problem.config, self.dtype, content)
 
     def restore(self, saved: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit."""
+        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit.
+
+        Where there are no episodes yet, the snapshot's are the first ones; then they are those of all rows.
+        """
         saved.check(self, rows)
+        self._check_first(rows)
         shares = self._of(rows)
         is_whole = len(shares) == 1
         calls = [(s.place, (saved.content if is_whole else saved.content.take(s.positions), s.rows)) for s in shares]
@@ -175,10 +181,16 @@ class Episodes:
         (split,) = self._run("test_data", [(share.place, (int(share.rows[0]),))])
         return split  # type: ignore[no-any-return]
 
+    def engine_reason(self) -> str:
+        """Why networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        (reason,) = self._run("engine_reason", [(0, ())])
+        return str(reason)
+
     def close(self) -> None:
         """Free threads and processes."""
-        for place in self._places:
-            place.close()
+        self.is_closed = True
+        for wait in [place.close() for place in self._places]:
+            wait()
 
     # ── rows and places ──────────────────────────────────────────────────────────────────────
 
@@ -192,15 +204,29 @@ class Episodes:
         found = [np.flatnonzero(owner == place) for place in range(len(self._places))]
         return [_Share(i, at, numbers[at] - self._starts[i]) for i, at in enumerate(found) if len(at)]
 
+    def _check_first(self, rows: Sequence[int] | IntArray) -> None:
+        if not self.is_reset and not np.array_equal(rows, np.arange(self.num_networks)):
+            raise RuntimeError("The first episodes must be those of all rows. Call `reset()` first.")
+
     def _run(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
         """Let places work at the same time, and wait for all of them, whatever one of them raises."""
-        waits = [self._places[place].start(method, *args) for place, args in calls]
+        if self.is_closed:
+            raise RuntimeError("The episodes are closed. Make the environment anew.")
+        waits: list[Wait] = []
         results, errors = [], []
+        for place, args in calls:
+            try:
+                waits.append(self._places[place].start(method, *args))
+            except Exception as error:  # noqa: BLE001 - the first one is raised below
+                errors.append(error)
         for wait in waits:
             try:
                 results.append(wait())
             except Exception as error:  # noqa: BLE001 - the first one is raised below
                 errors.append(error)
+            except BaseException:
+                self.close()  # an answer that nobody waits for would be taken for that to a later call
+                raise
         if errors:
             raise errors[0]
         return results

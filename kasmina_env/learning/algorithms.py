@@ -1,4 +1,4 @@
-"""The learning algorithms of stable-baselines3 that recipes name, and the policies their models become."""
+"""The learning algorithms of stable-baselines3 by name, and the policies their models become."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from kasmina_env.controllers.policy import Policy
 from kasmina_env.envs.spaces import ActionForm
@@ -94,27 +94,17 @@ ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
 ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
 
 
-def learned_policy(algorithm: Algorithm, model: BaseAlgorithm, problem: Problem) -> Policy:
-    """A trained model as a policy of flat actions.
+def learned_policy(name: str, model: BaseAlgorithm | BasePolicy, problem: Problem) -> Policy:
+    """A trained model, or its policy network, as a policy of flat actions.
 
-    Raises:
-        ValueError: If the problem has other observations or actions than the one the model was trained on.
+    Args:
+        name: Algorithm that it was trained with.
+        model: Model of the problem's observations and actions.
+        problem: Problem it plays.
     """
-    table = problem.actions
-    size = len(problem.observations.names)
-    num_actions = table.num_actions if algorithm.action_space == "flat" else table.num_choices
-    found = (model.observation_space.shape, _size(model.action_space))
-    if found != ((size,), num_actions):
-        raise ValueError(
-            f"`run` must be trained with {size} observed figures and actions {num_actions}, got {found}. Train it on "
-            "this environment."
-        )
-    return algorithm.player(model, problem, _flat if algorithm.action_space == "flat" else table.flatten)
+    algorithm = ALGORITHMS.get(name)
+    return algorithm.player(model, problem, _flat if algorithm.action_space == "flat" else problem.actions.flatten)
 
 
 def _flat(actions: IntArray) -> IntArray:
     return np.asarray(actions, dtype=np.int64)
-
-
-def _size(space: Any) -> int | tuple[int, ...]:
-    return int(space.n) if isinstance(space, spaces.Discrete) else tuple(int(n) for n in space.nvec)

@@ -31,7 +31,8 @@ class Paired(VecEnvWrapper):
         if venv.num_envs % size:
             raise ValueError(f"`group` must divide the {venv.num_envs} networks, got {size}. Choose another one.")
         super().__init__(venv)
-        self._group, self._returns = np.arange(venv.num_envs) // size, np.zeros(venv.num_envs)
+        self._group = np.arange(venv.num_envs) // size
+        self.earned = np.zeros(venv.num_envs)  # [N] in the episodes that are going on
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give row i the seed s + (number of its group): rows that reset together stay together."""
@@ -39,18 +40,18 @@ class Paired(VecEnvWrapper):
         return self.venv.seed(seeds)  # type: ignore[arg-type]  # of a KasminaVecEnv, which takes one for each row
 
     def reset(self) -> VecEnvObs:
-        self._returns[:] = 0.0
+        self.earned[:] = 0.0
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        self._returns += rewards
+        self.earned += rewards
         relative = rewards.copy()
         for row in np.flatnonzero(dones).tolist():
             others = self._others(row, dones)
             if len(others):
-                relative[row] -= self._returns[others].mean()
-        self._returns[dones] = 0.0
+                relative[row] -= self.earned[others].mean()
+        self.earned[dones] = 0.0
         return observations, relative, dones, infos
 
     def _others(self, row: int, dones: np.ndarray) -> IntArray:

@@ -1,62 +1,87 @@
-"""Fresh models of stable-baselines3, as recipes ask for them."""
+"""Fresh models of stable-baselines3, and their policy networks alone, as training settings ask for them."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from kasmina_env.envs.spaces import action_space, observation_space
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS
+from kasmina_env.learning.hyperparameters import annealed, check_hyperparameters
 from kasmina_env.learning.maskable_policy import Actor, parts_of
-from kasmina_env.learning.training_config import Recipe
-from kasmina_env.settings.registry import unknown_name_message
-
-OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that a recipe settles otherwise
-LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
+from kasmina_env.learning.training_config import TrainingConfig
 
 
-def make_model(recipe: Recipe, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
+def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
     """A fresh model.
 
-    An on-policy one learns after every episode of all rows, unless the recipe says otherwise: where rollouts end,
+    An on-policy one learns after every episode of all rows, unless the settings say otherwise: where rollouts end,
     episodes end. With flat actions it begins by weighing an operation with n actions as sqrt(n) (`preferences`).
 
     Args:
-        recipe: Of the run. A hyperparameter that the model's class does not know raises and names the nearest. A rate
-            such as "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and `train` lets it fall.
-        venv: What it learns on.
-        problem: Problem it learns on.
+        config: Settings of the run. A rate such as "lin_0.001" falls linearly to 0; `ent_coef` only starts there, and
+            `train` lets it fall.
+        venv: Environment it learns on.
+        problem: Problem of the environment.
+
+    Raises:
+        ValueError: If a hyperparameter is not known or not allowed; the message names it.
     """
-    algorithm = ALGORITHMS.get(recipe.algorithm)
-    settings = recipe.hyperparameters
-    known = tuple(name for name in inspect.signature(algorithm.model).parameters if name not in OWN)
-    for name in settings:
-        if name not in known:
-            raise ValueError(unknown_name_message("hyperparameters", name, known))
-    values = {**({} if algorithm.is_off_policy else {"n_steps": problem.horizon}), **settings}
+    algorithm = ALGORITHMS.get(config.algorithm)
+    check_hyperparameters(algorithm.model, config.hyperparameters)
+    values = {**({} if algorithm.is_off_policy else {"n_steps": problem.horizon}), **config.hyperparameters}
     values = {name: annealed(name, value) for name, value in values.items()}
     if callable(values.get("ent_coef")):
         values["ent_coef"] = values["ent_coef"](1.0)
-    own: dict[str, Any] = {}
-    if recipe.nearness:
-        own["preferences"] = preferences(problem.actions, 0.0).tolist()
-    if recipe.shared_parts:
-        own["parts"] = parts_of(problem.actions)
-    values["policy_kwargs"] = {"net_arch": list(recipe.net), **settings.get("policy_kwargs", {}), **own}
+    values["policy_kwargs"] = policy_settings(config, problem)
     make: Callable[..., BaseAlgorithm] = algorithm.model
-    model = make(Actor if own else algorithm.policy, venv, seed=recipe.seed, device="cpu", **values)
+    try:
+        model = make(_policy_class(config), venv, seed=config.seed, device="cpu", **values)
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:  # the library checks late, if at all
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"`hyperparameters` must be such as {config.algorithm} accepts: {reason}.") from error
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
             model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5))
     return model
+
+
+def make_policy(config: TrainingConfig, problem: Problem) -> BasePolicy:
+    """The policy network of a model alone, with weights at random: what plays, without what learns.
+
+    Args:
+        config: Settings of the run.
+        problem: Problem it plays.
+    """
+    form = ALGORITHMS.get(config.algorithm).action_space
+    spaces = observation_space(problem, "flat", form), action_space(problem, form)
+    make: Callable[..., BasePolicy] = _policy_class(config)
+    return make(*spaces, lambda remaining: 0.0, **policy_settings(config, problem))
+
+
+def policy_settings(config: TrainingConfig, problem: Problem) -> dict[str, Any]:
+    """Keyword arguments of the policy network."""
+    own: dict[str, Any] = {}
+    if config.nearness:
+        own["preferences"] = preferences(problem.actions, 0.0).tolist()
+    if config.shared_parts:
+        own["parts"] = parts_of(problem.actions)
+    return {"net_arch": list(config.net), **config.hyperparameters.get("policy_kwargs", {}), **own}
+
+
+def _policy_class(config: TrainingConfig) -> type[BasePolicy]:
+    if config.nearness or config.shared_parts:
+        return Actor
+    algorithm = ALGORITHMS.get(config.algorithm)
+    return algorithm.model.policy_aliases[algorithm.policy]
 
 
 def preferences(table: ActionTable, power: float) -> torch.Tensor:
@@ -68,13 +93,3 @@ def preferences(table: ActionTable, power: float) -> torch.Tensor:
     """
     count = np.bincount(table.op)[table.op]
     return (power - 1) * torch.tensor(count.tolist(), device="cpu").log()
-
-
-def annealed(name: str, value: Any) -> Any:
-    """A value of a recipe; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
-    if not isinstance(value, str) or not value.startswith(LINEAR):
-        return value
-    try:
-        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
-    except ValueError:
-        raise ValueError(f"`{name}` must be a number behind {LINEAR!r}, got {value!r}. Write {LINEAR}0.001.") from None

@@ -1,169 +1,234 @@
-"""Learning a controller with stable-baselines3 on the native vector environment."""
+"""Training of a controller with stable-baselines3; an interruption at any moment costs less than a minute."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import os
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from kasmina_env.controllers.policy import MAX_SEED, Policy
-from kasmina_env.envs.sb3 import KasminaVecEnv
-from kasmina_env.episode.problem import Problem
-from kasmina_env.learning.algorithms import ALGORITHMS, learned_policy
-from kasmina_env.learning.group_baseline import Paired
-from kasmina_env.learning.models import annealed, make_model
-from kasmina_env.learning.training_config import Recipe, load_recipe, plain, recipe_of
+from kasmina_env.controllers.policy import MAX_SEED
+from kasmina_env.learning.checkpoint import Rollout, begin_rollout, go_on, load_checkpoint, save_checkpoint
+from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, load_controller
+from kasmina_env.learning.hyperparameters import annealed
+from kasmina_env.learning.learner import MONITORED, Learner, make_learner
+from kasmina_env.learning.logs import Table, open_logs
+from kasmina_env.learning.random_states import untouched_random_states
+from kasmina_env.learning.run_folder import check_new_run, check_resumable, keep_config, locked, make_run_folder
+from kasmina_env.learning.stop_signals import StopSignals, stop_signals
+from kasmina_env.learning.time_spent import Clock, TimeSpent
+from kasmina_env.learning.training_config import TrainingConfig
+from kasmina_env.settings.documents import write_file
 
-MONITORED = ("committed_score", "test_accuracy", "num_fossilized", "compute", "is_success")
-
-
-def load_learned(run: Path, problem: Problem) -> Policy:
-    """The controller in the folder of a finished training run, for a problem."""
-    algorithm = ALGORITHMS.get(recipe_of(run).algorithm)
-    return learned_policy(algorithm, algorithm.model.load(run / "model.zip", device="cpu"), problem)
+SAVE_EVERY = 30.0  # seconds: with a step and the saving itself, less than a minute is lost
 
 
-class Checkpoints(BaseCallback):
-    """After as many steps as all rows take for an episode: report; after five times as many: save.
+@dataclass(frozen=True)
+class Progress:
+    """How far a training run is.
 
-    Args:
-        out: Folder of the run.
-        every: Steps between reports.
-        report: Called with steps done and the mean committed score of the latest episodes.
+    Attributes:
+        steps: Environment steps done, all rows together.
+        total_steps: Steps of the run.
+        score: Mean committed score of the latest episodes, at most 100; NaN until the first ones have ended.
+        speed: Steps per second since this process began to train; 0 at first.
+        spent: Where the time went.
     """
 
-    def __init__(self, out: Path, every: int, report: Callable[[int, float], None]) -> None:
-        super().__init__()
-        self._out, self._every, self._report, self._num_reports = out, every, report, 0
-
-    def _on_training_start(self) -> None:
-        self._num_reports = self.num_timesteps // self._every
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        if self.num_timesteps // self._every <= self._num_reports:
-            return
-        self._num_reports = self.num_timesteps // self._every
-        episodes = list(self.model.ep_info_buffer or ())
-        for key in MONITORED:
-            if episodes:
-                self.logger.record(f"episode/{key}", float(np.mean([e[key] for e in episodes])))
-        score = float(np.mean([e["committed_score"] for e in episodes])) if episodes else float("nan")
-        self._report(self.num_timesteps, score)
-        if self._num_reports % 5 == 0:
-            save_model(self.model, self._out / "checkpoint.zip")
+    steps: int
+    total_steps: int
+    score: float
+    speed: float
+    spent: TimeSpent
 
 
-class FallingEntropy(BaseCallback):
-    """Lets the weight of the entropy fall, which stable-baselines3 takes as a number and not as a function of time.
-
-    Args:
-        weight: Of what remains of the run, from 1 to 0.
-        total_steps: Of the run.
-    """
-
-    def __init__(self, weight: Callable[[float], float], total_steps: int) -> None:
-        super().__init__()
-        self._weight, self._total_steps = weight, total_steps
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.model.ent_coef = self._weight(max(1 - self.num_timesteps / self._total_steps, 0.0))  # type: ignore[attr-defined]
-
-
-def save_model(model: Any, path: Path) -> None:
-    """Write a model whole or not at all: to a temporary file, then renamed."""
-    temporary = path.with_suffix(".tmp.zip")
-    model.save(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+Report = Callable[[Progress], None]
 
 
 def train(
-    recipe: Recipe,
+    config: TrainingConfig,
     out: Path,
-    report: Callable[[int, float], None] = lambda steps, score: None,
+    report: Report = lambda progress: None,
     resume: bool = False,
     num_workers: int = 1,
 ) -> BaseAlgorithm:
-    """Train a controller; the folder then holds recipe.json, model.zip, checkpoint.zip, and logs (TensorBoard, CSV).
+    """Train a controller.
 
-    What a resumed run goes on with: networks, optimisers, counters and the schedules that depend on them. Its episodes
-    are fresh ones. An off-policy algorithm's buffer of transitions is not kept: as at first, it is filled by random
-    actions for ``learning_starts`` steps, before learning goes on.
+    The folder holds training.json from the beginning, checkpoint.safetensors, logs (TensorBoard, CSV) and, in the end,
+    model.safetensors. A checkpoint is written before the first step, after every half minute at the end of a step, on
+    Ctrl-C and SIGTERM, and at the end. A resumed run goes on bit for bit as one that was never interrupted: weights,
+    episodes and logs (but for times) are the same, also of an off-policy algorithm, whose buffer is kept.
+
+    Ctrl-C or SIGTERM ends the training after the step that is going on, and is then raised again for whoever handled
+    it before; a second one ends it at once. Global random states are as before when this returns.
 
     Args:
-        recipe: Settings.
-        out: Folder of the run, made here.
-        report: Called now and then with steps done and mean committed score.
-        resume: Go on from the folder's checkpoint; its recipe must be the same but for `total_steps`.
+        config: Settings.
+        out: Folder of the run: made here, or the one to go on in.
+        report: Called at the start, when everything has been accepted, and after every step of all rows.
+        resume: Whether to go on from the folder's checkpoint; the settings must be the same but for `total_steps`.
         num_workers: Processes over which the networks are spread.
+
+    Raises:
+        FileExistsError: If a new run's folder has something in it.
+        FileNotFoundError: If there is nothing to go on with.
+        ValueError: If a setting is not allowed, or a file of the folder is damaged or does not fit.
+        RuntimeError: If another process trains in the folder.
     """
-    algorithm = ALGORITHMS.get(recipe.algorithm)
-    if resume:
-        _check_resumable(recipe, out)
-    settings = {"action_space": algorithm.action_space, "num_workers": num_workers, **recipe.settings}
-    rows = KasminaVecEnv(recipe.preset, recipe.num_envs, **settings)
-    problem = rows.env.problem
-    venv: VecEnv = VecMonitor(rows, info_keywords=MONITORED)
-    if recipe.group > 1:
-        venv = Paired(venv, recipe.group)
-    if resume:
-        model = algorithm.model.load(out / "checkpoint.zip", env=venv, device="cpu")
-        if isinstance(model, OffPolicyAlgorithm):
-            fresh = inspect.signature(algorithm.model).parameters["learning_starts"].default
-            model.learning_starts = model.num_timesteps + recipe.hyperparameters.get("learning_starts", fresh)
-    else:
-        model = make_model(recipe, venv, problem)
-    # not the episodes of the start again, nor those of a run with the next seed: row i of a population has seed + i
-    venv.seed(fresh_seed(recipe, model.num_timesteps))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(plain(recipe), indent=2) + "\n", encoding="utf-8")
-    if not resume:
-        save_model(model, out / "checkpoint.zip")  # however early a run is stopped, it can go on
-    # a resumed run logs beside what it goes on from
-    model.set_logger(configure(str(out / "logs" / f"{model.num_timesteps:09d}"), ["tensorboard", "csv"]))
-    callbacks: list[BaseCallback] = [Checkpoints(out, problem.horizon * recipe.num_envs, report)]
-    entropy = annealed("ent_coef", recipe.hyperparameters.get("ent_coef"))
-    if callable(entropy):
-        callbacks.append(FallingEntropy(entropy, recipe.total_steps))
-    try:
-        if model.num_timesteps < recipe.total_steps:
-            remaining = recipe.total_steps - model.num_timesteps
-            model.learn(remaining, callback=callbacks, reset_num_timesteps=False)
-        save_model(model, out / "checkpoint.zip")
-        save_model(model, out / "model.zip")
-    finally:
-        model.logger.close()
-        venv.close()
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        stack.enter_context(untouched_random_states())
+        if resume:
+            check_resumable(out, config)
+            stack.enter_context(locked(out))
+        else:
+            check_new_run(out)
+        clock = Clock()
+        learner = make_learner(config, num_workers, clock)
+        stack.callback(learner.close)
+        checkpoint = load_checkpoint(out, config, learner) if resume else None
+        if resume:
+            keep_config(out, config)
+        else:
+            make_run_folder(out, config)
+            stack.enter_context(locked(out))
+        model, rollout = learner.model, None if checkpoint is None else checkpoint.rollout
+        logger, table = open_logs(out, rollout.num_rows if rollout else 0, rollout.num_steps if rollout else 0)
+        stack.callback(logger.close)
+        model.set_logger(logger)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        if checkpoint is None:
+            # Not the seeds of a run with the next seed: row i of a population has this one + i.
+            learner.venv.seed(first_seed(config))
+        else:
+            clock.go_on(checkpoint.spent)
+            go_on(learner, checkpoint)
+        keeper = Keeper(config, out, learner, table, clock, stop, report, is_saved=checkpoint is not None)
+        if model.num_timesteps < config.total_steps:
+            model.learn(config.total_steps - model.num_timesteps, callback=keeper, reset_num_timesteps=False)
+        if not keeper.is_stopped and not _is_written(out, model):
+            write_file(out / MODEL, controller_to_bytes(config, learner.env.problem, model), overwrite=True)
     return model
 
 
-def fresh_seed(recipe: Recipe, num_steps: int) -> int:
-    """A seed for the environments of a run that begins or goes on after so many steps; below those of evaluation."""
-    return int(np.random.default_rng([recipe.seed, num_steps]).integers(MAX_SEED - recipe.num_envs))
+def _is_written(run: Path, model: BaseAlgorithm) -> bool:
+    """Whether the folder of a run holds the finished model."""
+    try:
+        return load_controller(run / MODEL).steps == model.num_timesteps
+    except (FileNotFoundError, ValueError):
+        return False
 
 
-def _check_resumable(recipe: Recipe, out: Path) -> None:
-    """Raise one clear sentence, and write nothing, where a folder holds no checkpoint of this recipe."""
-    if not (out / "checkpoint.zip").is_file():
-        raise FileNotFoundError(f"`out` must hold a checkpoint to resume from, got {out}. Train without --resume.")
-    found = plain(load_recipe(out / "recipe.json"))
-    for key, value in plain(recipe).items():
-        if key != "total_steps" and found[key] != value:
-            raise ValueError(f"`{key}` must be {found[key]!r} as in {out}, got {value!r}. Resume with the same recipe.")
+def first_seed(config: TrainingConfig) -> int:
+    """A seed for the environments of a run; below those of evaluation."""
+    return int(np.random.default_rng([config.seed, 0]).integers(MAX_SEED - config.num_envs))
+
+
+class Keeper(BaseCallback):
+    """Saves, logs, measures and reports while a model learns.
+
+    Args:
+        config: Settings of the run.
+        out: Its folder.
+        learner: Model and environments.
+        table: Table of its logs.
+        clock: Measures what time is spent on.
+        stop: Signals that ask for an end.
+        report: See `train`.
+        is_saved: Whether there is a checkpoint of the beginning already.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        out: Path,
+        learner: Learner,
+        table: Table,
+        clock: Clock,
+        stop: StopSignals,
+        report: Report,
+        is_saved: bool,
+    ) -> None:
+        super().__init__()
+        self._config, self._out, self._learner, self._table = config, out, learner, table
+        self._clock, self._stop, self._report, self._is_saved = clock, stop, report, is_saved
+        self._entropy = annealed("ent_coef", config.hyperparameters.get("ent_coef"))
+        self._num_threads = torch.get_num_threads()
+        self._rollout: Rollout | None = None
+        self.is_stopped = False  # in the middle of a rollout
+        self._first_steps, self._start, self._saved_at = 0, 0.0, 0.0
+
+    # ── called by the model ──────────────────────────────────────────────────────────────────
+
+    def _on_training_start(self) -> None:
+        self._first_steps, self._start, self._saved_at = self.num_timesteps, time.monotonic(), time.monotonic()
+        # Its logs count from the start of the run, whichever process that was in.
+        self.model.start_time -= int(self._clock.spent.total * 1e9)
+        self.model._num_timesteps_at_start = 0
+        self._stop.install()
+        self._tell()
+
+    def _on_rollout_start(self) -> None:
+        torch.set_num_threads(self._num_threads)
+        self._clock.switch("policy")
+        self._learner.recorder.begin()
+        self._begin_rollout()
+        if not self._is_saved:
+            self._save()
+
+    def _on_step(self) -> bool:
+        self.is_stopped = self._stop.number is not None
+        if self.is_stopped or time.monotonic() - self._saved_at >= SAVE_EVERY:
+            self._save()
+        self._tell()
+        return not self.is_stopped
+
+    def _on_rollout_end(self) -> None:
+        if callable(self._entropy):
+            # stable-baselines3 takes this weight as a number and not as a function of time.
+            self.model.ent_coef = self._entropy(max(1 - self.num_timesteps / self._config.total_steps, 0.0))  # type: ignore[attr-defined]
+        episodes = list(self.model.ep_info_buffer or ())
+        for key in MONITORED if episodes else ():
+            self.logger.record(f"episode/{key}", float(np.mean([episode[key] for episode in episodes])))
+        self._clock.switch("update")
+        # More of them only wait for each other in networks this small, and for the workers' cores.
+        torch.set_num_threads(1)
+
+    def _on_training_end(self) -> None:
+        if self.is_stopped:
+            return
+        self._learner.recorder.begin()
+        self._begin_rollout()
+        self._save()
+        self._clock.switch("")
+        self._tell()
+
+    # ── what it does ─────────────────────────────────────────────────────────────────────────
+
+    def _begin_rollout(self) -> None:
+        self._rollout = begin_rollout(self._learner, len(self._table))
+
+    def _save(self) -> None:
+        assert self._rollout is not None
+        with self._clock.during("saving"):
+            save_checkpoint(self._out, self._config, self._rollout, self._learner, self._clock.spent)
+        self._is_saved, self._saved_at = True, time.monotonic()
+
+    def _tell(self) -> None:
+        episodes = list(self.model.ep_info_buffer or ())
+        done, seconds = self.num_timesteps - self._first_steps, time.monotonic() - self._start
+        self._report(
+            Progress(
+                steps=self.num_timesteps,
+                total_steps=self._config.total_steps,
+                score=float(np.mean([e["committed_score"] for e in episodes])) if episodes else float("nan"),
+                speed=done / seconds if done else 0.0,
+                spent=self._clock.spent,
+            )
+        )

@@ -1,4 +1,4 @@
-"""Recipes: the settings of a training run, read from JSON and kept beside what was trained."""
+"""Settings of a training run, read from JSON and kept beside what was trained."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from sb3_contrib import MaskablePPO
 
 from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
-from kasmina_env.settings.config import check_nested
+from kasmina_env.settings.config import RULES, check_nested
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.registry import unknown_name_message
+
+TRAINING = "training.json"  # in the folder of a run
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """Settings of one training run.
 
     Attributes:
@@ -29,14 +32,14 @@ class Recipe:
         num_envs: Rows of the population.
         group: Rows next to each other that play the same episodes and are measured against each other
             (`kasmina_env.learning.group_baseline`); 1: none are.
-        net: Hidden layers of the networks.
+        net: Sizes of the networks' hidden layers.
         nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
-            entropy; of MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
+            entropy; for MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
         shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
-        seed: Of the controller and of the environments.
+        seed: Seed of the controller and of the environments.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
         hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
-            their return is not discounted, hence gamma 1 in all recipes that come with this.
+            their return is not discounted, hence gamma 1 in all files that come with this.
     """
 
     preset: str = "Kasmina/Digits-v0"
@@ -59,6 +62,11 @@ class Recipe:
             raise ValueError(
                 f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
             )
+        if not self.net or min(self.net) < 1:
+            raise ValueError(f"`net` must be sizes of at least 1, got {list(self.net)}. Name one for each layer.")
+        for name in self.settings:
+            if name not in RULES:
+                raise ValueError(unknown_name_message("settings", name, RULES))
         algorithm = ALGORITHMS.get(self.algorithm)
         if self.group > 1 and algorithm.is_off_policy:
             raise ValueError(
@@ -69,31 +77,28 @@ class Recipe:
                 raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")
 
 
-def load_recipe(path: Path, **overrides: Any) -> Recipe:
-    """Read a recipe from JSON; an unknown key, whose nearest is named, or a value of another kind raises."""
-    given = {**read_document(path), **overrides}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-    check_nested("recipe", Recipe, values)
-    return Recipe(**values)
+def load_training_config(path: Path, **overrides: Any) -> TrainingConfig:
+    """Read settings from JSON; an unknown key, whose nearest is named, or a value of another kind raises."""
+    return training_config_of({**read_document(path), **overrides})
 
 
-def recipe_path(preset: str, algorithm: str) -> Path:
-    """The recipe that comes for an algorithm: that for the id if there is one, otherwise that for all ids."""
+def training_config_of(values: Mapping[str, Any]) -> TrainingConfig:
+    """Settings from plain JSON values; see `load_training_config`."""
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    check_nested("training", TrainingConfig, given)
+    return TrainingConfig(**given)
+
+
+def training_config_path(preset: str, algorithm: str) -> Path:
+    """The settings that come for an algorithm: those for the id if there are any, otherwise those for all ids."""
     ALGORITHMS.get(algorithm)
     try:
         return config_path(f"{slug(preset)}.{algorithm}.json", "")
     except FileNotFoundError:
-        return config_path(f"{algorithm}.json", "Give one with --recipe.")
+        return config_path(f"{algorithm}.json", "Give one with --config.")
 
 
-def recipe_of(run: Path) -> Recipe:
-    """The recipe in the folder of a finished training run."""
-    if not all((run / name).is_file() for name in ("recipe.json", "model.zip")):
-        raise FileNotFoundError(f"`run` must be a folder with a finished training run, got '{run}'. Train one first.")
-    return load_recipe(run / "recipe.json")
-
-
-def plain(recipe: Recipe) -> dict[str, Any]:
-    """As it is read back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+def plain(config: TrainingConfig) -> dict[str, Any]:
+    """As they are read back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values

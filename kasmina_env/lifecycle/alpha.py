@@ -1,7 +1,6 @@
 """Alpha, the amplitude of a seed, as a schedule: a ramp that lands exactly and then rests.
 
-The schedules of all slots of all networks are one object of arrays. Everything here is a function
-from old arrays to new ones; nothing is changed in place, so a state can be kept and restored.
+The schedules of all slots of all networks are one object of arrays, and nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 
 class Curve(IntEnum):
-    """Shape of a ramp. The number of a sigmoid is its steepness."""
+    """Shape of a ramp. A sigmoid's number is its steepness."""
 
     LINEAR = 0
     COSINE = 1
@@ -63,7 +62,7 @@ def sigmoid_curve(t: ArrayLike, steepness: ArrayLike) -> FloatArray:
 
 
 def curve_value(curve: IntArray, t: FloatArray) -> FloatArray:
-    """Height of each entry's own curve at its own position.
+    """Height of each entry's curve at its position.
 
     Args:
         curve: Members of `Curve` as integers, any shape.
@@ -101,7 +100,7 @@ class AlphaSchedule:
 
         Args:
             shape: Shape of every array, normally (N, S).
-            value: Where they rest, in [0, 1].
+            value: Alpha at which they rest, in [0, 1].
 
         Raises:
             ValueError: If `value` is outside [0, 1].
@@ -143,17 +142,17 @@ def retarget(
     curve: ArrayLike,
     interrupt: bool = False,
 ) -> AlphaSchedule:
-    """Start a new ramp from the current value of the selected entries.
+    """Start a new ramp from the current alpha of the selected entries.
 
-    Zero steps land on the target at once, and a target equal to the current value is at rest at
-    once. Entries that are not selected keep their ramp; arguments at their places are not read.
+    A ramp of zero steps, or to the current alpha, is at rest at once. Entries that are not selected keep their ramp,
+    and arguments at their places are not read.
 
     Args:
         schedule: Arrays of shape [N, S].
-        where: True for entries that get a new ramp; it and the next three broadcast to [N, S].
-        target: Where the ramp ends, in [0, 1].
+        where: Mask of the entries that get a new ramp; it and the next three broadcast to [N, S].
+        target: End of the ramp, in [0, 1].
         num_steps: Length of the ramp, at least 0.
-        curve: Members of `Curve`.
+        curve: Shape of the ramp, members of `Curve`.
         interrupt: Whether a ramp that is still under way may be replaced.
 
     Raises:
@@ -192,8 +191,8 @@ def hold(schedule: AlphaSchedule, where: ArrayLike, value: ArrayLike) -> AlphaSc
 
     Args:
         schedule: Arrays of shape [N, S].
-        where: True for entries that are set, broadcast to [N, S].
-        value: Where they rest, in [0, 1], broadcast to [N, S].
+        where: Mask of the entries, broadcast to [N, S].
+        value: Alpha at which they rest, in [0, 1], broadcast to [N, S].
 
     Raises:
         ValueError: If a selected value is outside [0, 1].

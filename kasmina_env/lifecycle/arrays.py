@@ -1,4 +1,4 @@
-"""Types of arrays, and states: frozen dataclasses of arrays whose first axis is the networks, or rows."""
+"""Types of arrays, and operations on states: frozen dataclasses of arrays whose first axis is the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def take_rows(state: State, rows: Sequence[int] | IntArray | BoolArray) -> State
 
     Args:
         state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
-        rows: R row numbers, or a mask [N].
+        rows: Row numbers [R], or a mask [N].
 
     Returns:
         The same dataclass with [R, …] arrays that share no memory with `state`.
@@ -43,7 +43,7 @@ def put_rows(state: State, rows: Sequence[int] | IntArray | BoolArray, source: S
 
     Args:
         state: Dataclass whose fields are [N, …] arrays or such dataclasses again.
-        rows: R row numbers, or a mask [N] with R entries True.
+        rows: Row numbers [R], or a mask [N] with R entries True.
         source: The same dataclass with [R, …] arrays.
 
     Raises:
@@ -76,8 +76,7 @@ def _row_fields(state: DataclassInstance) -> list[tuple[str, Any]]:
         if not isinstance(value, np.ndarray) and not dataclasses.is_dataclass(value):
             kind = type(value).__name__
             raise TypeError(
-                f"`{name}` must be an array or a dataclass of arrays, got {kind}. "
-                "Keep what has no rows outside the state."
+                f"`{name}` must be an array or a dataclass of arrays, got {kind}. Keep it outside the state."
             )
     return pairs
 

@@ -24,6 +24,7 @@ from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 SlotIndex: TypeAlias = tuple[slice | IntArray, IntArray]  # rows and slots of an [N, S] array
 
+MAX_STEPS = 100_000  # the longest episode
 NONE = -1  # blueprint and operator of a slot without a seed
 
 
@@ -62,17 +63,17 @@ class LifecycleRules:
     min_training_steps: int = 2  # steps a seed must spend in TRAINING before ADVANCE
     min_prune_age: int = 2  # steps since germination before PRUNE
     embargo_steps: int = 3  # ticks a slot stays EMBARGOED after its seed was removed
-    min_contribution: float | None = None  # for FOSSILIZE; None asks only for a measured one
+    min_contribution: float | None = None  # for FOSSILIZE, in accuracy; None asks only for a measured one
     instant: bool = False  # a germinated seed is in HOLDING at alpha 1 at once
 
     def __post_init__(self) -> None:
         for name in ("min_training_steps", "min_prune_age", "embargo_steps"):
             steps = getattr(self, name)
-            if type(steps) is not int or steps < 0:
-                raise ValueError(f"`{name}` must be an integer >= 0, got {steps!r}. Count steps.")
+            if type(steps) is not int or not 0 <= steps <= MAX_STEPS:
+                raise ValueError(f"`{name}` must be an integer from 0 to {MAX_STEPS}, got {steps!r}. It counts steps.")
         least = self.min_contribution
-        if least is not None and (type(least) not in (int, float) or not math.isfinite(least)):
-            raise ValueError(f"`min_contribution` must be finite, got {least!r}. Or use None.")
+        if least is not None and (type(least) not in (int, float) or not -1 <= least <= 1):
+            raise ValueError(f"`min_contribution` must be a number from -1 to 1, got {least!r}. Or use None.")
         if type(self.instant) is not bool:
             raise ValueError(f"`instant` must be True or False, got {self.instant!r}. Use a bool.")
 
@@ -129,7 +130,7 @@ class SeedMeasurements:
 
 @dataclass(frozen=True, eq=False)
 class Commands:
-    """Operations with their arguments, one entry each; arguments that an operation does not have are not read."""
+    """N operations with their arguments; an argument that an operation does not have is not read."""
 
     op: IntArray  # [N] members of Op
     slot: IntArray  # [N] for all operations but WAIT
@@ -347,9 +348,9 @@ def legal_commands(
     """Commands of a menu that each network may carry out, arguments included, [N, C], True = allowed.
 
     Args:
-        state: N networks.
+        state: Slots of N networks.
         commands: C commands, the same menu for all networks.
-        measurements: Of the same networks.
+        measurements: Measurements of their seeds.
         rules: Thresholds.
     """
     return _judge(state, slice(None), commands, measurements, rules)

@@ -1,1 +1,1 @@
-"""Layers, blending, blueprints, hosts, their costs, and grown networks with their files."""
+"""Layers, blending, blueprints, hosts, their costs, grown networks and their files."""

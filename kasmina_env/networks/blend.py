@@ -1,9 +1,8 @@
-"""How a seed's change to its host's features enters the network: ADD, MULTIPLY, GATE, and straight-through.
+"""Blend operators: how a seed's change to its host's features enters the network.
 
-A seed is residual: given features x it proposes ``s = x + delta``. Every operator turns the proposal into a *term*, and
-the slot's output is ``h + alpha * term``. With one form for all three, identity at alpha = 0 is exact, the host
-keeps its own gradient path at weight 1 (the lerp form ``(1-a)*h + a*s`` starves every layer before a seed at
-alpha = 1), and there is no optional reference input to forget.
+A seed is residual: given features x it proposes ``s = x + delta``. Each operator turns the proposal into a *term*, and
+the slot's output is ``h + alpha * term``. So alpha = 0 is exactly the identity, and the host keeps its own gradient
+path at weight 1; the form ``(1-alpha)*h + alpha*s`` would starve every layer before a seed at alpha = 1.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from kasmina_env.settings.config import Operator
 
 
 def add_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """The seed's change as it is: the output is ``h + alpha * (s - x)``."""
+    """Add: the output is ``h + alpha * (s - x)``."""
     return delta
 
 
 def multiply_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Modulate: the output ``h * (1 + alpha * tanh(s - x))`` stays within ``h * [1 - alpha, 1 + alpha]``.
+    """Multiply: the output is ``h * (1 + alpha * tanh(s - x))``, within ``h * [1 - alpha, 1 + alpha]``.
 
-    ``tanh(d) = 2 * sigmoid(2 * d) - 1``: PyTorch's tanh takes ten times as long as its sigmoid on the CPU.
+    Written as ``2 * sigmoid(2 * d) - 1``, because PyTorch's tanh takes ten times as long as its sigmoid on the CPU.
     """
     return x * (2 * torch.sigmoid(2 * delta) - 1)
 
 
 def gate_term(x: Tensor, delta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Let a learned per-sample gate in (0, 1) decide: the output is ``h + alpha * g(x) * (s - x)``.
+    """Gate: the output is ``h + alpha * g(x) * (s - x)``, with a learned gate in (0, 1) for each sample.
 
     Args:
         x: Features, ``[B, C, ...]``.
-        delta: The seed's change, the shape of x.
+        delta: Change that the seed proposes, of the shape of x.
         gate: Gate values, broadcastable to x.
     """
     assert gate is not None, "`gate` must be given to the GATE operator, got None."
@@ -51,11 +50,11 @@ TERMS: dict[Operator, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 
 
 def blend(h: Tensor, term: Tensor, alpha: Tensor | float) -> Tensor:
-    """Put a term into the host's features: ``h + alpha * term``, in the dtype of h.
+    """Output of a slot, ``h + alpha * term``, in the dtype of h.
 
     Args:
-        h: Host features.
-        term: From one of `TERMS`, the shape of h.
+        h: Features of the host.
+        term: Result of one of `TERMS`, of the shape of h.
         alpha: Amplitude in [0, 1], broadcastable to h.
     """
     if term.dtype != h.dtype:
@@ -81,7 +80,7 @@ class StraightThrough(torch.autograd.Function):
 
 
 def straight_through(h: Tensor, term: Tensor) -> Tensor:
-    """What a seed in TRAINING does: nothing to the value, everything to its own gradient."""
+    """Output of a slot whose seed is in TRAINING: the value is h, and the seed gets its gradient."""
     out: Tensor = StraightThrough.apply(h, term)  # type: ignore[no-untyped-call]
     return out
 
@@ -92,8 +91,8 @@ class Gate(Module):
     Images are pooled over space; tokens are not pooled over time, which keeps a causal network causal.
     """
 
-    # A fresh gate passes the ramp: behind a ReLU and with weights above 0, g >= sigmoid(3) = 0.95 for every input.
-    # Weights of 0 would keep the hidden layer from learning until the third step if the seed is born as the identity.
+    # A fresh gate is open: behind a ReLU and with weights above 0, g >= sigmoid(3) = 0.95 for every input. With weights
+    # of 0 the hidden layer would not learn until the third step, if the seed is born as the identity.
     INITIAL = {"score.weight": 0.01, "score.bias": 3.0}
 
     def __init__(self, nn: Layers, topology: Topology, channels: int) -> None:
@@ -104,7 +103,7 @@ class Gate(Module):
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features to gate values that fit them: one for each sample and network, or for each of its tokens."""
+        """Gate values that broadcast to the features: one for each sample and network, or for each of its tokens."""
         pooled = x.mean(dim=(2, 3)) if self.is_image else x
         gate = torch.sigmoid(self.score(torch.relu(self.hidden(pooled))))  # [B, N] or [..., 1]
         if not self.is_image:
@@ -114,13 +113,13 @@ class Gate(Module):
 
 
 class Seed(Module):
-    """One blueprint under one operator: features to the term that `blend` adds at alpha.
+    """A blueprint under an operator: maps features to the term that `blend` adds at alpha.
 
     Args:
         nn: Namespace of layers, wide or ordinary.
-        delta: The blueprint's module, features to their proposed change.
-        operator: How the change enters the network.
-        topology: Of the features.
+        delta: Module of the blueprint, which maps features to their proposed change.
+        operator: Blend operator.
+        topology: Kind of the features.
         channels: C of one network.
     """
 

@@ -1,34 +1,42 @@
 """Layers that hold N networks side by side, under the names and signatures of ``torch.nn``.
 
-N networks travel as one wide network: images as ``[B, N*C, H, W]``, whose channels fall into N groups that never mix,
-vectors as ``[N, B, C]`` and tokens as ``[N, B, T, C]``. A grouped convolution, a GroupNorm with N times the groups and
-a batched matmul are then *exactly* N independent networks in one kernel each. What is not an image has its networks in
-front: some of them are then one piece of memory, which a batched matmul takes as it is.
+N networks are one wide network: images travel as ``[B, N*C, H, W]``, in N groups of channels that never mix, vectors as
+``[N, B, C]`` and tokens as ``[N, B, T, C]``. A grouped convolution, a GroupNorm with N times the groups and a batched
+matmul are then *exactly* N independent networks, in one kernel each. Vectors and tokens have the networks in front, so
+that some of the networks are one piece of memory, which a batched matmul takes as it is.
 
-Hosts and blueprints are written once, against a namespace argument ``nn``: given this module they build the wide
-network, given ``torch.nn`` they build the ordinary network a user takes home, with the same parameter names.
+Hosts and blueprints are written once, against an argument ``nn``. Given this module they build the wide network; given
+``torch.nn``, the ordinary network that a user takes home, with the same parameter names.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Never, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import (
     GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Flatten,
+    Identity,
+    LeakyReLU,
     MaxPool2d,
     Module,
     Parameter,
     ReLU,
     Sequential,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
 )
+
+from kasmina_env.settings.registry import did_you_mean
 
 __all__ = [
     "GELU",
@@ -39,13 +47,21 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GroupNorm",
+    "Identity",
     "LayerNorm",
     "Layers",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "MissingLayerError",
     "ReLU",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
     "Topology",
+    "bounds_of",
     "split_logits",
     "widen",
 ]
@@ -55,7 +71,7 @@ Topology = Literal["image", "vector", "tokens"]
 
 
 class Layers(Protocol):
-    """The namespace hosts and blueprints build from: this module (wide) or ``torch.nn`` (ordinary)."""
+    """Namespace that hosts and blueprints build from: this module (wide) or ``torch.nn`` (ordinary)."""
 
     @property
     def Conv2d(self) -> Layer: ...
@@ -74,6 +90,18 @@ class Layers(Protocol):
     @property
     def GELU(self) -> Layer: ...
     @property
+    def Tanh(self) -> Layer: ...
+    @property
+    def Sigmoid(self) -> Layer: ...
+    @property
+    def SiLU(self) -> Layer: ...
+    @property
+    def LeakyReLU(self) -> Layer: ...
+    @property
+    def Softplus(self) -> Layer: ...
+    @property
+    def Identity(self) -> Layer: ...
+    @property
     def MaxPool2d(self) -> Layer: ...
     @property
     def AvgPool2d(self) -> Layer: ...
@@ -85,15 +113,62 @@ class Layers(Protocol):
     def Sequential(self) -> Layer: ...
 
 
-def widen(x: Tensor) -> Tensor:
-    """Lay the samples of networks side by side: ``[B, N, C]`` to ``[N, B, C]``, tokens ``[B, N, T]`` to ``[N, B, T]``.
+class MissingLayerError(AttributeError, ValueError):
+    """A layer of ``torch.nn`` that this namespace does not have."""
 
-    Images, ``[B, N, C, H, W]`` to ``[B, N*C, H, W]``, are put into channels_last memory here, once, and are never
-    converted in a forward.
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+_NO_DROPOUT = (
+    "it draws from a random stream that all networks share. Use the settings `augment`, `label_noise` or `pixel_noise`"
+)
+
+
+def __getattr__(name: str) -> Never:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in {dropout.__name__ for dropout in _DROPOUTS}:
+        raise MissingLayerError(f"`nn` has no {name}: {_NO_DROPOUT}.")
+    known = sorted(key for key in vars(Layers) if key[0].isupper())
+    raise MissingLayerError(
+        f"`nn` has no layer {name!r} that runs networks side by side.{did_you_mean(name, known)} Compose it from "
+        f"{', '.join(known)} in a Module of your own, or add it to kasmina_env/networks/layers.py."
+    )
+
+
+def bounds_of(module: Module) -> dict[str, tuple[float, float]]:
+    """Bounds of the uniform initialisation of all parameters, by name, equal ones for a constant.
+
+    Raises:
+        ValueError: If a part of the module is not built from this namespace, and so cannot hold N networks.
+    """
+    bounds: dict[str, tuple[float, float]] = {}
+    for prefix, layer in module.named_modules():
+        kind, place = type(layer).__name__, prefix or "its top"
+        if isinstance(layer, _DROPOUTS):
+            raise ValueError(f"`build` must use no {kind}, got one at {place}: {_NO_DROPOUT}.")
+        declared = layer.bounds if isinstance(layer, _Wide) else {}
+        for name, _ in layer.named_parameters(recurse=False):
+            if name not in declared:
+                raise ValueError(
+                    f"`build` must take layers with parameters from its argument `nn`, got {kind} with {name!r} of its "
+                    f"own at {place}. Write nn.Linear and the like, with the `nn` that is given."
+                )
+        for name, _ in layer.named_buffers(recurse=False):
+            raise ValueError(
+                f"`build` must use no layers with buffers, got {kind} with {name!r} at {place}. Compute it in forward."
+            )
+        bounds |= {f"{prefix}.{name}".lstrip("."): limits for name, limits in declared.items()}
+    return bounds
+
+
+def widen(x: Tensor) -> Tensor:
+    """Lay samples side by side: vectors ``[B, N, C]`` to ``[N, B, C]``, tokens ``[B, N, T]`` to ``[N, B, T]``.
+
+    Images, ``[B, N, C, H, W]`` to ``[B, N*C, H, W]``, are put into channels_last memory here, and nowhere later.
     """
     if x.ndim == 5:
-        # A copy even where `contiguous` makes none: with N = C = 1 the strides would not say channels_last, and one
-        # network would run through other kernels, which break the ties of a max-pool in another way.
+        # Always a copy, unlike `contiguous`: with N = C = 1 the strides would not say channels_last, and one network
+        # would run through other kernels, which break the ties of a max-pool in another way.
         last = x.permute(0, 3, 4, 1, 2).flatten(3).clone(memory_format=torch.contiguous_format)
         return last.permute(0, 3, 1, 2)
     # once here, not in every layer
@@ -101,10 +176,10 @@ def widen(x: Tensor) -> Tensor:
 
 
 def split_logits(logits: Tensor, num_networks: int) -> Tensor:
-    """View what a wide host returns with the networks next to the classes: ``[B, N, K]``, of tokens ``[B, T, N, K]``.
+    """View of a wide host's logits with the networks next to the classes, ``[B, N, K]``; for tokens ``[B, T, N, K]``.
 
     Args:
-        logits: ``[B, N*K]`` where features were images, otherwise ``[N, B, K]`` or ``[N, B, T, K]``.
+        logits: ``[B, N*K]`` for images, ``[N, B, K]`` for vectors, ``[N, B, T, K]`` for tokens.
         num_networks: N.
     """
     return logits.unflatten(-1, (num_networks, -1)) if logits.ndim == 2 else logits.movedim(0, -2)
@@ -124,7 +199,7 @@ class _Wide(Module):
 class Linear(_Wide):
     """N linear maps as one batched matmul, ``[N, ..., in_features]`` to ``[N, ..., out_features]``.
 
-    Images that were flattened, ``[B, N*in_features]``, stay as they are, ``[B, N*out_features]``.
+    Flattened images ``[B, N*in_features]`` become ``[B, N*out_features]``.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -149,7 +224,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _linear_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same on channels, ``[..., N*in]`` to ``[..., N*out]``."""
+    """N linear maps on channels: ``[..., N*in]`` with weights and biases as above to ``[..., N*out]``."""
     num_networks, out_features, in_features = weight.shape
     out = _linear(x.reshape(-1, num_networks, in_features).transpose(0, 1), weight, bias)
     return out.transpose(0, 1).reshape(*x.shape[:-1], num_networks * out_features)
@@ -158,8 +233,8 @@ def _linear_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class Embedding(_Wide):
     """N tables of vectors, integers ``[N, ...]`` to ``[N, ..., embedding_dim]``.
 
-    They start small, as those of GPT-2 (Radford et al. 2019), and not at the standard normal of `torch.nn.Embedding`: a
-    head that shares the table then starts with nearly equal logits.
+    They start small, as in GPT-2 (Radford et al. 2019), and not standard normal as in `torch.nn.Embedding`: a head that
+    shares the table then starts with nearly equal logits.
     """
 
     STANDARD_DEVIATION = 0.02
@@ -179,11 +254,11 @@ class Embedding(_Wide):
 class Conv2d(_Wide):
     """N convolutions as one, ``[B, N*in_channels, H, W]`` to ``[B, N*out_channels, H', W']``.
 
-    That is a grouped convolution, or a batched matmul where that is faster: on a GPU, and on the CPU for kernels of one
+    It is a grouped convolution, or a batched matmul where that is faster: on a GPU, and on the CPU for kernels of one
     pixel over few samples, where calling oneDNN takes longer than the arithmetic (`examples/lowerings.py`).
     """
 
-    # Samples of all networks up to which a matmul is faster, for each input channel: short rows cost it most.
+    # Most samples, of all networks together and per input channel, for which a matmul is faster.
     FEW_SAMPLES = 256
 
     def __init__(
@@ -217,16 +292,16 @@ class Conv2d(_Wide):
         return size == self.stride == 1 and not self.padding and num_samples <= self.FEW_SAMPLES * in_channels
 
     def as_groups(self, x: Tensor) -> Tensor:
-        """The same as a grouped convolution."""
+        """Forward as a grouped convolution."""
         groups = self.weight.shape[0] * self.groups
         bias = None if self.bias is None else self.bias.flatten()
         return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=groups)
 
     def as_matmul(self, x: Tensor) -> Tensor:
-        """The same as a batched matmul over windows.
+        """Forward as a batched matmul over windows.
 
-        cuDNN takes 10 to 100 times as long for many groups of few channels in float32; on the CPU it is the other way
-        round, but for few samples.
+        cuDNN takes 10 to 100 times as long for many groups of few channels in float32. On the CPU a convolution is
+        faster, except for few samples.
         """
         size, edge = self.weight.shape[-1], self.padding
         last = x.permute(0, 2, 3, 1)
@@ -266,9 +341,9 @@ class GroupNorm(_Wide):
 class BatchNorm2d(_Wide):
     """N batch normalisations (Ioffe & Szegedy 2015) as one over all channels, on ``[B, N*C, H, W]``.
 
-    It normalises with the minibatch where gradients are enabled, which is in training, and with its running statistics
-    in evaluation. Those are declared as parameters that no gradient reaches: so they are initialised, copied, saved,
-    reset and exported with all other numbers of their network, and no optimiser changes them.
+    It normalises with the statistics of the minibatch where gradients are enabled, which is in training, and with its
+    running statistics elsewhere. Those are declared as parameters that no gradient reaches: they are initialised,
+    copied, saved, reset and exported with all other numbers of their network, and no optimiser changes them.
     """
 
     bias: Parameter

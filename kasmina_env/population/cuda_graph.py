@@ -64,9 +64,9 @@ class Recorder:
             with suppress(RuntimeError):
                 graph.capture_end()
             error.add_note(
-                "This came while the minibatches of a step were recorded for the GPU. The task's measure, the host and "
-                "the blueprints must not wait for the device, nor copy to it; or set `setting.recorder.is_on` of the "
-                "population to False."
+                "This came while the minibatches of a step were recorded for the GPU. The task's criterion, the host "
+                "and the blueprints must not wait for the device, nor copy to it; or set `setting.recorder.is_on` of "
+                "the population to False."
             )
             raise
         graph.capture_end()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from kasmina_env.lifecycle.arrays import FloatArray
+from kasmina_env.networks.modes import own_modes as own_modes
 from kasmina_env.settings.machine import DEVICE, num_cores
 
 
@@ -42,10 +42,3 @@ def to_numpy(tensors: Sequence[torch.Tensor]) -> list[FloatArray]:
     flat = torch.cat([t.detach().reshape(-1) for t in tensors]).cpu().double().numpy()
     parts = np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1])
     return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
-
-
-@contextmanager
-def own_modes(device: torch.device) -> Iterator[None]:
-    """Whatever modes the caller is in, networks train with gradients and in their own precision."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        yield

@@ -140,7 +140,7 @@ def evaluate(
         logits = setting.host_template.call(parameters, wide, slots)
         y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])
         labels = y.unsqueeze(1).expand(-1, num_networks, *y.shape[1:])
-        figures.append(torch.stack(setting.measured(logits, labels)).unflatten(1, (num_streams, batch)))
+        figures.append(torch.stack(setting.loss_and_quality(logits, labels)).unflatten(1, (num_streams, batch)))
     # summed at once: how data are cut must not show in the last digit
     means = torch.cat(figures, dim=2).mean(dim=2)  # [2, streams, N]
     parts = means[:, setting.index(stream_of)].split([len(settings) for settings in off], dim=1)

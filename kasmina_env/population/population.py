@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.networks.grown import GrownNetwork, GrownSeed, Recipe, build_network
+from kasmina_env.networks.grown import GrownNetwork, GrownSeed, NetworkSpec, build_network
 from kasmina_env.networks.hosts import Host
 from kasmina_env.networks.layers import widen
-from kasmina_env.population import evaluate as evaluation
-from kasmina_env.population import train as training
 from kasmina_env.population.augment import draw_changes, gather_changed
+from kasmina_env.population.engine import TorchEngine, choose_engine
 from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.state import (
@@ -30,7 +31,7 @@ from kasmina_env.population.state import (
 )
 from kasmina_env.population.train import GradientHealth
 from kasmina_env.settings.config import Operator
-from kasmina_env.tasks import Measure, Split, classify
+from kasmina_env.tasks import Criterion, Split, classify
 
 Rows = Sequence[int] | IntArray
 
@@ -66,13 +67,15 @@ class Population:
         device: Where the networks live.
         dtype: Floating-point type of weights and features; optimiser state, losses and qualities are at least in
             float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
-        measure: Loss and quality of the networks' logits, as a task gives it.
+        criterion: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
         conditions: What each network trains under; by default the optimiser's learning rate and no noise.
         birth_gain: What the constants that keep newborn seeds near identity are multiplied by: seeds of a large gain
             disturb the network they are put into at once.
         initial_weights: Parameters that every fresh host starts from ``[P]`` (see `load_initial_weights`); left out:
             random ones.
+        engine: Name in `kasmina_env.population.ENGINES`; by default that of the environment variable KASMINA_ENGINE,
+            else "auto": "fused" where it can be, which also depends on the seeds that are grown, and "torch" elsewhere.
     """
 
     def __init__(
@@ -82,23 +85,41 @@ class Population:
         optimizer: Optimizer | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        measure: Measure = classify,
+        criterion: Criterion = classify,
         variants: Sequence[Host] = (),
         conditions: Conditions | None = None,
         birth_gain: float = 1.0,
         initial_weights: FloatArray | None = None,
+        engine: str | None = None,
     ) -> None:
         if not len(rng_seeds):
             raise ValueError("`rng_seeds` must hold one integer for each network, got none. Give at least one.")
-        self.setting = make_setting(
-            host, optimizer or Optimizer(), torch.device(device), dtype, measure, variants, birth_gain, initial_weights
+        where, optimizer = torch.device(device), optimizer or Optimizer()
+        self._make_setting = partial(
+            make_setting, host, optimizer, where, dtype, criterion, variants, birth_gain, initial_weights
         )
+        self.setting = self._make_setting()
+        self._engine, self._engine_reason = choose_engine(engine, self.setting)
+        self._engine_asked = engine
         self._streams = [Streams.from_seed(seed) for seed in rng_seeds]
         conditions = conditions or Conditions.plain(len(rng_seeds), self.setting.optimizer.learning_rate)
         hosts = self.setting.draw_hosts([s.growth for s in self._streams], conditions.variant)
         shape = (len(rng_seeds), self.setting.num_slots)
         state = (np.full(shape, NO_SEED), np.zeros(shape, dtype=bool), conditions)
         self._networks = Networks(self.setting, hosts, {}, *state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The setting holds modules with the weights of the latest call, and what was recorded for this process alone.
+        state = {name: value for name, value in vars(self).items() if name not in ("setting", "_engine")}
+        return {**state, "is_recording": self.setting.recorder.is_on}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_recording = state.pop("is_recording")
+        vars(self).update(state)
+        self.setting = self._networks.setting = self._make_setting()
+        self.setting.recorder.is_on = is_recording
+        is_fused_no_more = self._engine_reason and self._engine_asked != "fused"
+        self._engine, _ = choose_engine("torch" if is_fused_no_more else self._engine_asked, self.setting)
 
     @property
     def num_networks(self) -> int:
@@ -117,6 +138,16 @@ class Population:
     def conditions(self) -> Conditions:
         """What each network trains under; may be changed in place, but for the variants."""
         return self._networks.conditions
+
+    @property
+    def engine(self) -> str:
+        """The engine that trains and evaluates."""
+        return self._engine.name
+
+    @property
+    def engine_reason(self) -> str:
+        """Why it is "torch" where "auto" would rather have "fused", in one sentence; empty elsewhere."""
+        return self._engine_reason
 
     # ── training and evaluation ──────────────────────────────────────────────────────────────
 
@@ -170,7 +201,7 @@ class Population:
         with torch.inference_mode(False), torch.enable_grad():
             seed_rate = self.learning_rate * pace
             host_rate = self.setting.optimizer.host_factor * seed_rate
-            return training.train(self._networks, x, y, alpha, host_rate, seed_rate)
+            return self._engine.train(self._networks, x, y, alpha, host_rate, seed_rate)
 
     def warm_up(
         self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows
@@ -181,7 +212,7 @@ class Population:
         x, y = self.draw_minibatches(data, num_batches, batch_size, rows=rows)
         with torch.inference_mode(False), torch.enable_grad():
             alpha, rates = np.zeros((len(rows), self.num_slots)), np.full(len(rows), learning_rate)
-            _, health = training.train(chosen, x, y, alpha, rates, rates)
+            _, health = self._engine.train(chosen, x, y, alpha, rates, rates)
         self._networks.put(rows, chosen)
         return health
 
@@ -212,9 +243,9 @@ class Population:
         if not np.array_equal(chosen, np.arange(self.num_networks)):
             networks, alpha, settings = networks.take(chosen), alpha[chosen], [o[:, chosen] for o in settings]
         if len({len(split) for split in data}) == 1:
-            return evaluation.evaluate(networks, data, alpha, settings)
+            return self._engine.evaluate(networks, data, alpha, settings)
         pairs = zip(data, settings, strict=True)
-        return [evaluation.evaluate(networks, [split], alpha, [o])[0] for split, o in pairs]
+        return [self._engine.evaluate(networks, [split], alpha, [o])[0] for split, o in pairs]
 
     def _check_rows(self, rows: Rows | None) -> IntArray:
         """Row numbers as an array; all by default."""
@@ -255,11 +286,24 @@ class Population:
             raise ValueError(
                 f"`rows` must have no seed in slot {slot}, got {taken.tolist()}, which do. Remove theirs first."
             )
+        self._admit([(slot, blueprint, operator, in_training)])
         draws = [self._streams[row].growth for row in rows]
         for name in (blueprint, GATE) if operator is Operator.GATE else (blueprint,):
             part = Part(slot, name)
             networks.insert(part, rows, self.setting.draw_stack(self.setting.template(part), draws))
         networks.operator[rows, slot], networks.in_training[rows, slot] = operator, in_training
+
+    def _admit(self, seeds: Iterable[tuple[int, str, Operator, bool]]) -> None:
+        """Change to the torch engine for good if the present one cannot grow seeds, or raise if it was insisted on."""
+        for slot, blueprint, operator, in_training in seeds:
+            reason = self._engine.why_not(slot, blueprint, operator, in_training)
+            if reason and self._engine_asked == "fused":
+                raise ValueError(
+                    f"`blueprint` must be one that the fused engine knows, got {blueprint!r}: {reason}. Use engine "
+                    "'auto'."
+                )
+            if reason:
+                self._engine, self._engine_reason = TorchEngine(), f"{reason}, which {blueprint!r} needs"
 
     def connect(self, rows: Rows, slot: int) -> None:
         """End TRAINING in a slot of the given networks: from now on their seeds act at their alpha.
@@ -310,6 +354,8 @@ class Population:
                 f"`rows` must be {len(saved)} networks, got {rows.tolist()}. Give one for each network of the snapshot."
             )
         self._networks.put(rows, saved.networks.to(self.setting.device))
+        self._admit(saved.networks.seeds())
+        self._networks.put(rows, saved.networks)
         for row, streams in zip(rows, saved.streams, strict=True):
             self._streams[row] = deepcopy(streams)
 
@@ -338,4 +384,4 @@ class Population:
             if part.name != GATE:
                 operator = Operator(int(one.operator[0, part.slot]))
                 seeds[part.slot] = GrownSeed(part.name, operator, float(alpha[part.slot]))
-        return build_network(Recipe(self.setting.host, seeds), tensors)
+        return build_network(NetworkSpec(self.setting.host, seeds), tensors)

@@ -90,10 +90,7 @@ def make_template(build: Callable[[Layers], Module], initial: Mapping[str, float
     """
     with torch.device("meta"):
         module = build(layers)
-    bounds: dict[str, tuple[float, float]] = {}
-    for prefix, layer in module.named_modules():
-        for name, limits in getattr(layer, "bounds", {}).items():
-            bounds[f"{prefix}.{name}".lstrip(".")] = limits
+    bounds = layers.bounds_of(module)
     shapes = {name: tuple(p.shape[1:]) for name, p in module.named_parameters()}
     for name, value in (initial or {}).items():
         if name not in shapes:

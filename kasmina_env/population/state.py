@@ -28,7 +28,8 @@ from kasmina_env.population.stack import (
 )
 from kasmina_env.population.variants import weight_scales
 from kasmina_env.population.wide_features import Lanes
-from kasmina_env.tasks import Measure
+from kasmina_env.settings.config import Operator
+from kasmina_env.tasks import Criterion
 
 GATE = "(gate)"  # no blueprint can have this name
 NO_SEED = -1
@@ -98,7 +99,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     host_template: Template
-    measure: Measure
+    criterion: Criterion
     scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
     birth_gain: float = 1.0  # what a blueprint's constant starting values are multiplied by
     part_templates: dict[Part, Template] = field(default_factory=dict)
@@ -123,9 +124,9 @@ class Setting:
         channels = self.host.slots[part.slot].channels
         if part.name == GATE:
             return make_template(partial(Gate, topology=self.host.topology, channels=channels), Gate.INITIAL)
-        variant = BLUEPRINTS.get(part.name).variant(self.host.topology)
-        initial = {name: self.birth_gain * value for name, value in variant.initial.items()}
-        return make_template(lambda nn: variant.build(nn, channels), initial)
+        builder = BLUEPRINTS.get(part.name).builder(self.host.topology)
+        initial = {name: self.birth_gain * value for name, value in builder.initial.items()}
+        return make_template(lambda nn: builder.build(nn, channels), initial)
 
     def draw_stack(self, template: Template, streams: Sequence[RandomStream], scale: FloatArray | float = 1.0) -> Stack:
         """Freshly initialised networks, one from each random stream, their weights multiplied by `scale`."""
@@ -143,9 +144,9 @@ class Setting:
             return None
         return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
-    def measured(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_and_quality(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and quality ``[B, N]`` of what a wide host returns, at least in float32."""
-        return self.measure(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
+        return self.criterion(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:
         """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
@@ -161,7 +162,7 @@ def make_setting(
     optimizer: Optimizer,
     device: torch.device,
     dtype: torch.dtype,
-    measure: Measure,
+    criterion: Criterion,
     variants: Sequence[Host] = (),
     birth_gain: float = 1.0,
     initial_weights: FloatArray | None = None,
@@ -172,7 +173,7 @@ def make_setting(
         template = replace(template, low=initial_weights, high=initial_weights)  # drawn from a range without width
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    return Setting(host, optimizer, device, dtype, template, measure, scales, birth_gain)
+    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain)
 
 
 @dataclass
@@ -193,10 +194,26 @@ class Networks:
         # A population has a setting of its own: networks that are copied or sent to another one go without.
         return {name: value for name, value in vars(self).items() if name != "setting"}
 
+    def _with(self, **fields: Any) -> Networks:
+        """A copy with other fields. `dataclasses.replace` would ask for a setting, which networks may go without."""
+        changed = object.__new__(Networks)
+        vars(changed).update(vars(self), **fields)
+        return changed
+
     @property
     def has_seed(self) -> BoolArray:
         """Where a seed grows, ``[N, S]``."""
         return np.asarray(self.operator != NO_SEED)
+
+    def seeds(self) -> set[tuple[int, str, Operator, bool]]:
+        """All kinds of seeds that grow here: slot, blueprint, operator, whether in TRAINING."""
+        found = set()
+        for part, cell in self.cells.items():
+            if part.name != GATE:
+                operators, stages = (of_all[cell.rows, part.slot] for of_all in (self.operator, self.in_training))
+                pairs = set(zip(operators.tolist(), stages.tolist(), strict=True))
+                found |= {(*part, Operator(operator), in_training) for operator, in_training in pairs}
+        return found
 
     def insert(self, part: Part, rows: IntArray, weights: Stack) -> None:
         """File weights under their part."""
@@ -242,8 +259,7 @@ class Networks:
             if len(positions):
                 cells[part] = Cell(positions, cell.weights.take(self._index(members)))
         hosts = self.hosts.take(self._index(rows))
-        return replace(
-            self,
+        return self._with(
             hosts=hosts,
             cells=cells,
             operator=self.operator[rows],
@@ -264,7 +280,7 @@ class Networks:
     def to(self, device: torch.device) -> Networks:
         """The same networks with their weights on a device."""
         cells = {part: Cell(cell.rows, cell.weights.to(device)) for part, cell in self.cells.items()}
-        return replace(self, hosts=self.hosts.to(device), cells=cells)
+        return self._with(hosts=self.hosts.to(device), cells=cells)
 
     def _index(self, rows: IntArray) -> torch.Tensor:
         """Row numbers where the weights are."""
@@ -280,8 +296,7 @@ def join_networks(parts: Sequence[Networks]) -> Networks:
     for start, networks in zip(starts[:-1], (part.to(device) for part in parts), strict=True):
         for part, cell in networks.cells.items():
             cells.setdefault(part, []).append(Cell(cell.rows + start, cell.weights))
-    return replace(
-        parts[0],
+    return parts[0]._with(
         hosts=concatenate([part.hosts.to(device) for part in parts]),
         cells={
             part: Cell(np.concatenate([c.rows for c in found]), concatenate([c.weights for c in found]))

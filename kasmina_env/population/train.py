@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from kasmina_env.population.forward import slot_function
 from kasmina_env.population.optim import Updates
 from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
-from kasmina_env.population.state import GATE, Networks, Part
+from kasmina_env.population.state import GATE, Networks, Part, Setting
 
 VANISHING = 1e-7  # root mean square of a tensor's gradient below which it counts as vanishing
 EXPLODING = 1e3  # and above which it counts as exploding
@@ -51,6 +51,10 @@ class _Trainee:
     def collect(self, found: Sequence[Tensor]) -> None:
         """Lay the gradients of the leaves side by side."""
         torch.cat([part.flatten(1) for part in found], dim=1, out=self.gradient)
+
+    def sum_squares(self) -> Tensor:
+        """Squares of the gradient, summed over each tensor ``[R, T]``."""
+        return torch.stack([part.sum(dim=1) for part in self.squares.split(self.template.sizes, dim=1)], dim=1)
 
     def update(self) -> None:
         """Subtract what has become of the gradient."""
@@ -116,7 +120,7 @@ def train(
 
     def step(inputs: Tensor, labels: Tensor, *factors: Tensor) -> Tensor:
         logits = host.template.call(host.leaves, inputs, slots)
-        per_sample, _ = setting.measured(logits, labels)
+        per_sample, _ = setting.loss_and_quality(logits, labels)
         loss = per_sample.mean(dim=0)  # [N]
         found = iter(torch.autograd.grad(loss, leaves, torch.ones_like(loss), materialize_grads=True))
         with torch.no_grad():
@@ -137,34 +141,42 @@ def train(
         updates.finish()
         for trainee in trainees:
             trainee.put_back()
-        health = _health(networks, host, seed_of, len(losses))
+        sums = {part: seed.sum_squares() for part, seed in seed_of.items()}
+        health = measure_health(networks, host.sum_squares(), sums, len(losses))
     return torch.stack(losses).mean(dim=0), health
 
 
-def _health(networks: Networks, host: _Trainee, seeds: dict[Part, _Trainee], num_batches: int) -> GradientHealth:
+def measure_health(networks: Networks, host: Tensor, seeds: Mapping[Part, Tensor], num_batches: int) -> GradientHealth:
+    """Health of gradients.
+
+    Args:
+        networks: After the step.
+        host: Squares of the gradients of each host's T tensors, summed over each and over the minibatches, ``[N, T]``.
+        seeds: The same of the seeds of each part ``[R, T]``.
+        num_batches: How many minibatches.
+    """
     shape = (3, len(networks), networks.setting.num_slots)
-    measured = host.squares.new_full(shape, float("nan"))
-    for part, trainee in seeds.items():
+    measured = host.new_full(shape, float("nan"))
+    for part, sums in seeds.items():
         if part.name == GATE:
             continue
-        sums = trainee.squares.split(trainee.template.sizes, dim=1)
-        mean_squares = torch.stack([tensor.mean(dim=1) for tensor in sums], dim=1)  # [R, tensors]
-        rms = (mean_squares / num_batches).sqrt()
+        cell = networks.cells[part]
+        sizes = networks.setting.template(part).sizes
+        means = [total / (size * num_batches) for total, size in zip(sums.unbind(dim=1), sizes, strict=True)]
+        rms = torch.stack(means, dim=1).sqrt()
         # NaN where weights are not finite: behind a norm their gradients may still be
-        norm = (trainee.squares.sum(dim=1) / num_batches).sqrt() + 0.0 * trainee.stack.parameters.sum(dim=1)
+        norm = (sums.sum(dim=1) / num_batches).sqrt() + 0.0 * cell.weights.parameters.sum(dim=1)
         vanishing = (rms < VANISHING).to(rms.dtype).mean(dim=1)
         # `rms < EXPLODING` is False for NaN as well
         exploding = (~(rms < EXPLODING)).to(rms.dtype).mean(dim=1)
-        rows = networks.setting.index(networks.cells[part].rows)
-        measured[:, rows, part.slot] = torch.stack([norm, vanishing, exploding])
-    host_norm = (host.squares.sum(dim=1) / num_batches).sqrt()
-    return GradientHealth(host_norm, _segment_norms(networks, host, num_batches), *measured)
+        measured[:, networks.setting.index(cell.rows), part.slot] = torch.stack([norm, vanishing, exploding])
+    host_norm = (host.sum(dim=1) / num_batches).sqrt()
+    return GradientHealth(host_norm, _segment_norms(networks.setting, host, num_batches), *measured)
 
 
-def _segment_norms(networks: Networks, host: _Trainee, num_batches: int) -> Tensor:
-    order = execution_order(networks.setting.host.slots)
-    sizes = [0] * (len(order) + 1)
-    for name, size in zip(host.template.names, host.template.sizes, strict=True):
-        sizes[int(name.split(".")[1])] += size  # "segments.I. ..."
-    norms = [(part.sum(dim=1) / num_batches).sqrt() for part in host.squares.split(sizes, dim=1)]
+def _segment_norms(setting: Setting, host: Tensor, num_batches: int) -> Tensor:
+    order = execution_order(setting.host.slots)
+    segment = [int(name.split(".")[1]) for name in setting.host_template.names]  # "segments.I. ..."
+    sizes = [segment.count(i) for i in range(len(order) + 1)]
+    norms = [(part.sum(dim=1) / num_batches).sqrt() for part in host.split(sizes, dim=1)]
     return torch.stack([norms[order.index(slot)] for slot in range(len(order))], dim=1)

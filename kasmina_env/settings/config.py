@@ -1,17 +1,19 @@
-"""The settings of an environment: one frozen, flat, validated table of plain values."""
+"""Settings of an environment: one frozen, flat, validated table of plain values."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from kasmina_env.lifecycle.alpha import Curve
-from kasmina_env.lifecycle.transitions import LifecycleRules
+from kasmina_env.lifecycle.transitions import MAX_STEPS, LifecycleRules
 from kasmina_env.settings.registry import unknown_name_message
 
 
@@ -28,44 +30,43 @@ class EnvConfig:
     """Everything that defines the problem; plain JSON values only.
 
     Attributes:
-        task: Registered task.
-        task_settings: Its keyword settings.
-        host: Registered host.
-        host_settings: Its keyword settings.
+        task: Name of a registered task.
+        task_settings: Keyword settings of the task.
+        host: Name of a registered host.
+        host_settings: Keyword settings of the host.
         initial_weights: Path of a safetensors file with weights of the host, from which every episode starts, such as
             those of a network in service; "" draws them at random.
         horizon: Steps of an episode.
         batches_per_step: Minibatches each network trains on in a step.
         batch_size: Samples of a minibatch.
-        augment: How pictures of a minibatch are changed at random: a name in `AUGMENTATIONS`.
+        augment: Random change of the pictures in a minibatch: a name in `AUGMENTATIONS`.
         optimizer: "adam" or "sgd".
-        learning_rate: Of the networks.
-        decay: How learning rates go on over the episode: "none", or "linear", to zero behind the last step.
-        host_factor: What the learning rate is multiplied by for hosts: a mature one has little of it left.
-        birth_gain: What the constants that keep newborn seeds near identity are multiplied by.
-        clip_norm: Norm to which the gradients of a host, and of each seed, are clipped; 0 is off.
-        blueprints: Menu of GERMINATE.
-        operators: Menu of GERMINATE: names of blend operators.
-        tempos: Menu of ramp lengths in steps.
-        prune_tempos: Menu of PRUNE; 0 removes at once.
-        targets: Menu of SET_ALPHA_TARGET; empty leaves the operation out.
-        curves: Menu of ramp shapes.
+        learning_rate: Learning rate of seeds, and of hosts times `host_factor`.
+        decay: Learning-rate schedule: "none", or "linear", which would reach zero one step after the last.
+        host_factor: Multiplier on the learning rate of hosts; small for a mature one.
+        birth_gain: Multiplier on the constant initial values that keep newborn seeds near identity.
+        clip_norm: Largest norm of the gradients of a host, and of each seed; 0 clips nothing.
+        blueprints: Menu of blueprints.
+        operators: Menu of blend operators, by name.
+        tempos: Menu of ramp lengths in steps, for GERMINATE and SET_ALPHA_TARGET.
+        prune_tempos: Menu of ramp lengths in steps, for PRUNE; 0 removes at once.
+        targets: Menu of alpha targets; an empty one leaves SET_ALPHA_TARGET out.
+        curves: Menu of ramp shapes, by name.
         min_training_steps, min_prune_age, embargo_steps, min_contribution, instant: See `LifecycleRules`.
-        instances: Name of the family in configs/ whose instances episodes are about, or a JSON file; "" for a single
+        instances: Family whose instances episodes are about: a name in configs/, or a JSON file; "" for a single
             problem. What an instance settles takes the place of these settings.
-        label_noise: Share of the labels to learn from that are wrong.
+        label_noise: Share of wrong labels in the data to learn from.
         pixel_noise: Standard deviation of the noise on inputs.
         warmup_batches: Minibatches a fresh host is trained on before its episode, which makes it a mature one; without
-            the label and pixel noise of its episode, and on the task's own data for that, where it has some.
-        warmup_learning_rate: In these.
-        objective: What the score is of: "final", the network kept, or "mean", the mean over the episode of the network
-            in service.
+            label and pixel noise, and on the task's own data for this, where it has some.
+        warmup_learning_rate: Learning rate of that training.
+        objective: "final" scores the network that is kept, "mean" the network in service, averaged over the episode.
         param_price: Score per doubling of the network by fossilized parameters.
         rent_price: Reward per host's worth of extra compute over a whole episode.
         operation_price: Reward per germination.
-        reward: Registered reward.
-        watch_samples: Samples of inner_valid measured every step; what the controller sees.
-        score_samples: Samples of outer_valid measured every step; the first and the last score use all of them.
+        reward: Name of a registered reward.
+        watch_samples: Samples of inner_valid that are measured for the controller every step.
+        score_samples: Samples of outer_valid that are scored every step; the first and the last score use all of them.
         success_score: Committed score from which an episode counts as a success.
     """
 
@@ -112,38 +113,45 @@ class EnvConfig:
     def __post_init__(self) -> None:
         for name in RULES:
             check_setting(name, getattr(self, name), "Change it.")
+        _check_lengths(self, self.rules)
 
-    @property
+    @cached_property
     def rules(self) -> LifecycleRules:
-        """The lifecycle's part of the settings."""
+        """The lifecycle's part of the settings, which checks itself."""
         names = [f.name for f in dataclasses.fields(LifecycleRules)]
         return LifecycleRules(**{name: getattr(self, name) for name in names})
 
 
+SETTINGS = tuple(f.name for f in dataclasses.fields(EnvConfig))
+
+
+# ── rules ───────────────────────────────────────────────────────────────────────────────────────
+
+
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, as a check and in words."""
+    """A requirement on a value, as a check and in words."""
 
     holds: Callable[[Any], bool]
     words: str
 
 
 def is_int(value: object) -> bool:
-    """Whether it is an integer, which True and False are not."""
+    """True for integers, but not for True and False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, which True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for finite numbers, but not for True and False."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _at_least(minimum: int) -> Rule:
-    return Rule(lambda value: is_int(value) and value >= minimum, f"be an integer of at least {minimum}")
+def _integer(low: int, high: int) -> Rule:
+    return Rule(lambda value: is_int(value) and low <= value <= high, f"be an integer from {low} to {high}")
 
 
-def _number(is_inside: Callable[[float], bool], words: str) -> Rule:
-    return Rule(lambda value: is_number(value) and is_inside(value), f"be a number {words}")
+def _number(low: float, high: float) -> Rule:
+    return Rule(lambda value: is_number(value) and low <= value <= high, f"be a number from {low:g} to {high:g}")
 
 
 def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = False) -> Rule:
@@ -155,73 +163,60 @@ def _menu(is_entry: Callable[[Any], bool], words: str, can_be_empty: bool = Fals
     return Rule(holds, f"be a {'' if can_be_empty else 'non-empty '}menu of different {words}")
 
 
-def _tuple_of(is_entry: Callable[[Any], bool], words: str) -> Rule:
-    return Rule(lambda value: isinstance(value, tuple) and all(map(is_entry, value)), f"be a tuple of {words}")
+def _one_of(names: tuple[str, ...]) -> Rule:
+    return Rule(lambda value: isinstance(value, str) and value in names, f"be one of {names}")
 
 
 DECAYS = ("none", "linear")
 OBJECTIVES = ("final", "mean")
 AUGMENTATIONS = ("none", "shift", "shift_flip")  # by up to an eighth of the picture; and mirrored every second time
+OPTIMIZERS = ("adam", "sgd")
 OPERATOR_NAMES = tuple(Operator.__members__)
 CURVE_NAMES = tuple(Curve.__members__)
 _NAME = Rule(lambda value: isinstance(value, str) and value != "", "be a registered name")
 _SETTINGS = Rule(lambda value: isinstance(value, Mapping), "be a mapping of keyword settings")
-_PRICE = _number(lambda value: value >= 0, "of at least 0")
 _FLAG = Rule(lambda value: isinstance(value, bool), "be True or False")
+_LEARNING_RATE = _number(1e-8, 1e3)
+_FACTOR = _number(0, 1e3)
+_PRICE = _number(0, 1e3)
+_SAMPLES = _integer(1, 10**9)
 
+# Of every setting but those of the lifecycle, which `LifecycleRules` checks.
 RULES: dict[str, Rule] = {
     "task": _NAME,
     "task_settings": _SETTINGS,
     "host": _NAME,
     "host_settings": _SETTINGS,
     "initial_weights": Rule(lambda value: isinstance(value, str), "be the path of a file, or ''"),
-    "horizon": _at_least(2),
-    "batches_per_step": _at_least(1),
-    "batch_size": _at_least(1),
-    "augment": Rule(lambda value: isinstance(value, str) and value in AUGMENTATIONS, f"be one of {AUGMENTATIONS}"),
-    "optimizer": Rule(lambda value: value in ("adam", "sgd"), "be 'adam' or 'sgd'"),
-    "learning_rate": _number(lambda value: value > 0, "above 0"),
-    "decay": Rule(lambda value: value in DECAYS, f"be one of {DECAYS}"),
-    "host_factor": _PRICE,
-    "birth_gain": _PRICE,
-    "clip_norm": _PRICE,
+    "horizon": _integer(2, MAX_STEPS),
+    "batches_per_step": _integer(1, 10_000),
+    "batch_size": _integer(1, 1_000_000),
+    "augment": _one_of(AUGMENTATIONS),
+    "optimizer": _one_of(OPTIMIZERS),
+    "learning_rate": _LEARNING_RATE,
+    "decay": _one_of(DECAYS),
+    "host_factor": _FACTOR,
+    "birth_gain": _FACTOR,
+    "clip_norm": _number(0, 1e6),
     "blueprints": _menu(lambda value: isinstance(value, str), "blueprint names"),
     "operators": _menu(lambda value: value in OPERATOR_NAMES, f"names in {OPERATOR_NAMES}"),
     "tempos": _menu(lambda value: is_int(value) and value >= 1, "integers of at least 1"),
     "prune_tempos": _menu(lambda value: is_int(value) and value >= 0, "integers of at least 0"),
-    "targets": _menu(lambda v: is_number(v) and 0 < v <= 1, "numbers in (0, 1]", True),
+    "targets": _menu(lambda value: is_number(value) and 0.01 <= value <= 1, "numbers from 0.01 to 1", True),
     "curves": _menu(lambda value: value in CURVE_NAMES, f"names in {CURVE_NAMES}"),
-    "min_training_steps": _at_least(0),
-    "min_prune_age": _at_least(0),
-    "embargo_steps": _at_least(0),
-    "min_contribution": Rule(lambda value: value is None or is_number(value), "be a number, or None for no minimum"),
-    "instant": _FLAG,
     "instances": Rule(lambda value: isinstance(value, str), "be the name of a family or a file, or ''"),
-    "label_noise": _number(lambda value: 0 <= value <= 1, "in [0, 1]"),
-    "pixel_noise": _PRICE,
-    "warmup_batches": _at_least(0),
-    "warmup_learning_rate": _number(lambda value: value > 0, "above 0"),
-    "objective": Rule(lambda value: value in OBJECTIVES, f"be one of {OBJECTIVES}"),
+    "label_noise": Rule(lambda value: is_number(value) and 0 <= value < 1, "be a number from 0 to below 1"),
+    "pixel_noise": _FACTOR,
+    "warmup_batches": _integer(0, 1_000_000),
+    "warmup_learning_rate": _LEARNING_RATE,
+    "objective": _one_of(OBJECTIVES),
     "param_price": _PRICE,
     "rent_price": _PRICE,
     "operation_price": _PRICE,
     "reward": _NAME,
-    "watch_samples": _at_least(1),
-    "score_samples": _at_least(1),
-    "success_score": Rule(is_number, "be a finite number"),
-}
-
-# What the settings of hosts and tasks must be, by their annotations; one that is not here is left to who registered it.
-KINDS: dict[str, Rule] = {
-    "None": Rule(lambda value: value is None, "be None"),
-    "bool": _FLAG,
-    "int": Rule(is_int, "be an integer"),
-    "float": Rule(is_number, "be a finite number"),
-    "str": Rule(lambda value: isinstance(value, str), "be a string"),
-    "Mapping[str, Any]": _SETTINGS,
-    "tuple[int, ...]": _tuple_of(is_int, "integers"),
-    "tuple[float, ...]": _tuple_of(is_number, "finite numbers"),
-    "tuple[str, ...]": _tuple_of(lambda value: isinstance(value, str), "strings"),
+    "watch_samples": _SAMPLES,
+    "score_samples": _SAMPLES,
+    "success_score": _number(-1e3, 1e3),
 }
 
 
@@ -232,29 +227,76 @@ def check_setting(name: str, value: object, remedy: str) -> None:
         raise ValueError(f"`{name}` must {rule.words}, got {value!r}. {remedy}")
 
 
+def _check_lengths(config: EnvConfig, rules: LifecycleRules) -> None:
+    """Raise a ``ValueError`` for a length in steps that no episode of this horizon can meet."""
+    horizon = config.horizon
+    longest = {"min_prune_age": horizon, "embargo_steps": horizon}
+    if not rules.instant:
+        longest["min_training_steps"] = horizon - 1
+    for name, limit in longest.items():
+        if getattr(rules, name) > limit:
+            raise ValueError(
+                f"`{name}` must be at most {limit} in episodes of {horizon} steps, got {getattr(rules, name)}. Lower "
+                "it, or raise `horizon`."
+            )
+    for name in ("tempos", "prune_tempos"):
+        slowest = max(getattr(config, name))
+        if slowest > 10 * horizon:  # a ramp may be cut off by the end, but not be all but flat
+            raise ValueError(
+                f"`{name}` must be at most ten times the horizon of {horizon} steps, got {slowest}. Shorten the ramp."
+            )
+
+
+# ── settings of hosts and tasks ─────────────────────────────────────────────────────────────────
+
+# What annotations ask for; one that is not here is left to whoever registered it.
+KINDS: dict[type, Rule] = {
+    NoneType: Rule(lambda value: value is None, "be None"),
+    bool: _FLAG,
+    int: Rule(is_int, "be an integer"),
+    float: Rule(is_number, "be a finite number"),
+    str: Rule(lambda value: isinstance(value, str), "be a string"),
+}
+_PLURALS: dict[type, str] = {int: "integers", float: "finite numbers", str: "strings"}
+
+
+def kind_rule(kind: Any) -> Rule | None:
+    """Rule of an annotation: one of `KINDS`, a tuple of them, a mapping, or a union of these; None for any other."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        rules = [kind_rule(arg) for arg in args]
+        known = [rule for rule in rules if rule is not None]
+        words = " or ".join(rule.words for rule in known)
+        return Rule(lambda value: any(r.holds(value) for r in known), words) if len(known) == len(rules) else None
+    if Mapping in (kind, origin):
+        return _SETTINGS
+    if origin is tuple and args[1:] == (...,) and args[0] in _PLURALS:
+        entry = KINDS[args[0]]
+        return Rule(
+            lambda value: isinstance(value, tuple) and all(map(entry.holds, value)),
+            f"be a tuple of {_PLURALS[args[0]]}",
+        )
+    return KINDS.get(kind) if isinstance(kind, type) else KINDS[NoneType] if kind is None else None
+
+
 def check_nested(setting: str, make: Callable[..., object], values: Mapping[str, Any]) -> None:
     """Raise a ``ValueError`` if keyword settings have other names than the parameters of `make`, or are of other kinds.
 
     Args:
-        setting: Where they stand, for the message: "host_settings", "task_settings", "instances" or "recipe".
-        make: What is registered. The annotations of its parameters say what they must be (see `KINDS`).
+        setting: Name of the settings in the message, such as "host_settings".
+        make: Class or function that is registered. Its annotations say of which kinds its settings are (see `KINDS`).
         values: The settings.
     """
-    parameters = inspect.signature(make).parameters
+    try:
+        parameters = inspect.signature(make, eval_str=True).parameters
+    except NameError:  # an annotation that only a type checker can look up
+        parameters = inspect.signature(make).parameters
     for name, value in values.items():
         if name not in parameters:
             raise ValueError(unknown_name_message(setting, name, tuple(parameters) or ("(no settings)",)))
-        kinds = _annotation(parameters[name]).split(" | ")
-        rules = [KINDS[kind] for kind in kinds if kind in KINDS]
-        if len(rules) == len(kinds) and not any(rule.holds(value) for rule in rules):
-            words = " or ".join(rule.words for rule in rules)
-            raise ValueError(f"`{name}` must {words}, got {value!r}. Change it in `{setting}`.")
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    """As it is written in the source."""
-    written = parameter.annotation
-    return written if isinstance(written, str) else inspect.formatannotation(written)
+        rule = kind_rule(parameters[name].annotation)
+        if rule is not None and not rule.holds(value):
+            raise ValueError(f"`{name}` must {rule.words}, got {value!r}. Change it in `{setting}`.")
 
 
 def check_at_least_one(values: Mapping[str, float]) -> None:
@@ -262,6 +304,9 @@ def check_at_least_one(values: Mapping[str, float]) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}. Use a positive integer.")
+
+
+# ── presets and overrides ───────────────────────────────────────────────────────────────────────
 
 
 def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvConfig:
@@ -276,8 +321,8 @@ def make_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> EnvCon
     replaced = {name for name in ("host", "task") if overrides.get(name, base.get(name)) != base.get(name)}
     merged = {key: value for key, value in base.items() if key.removesuffix("_settings") not in replaced}
     for key, value in overrides.items():
-        if key not in RULES:
-            raise ValueError(unknown_name_message("setting", key, tuple(RULES)))
+        if key not in SETTINGS:
+            raise ValueError(unknown_name_message("setting", key, SETTINGS))
         is_nested = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
         merged[key] = {**merged[key], **value} if is_nested else value
     return EnvConfig(**{key: freeze(value) for key, value in merged.items()})

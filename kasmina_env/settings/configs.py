@@ -1,21 +1,21 @@
-"""Data that comes with the package: in configs/ of a source tree, inside the package in a wheel."""
+"""Paths of the configs that come with the package: in configs/ of a source tree, inside the package in a wheel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 CONFIGS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
-FOUND = Path("configs")  # where `kasmina search` and `kasmina calibrate` write: in the folder a user works in
+FOUND = Path("configs")  # in the current folder: `kasmina search` and `kasmina calibrate` write there
 
 
 def config_path(name: str, remedy: str, with_found: bool = False) -> Path:
-    """A file of the configs folder.
+    """Path of a file in configs/.
 
     Args:
-        name: Of the file.
-        remedy: What to do if there is none, as a sentence.
-        with_found: Look at what was found by commands in this folder first. What defines a problem never comes from
-            there: a registered id is the same everywhere.
+        name: Name of the file.
+        remedy: Sentence that ends the message if there is no such file.
+        with_found: Whether to look in the current folder first. Files that define a problem never come from there: a
+            registered id is the same everywhere.
     """
     for folder in (FOUND, *CONFIGS) if with_found else CONFIGS:
         if (folder / name).is_file():

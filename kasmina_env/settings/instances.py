@@ -1,7 +1,7 @@
-"""Instances: the numbered concrete problems of a task family, one of which every episode is about.
+"""Instances: the numbered members of a family of problems. Every episode is about one of them.
 
-A family is a JSON file in configs/: what may differ, how it was drawn, and the instances themselves, so that everybody
-trains and tests on the same ones. A problem without a family has one instance, which is what its settings say.
+A family is a JSON file in configs/ with the instances themselves, so that everybody trains and tests on the same ones,
+and with the ranges they were drawn from. A problem without a family has one instance, given by its settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
 
 SPLIT_NAMES = ("train", "test")
-# Settings of which an instance may have its own value; what else it names is a setting of its host.
+# Settings of which an instance may have its own value; its other keys are settings of its host.
 NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
 EVENTS = "events"  # setting of an instance: changes of its data while it is in service
 Event = tuple[int, str, float]  # step from which on, name of a change, amount
@@ -33,7 +33,7 @@ def _is_list_of(kind: type, value: object) -> bool:
 
 
 _SOME = Rule(lambda value: _is_list_of(Mapping, value) and len(value) > 0, "be a non-empty list of instances")
-# What a family's document has besides "draw".
+# Parts of a family's document besides "draw".
 PARTS: dict[str, Rule] = {
     "train": _SOME,
     "test": _SOME,
@@ -43,15 +43,15 @@ PARTS: dict[str, Rule] = {
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """I instances, those to train controllers on first.
+    """I instances: first those to train controllers on, then those to test them on.
 
     Attributes:
-        num_train: How many are to train on.
-        numbers: Each of `NUMBERS` to its values ``[I]``.
-        host_settings: For each instance, the settings of its host that differ.
-        events: For each instance, the changes of its data and the steps from which they are on.
-        visible: Facts a controller sees, by name, ``[I]`` each; the others it can only infer.
-        ranges: Of the visible facts, lowest and highest.
+        num_train: Number of instances to train on.
+        numbers: Values ``[I]`` of each of `NUMBERS`.
+        host_settings: Settings of each instance's host that differ from those of the problem.
+        events: Changes of each instance's data, with the steps from which they are on.
+        visible: Facts that a controller sees, by name, ``[I]`` each; the others it can only infer.
+        ranges: Lowest and highest value of each visible fact.
     """
 
     num_train: int
@@ -65,7 +65,7 @@ class Instances:
         return len(self.host_settings)
 
     def split(self, name: str) -> IntArray:
-        """Numbers of the instances to train on, or of those to test on; a single instance is both."""
+        """Numbers of the "train" or the "test" instances; a single instance is both."""
         if name not in SPLIT_NAMES:
             raise ValueError(unknown_name_message("split", name, SPLIT_NAMES))
         numbers = np.arange(len(self))
@@ -80,14 +80,14 @@ class Instances:
 
 
 def _scaled(values: FloatArray, low: float, high: float) -> FloatArray:
-    """On a logarithmic scale where all are above 0."""
+    """Position between `low` and `high`, on a logarithmic scale if both are above 0."""
     if low > 0:
         values, low, high = np.log(values), np.log(low), np.log(high)
     return np.asarray((values - low) / (high - low if high > low else 1.0))
 
 
 def make_instances(config: EnvConfig) -> Instances:
-    """The instances of a problem: its family's, or the one its own settings describe."""
+    """Instances of a problem: those of its family, or the single one that its settings describe."""
     if not config.instances:
         numbers = {name: np.array([float(getattr(config, name))]) for name in NUMBERS}
         return Instances(1, numbers, ({},), ((),), {}, {})
@@ -100,20 +100,20 @@ def make_instances(config: EnvConfig) -> Instances:
 
 
 def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
-    """Make instances of a family's JSON document; what they leave out is as in the problem's settings.
+    """Instances of a family's JSON document. Settings of the problem fill in what they leave out.
 
     Args:
-        document: "draw" (see `draw_family`), "visible" (names), and "train" and "test", lists of instances.
-        config: Of the problem.
+        document: "draw" (see `draw_family`), "visible" (names), and "train" and "test" (lists of instances).
+        config: Settings of the problem.
 
     Raises:
-        ValueError: If a part is missing or is something else, instances settle different things, or a value breaks the
-            rule of its setting.
+        ValueError: If a part is missing or of another kind, instances have different keys, or a value breaks the rule
+            of its setting.
     """
     _check_parts(document, config.instances)
     entries: list[dict[str, Any]] = [*document["train"], *document["test"]]
     if any(set(entry) != set(entries[0]) for entry in entries):
-        raise ValueError(f"`instances` must all settle the same things, got {config.instances!r}. Draw them again.")
+        raise ValueError(f"`instances` must all have the same keys, unlike those of {config.instances!r}.")
     for i, entry in enumerate(entries):
         for name in (name for name in NUMBERS if name in entry):
             check_setting(name, entry[name], f"Correct instance {i} of {config.instances!r}.")
@@ -127,10 +127,10 @@ def read_family(document: Mapping[str, Any], config: EnvConfig) -> Instances:
 
 
 def _check_parts(document: Mapping[str, Any], family: str) -> None:
-    """Raise a ``ValueError`` if a document lacks a part, or has something else in its place."""
+    """Raise a ``ValueError`` if a part of a document is missing or of another kind."""
     for name, rule in PARTS.items():
         if not rule.holds(document.get(name)):
-            got = reprlib.repr(document.get(name))  # which may be long
+            got = reprlib.repr(document.get(name))  # shortened
             raise ValueError(f"`{name}` must {rule.words}, got {got}. Correct it in {family!r}.")
 
 
@@ -152,12 +152,12 @@ def _events(found: object, config: EnvConfig, instance: int) -> tuple[Event, ...
 
 
 def _facts(name: str, entries: Sequence[Mapping[str, Any]]) -> FloatArray:
-    """A visible fact of all instances, ``[I]``."""
+    """Values of a visible fact, ``[I]``."""
     if name not in entries[0]:
         raise ValueError(unknown_name_message("visible", name, tuple(entries[0]) or ("(nothing)",)))
     for entry in entries:
         if not isinstance(entry[name], bool) and not is_number(entry[name]):
-            raise ValueError(f"`visible` must name finite numbers, got {name!r}, once {entry[name]!r}. Leave it out.")
+            raise ValueError(f"`visible` must name numbers, got {name!r}, which is {entry[name]!r} in an instance.")
     return np.array([float(entry[name]) for entry in entries])
 
 
@@ -165,11 +165,11 @@ def draw_family(draw: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> 
     """Draw instances at random, numbers rounded to four digits.
 
     Args:
-        draw: Name of what differs to ``{"one_of": [...]}``, ``{"uniform": [low, high]}``,
-            ``{"log_uniform": [low, high]}`` or, for events, ``{"drift": {...}}`` (see `_draw_events`). Every choice of
-            a "one_of" is taken equally often.
+        draw: Range of each setting that differs, by name: ``{"one_of": [...]}``, of which every choice is taken equally
+            often, ``{"uniform": [low, high]}``, ``{"log_uniform": [low, high]}`` or, for events, ``{"drift": {...}}``
+            (see `_draw_events`).
         size: Number of instances.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
     rng = np.random.default_rng(seed)
     columns = {name: _draw_column(rng, spec, size) for name, spec in draw.items()}

@@ -1,16 +1,19 @@
-"""What entry points ask of the machine: cores, and how a process keeps memory. Never a side effect of an import."""
+"""Cores, memory and signals of the machine, as entry points set them up; never a side effect of an import."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 GIBIBYTE = 2**30
 DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc not to return large blocks to the system at every free: their pages would be faulted in again."""
+    """Ask glibc to keep freed blocks; their pages would be faulted in again."""
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of <malloc.h>
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -20,11 +23,30 @@ def keep_freed_memory() -> None:
         mallopt(option, size)
 
 
+@contextmanager
+def sheltered_children() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started here, from their first moment on: who started them ends them.
+
+    A terminal sends it to all of them, and one that is still importing would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and lets Ctrl-C in again then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def num_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_this_device(command: str) -> str:
-    """What to type for the same again: before a command stands the device, where one was named for it."""
+    """Command line that runs a command again on the same device, if one was named in the environment."""
     return f"{DEVICE}={device} {command}" if (device := os.environ.get(DEVICE)) else command

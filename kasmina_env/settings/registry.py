@@ -1,8 +1,7 @@
 """One generic registry, for blueprints, hosts, tasks, rewards and whatever a user adds.
 
-A registry maps a name to what makes the thing registered, or to a frozen dataclass that says everything
-there is to know about it. A family of things has a decorator of its own, such as `register_host`, so that
-adding a member takes one file and one line.
+It maps a name to a maker, or to a frozen dataclass that describes the thing. Each kind of thing has a decorator, such
+as `register_host`, so that adding one takes one file and one line.
 """
 
 from __future__ import annotations
@@ -32,35 +31,33 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def import_members(package: str, folders: Iterable[str]) -> None:
-    """Import every module of a package, so that a file put there is registered and nothing else need be edited.
+    """Import every module of a package, so that a file that is put there registers itself.
 
     Args:
-        package: its `__name__`.
-        folders: its `__path__`.
+        package: `__name__` of the package.
+        folders: `__path__` of the package.
     """
     for module in pkgutil.iter_modules(folders):
         importlib.import_module(f"{package}.{module.name}")
 
 
 class UnknownNameError(KeyError):
-    """A name that is in no registry of its kind; its text lists the names that are."""
+    """Name that is not registered; the message lists those that are."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        # Not the finished message: an exception is pickled as its class and these arguments.
+        # not the finished message: an exception is pickled as its class and these arguments
         super().__init__(kind, name, tuple(known))
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument, in quotes.
+        # KeyError would show its argument in quotes
         return unknown_name_message(*self.args)
 
 
 class Registry(Generic[InfoT]):
-    """Names of one kind of thing, in the order in which they were registered.
-
-    Iteration gives the names, as with a dict.
+    """Things of one kind by name, in the order in which they were registered. Iteration gives the names.
 
     Args:
-        kind: what is registered here, as the user's argument is called; error messages name it.
+        kind: Name of the argument that users pass the names to; error messages name it.
     """
 
     def __init__(self, kind: str) -> None:
@@ -71,18 +68,17 @@ class Registry(Generic[InfoT]):
         """Add `info` under `name`.
 
         Raises:
-            ValueError: if the name is taken. Nothing is ever replaced, so a name means one thing
-                all over a program.
+            ValueError: If the name is taken. Nothing is ever replaced, so a name has one meaning in a program.
         """
         if name in self._infos:
             raise ValueError(f"`{self.kind}` must have a new name, got {name!r} a second time. Choose another name.")
         self._infos[name] = info
 
     def get(self, name: str) -> InfoT:
-        """The info registered under `name`.
+        """Info registered under `name`.
 
         Raises:
-            UnknownNameError: if there is none.
+            UnknownNameError: If there is none.
         """
         if name not in self._infos:
             raise UnknownNameError(self.kind, name, self._infos)

@@ -1,11 +1,11 @@
-"""Problems to train on. A new one is one file here with one decorated function."""
+"""Tasks to train networks on. A new one is one file here with one decorated function."""
 
 from kasmina_env.settings.registry import import_members
 from kasmina_env.tasks.arrays import task_from_arrays
 from kasmina_env.tasks.base import (
     SPLITS,
     TASKS,
-    Measure,
+    Criterion,
     Noise,
     Split,
     Task,
@@ -21,7 +21,7 @@ __all__ = [
     "DATASETS",
     "SPLITS",
     "TASKS",
-    "Measure",
+    "Criterion",
     "Noise",
     "Split",
     "Task",

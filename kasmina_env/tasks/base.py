@@ -1,4 +1,4 @@
-"""What a task is: data in four splits, a loss, and a quality in [0, 1]."""
+"""Tasks: data in four splits, with a loss and a quality."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Noise:
-    """What may be wrong with samples, drawn once; every network takes as much of it as its conditions say."""
+    """Noise of a split, drawn once. Each network takes as much of it as the conditions it trains under say."""
 
-    inputs: Tensor  # [n, ...] standard normal, added to the samples
-    labels: Tensor  # [n] a wrong label
-    chance: Tensor  # [n] uniform in [0, 1): the label is wrong where this is below a network's label noise
+    inputs: Tensor  # [n, ...] standard normal, added to the samples after scaling
+    labels: Tensor  # [n] a wrong label for each sample
+    chance: Tensor  # [n] uniform in [0, 1): a label is wrong where this is below a network's label noise
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples and their labels. Integers, such as characters, stay integers wherever the samples go."""
+    """Samples and their labels. Samples that are integers are tokens."""
 
-    x: Tensor  # [n, C, H, W] or [n, C], or [n, T] int64
+    x: Tensor  # [n, C, H, W] or [n, F], or [n, T] int64
     y: Tensor  # [n], or [n, T], int64
     noise: Noise | None = None
     changed: Tensor | None = None  # [V, n, ...] the samples after each change of a drift, the first unchanged
@@ -52,7 +52,7 @@ class Split:
         return len(self.y)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Split:
-        """Before noise is added: it is drawn where the samples are."""
+        """Copy without noise, on another device; tokens stay integers."""
         return Split(self.x.to(device, dtype if self.x.is_floating_point() else None), self.y.to(device))
 
     def head(self, size: int) -> Split:
@@ -63,12 +63,12 @@ class Split:
 
 
 def with_noise(split: Split, num_classes: int, seed: int) -> Split:
-    """The split with something that may be wrong with each sample, the same for everybody.
+    """Split with noise for each sample, the same for all networks.
 
     Args:
-        split: Of features and one label each.
+        split: Samples of numbers, with one label each.
         num_classes: Number of labels, at least 2.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
     if not split.x.is_floating_point() or split.y.ndim != 1:
         raise ValueError("`label_noise` and `pixel_noise` must be 0 for tokens, got more. Leave them out.")
@@ -79,34 +79,33 @@ def with_noise(split: Split, num_classes: int, seed: int) -> Split:
     return replace(split, noise=Noise(inputs, (split.y + other) % num_classes, chance))
 
 
-# Logits [B, N, num_classes] and labels [B, N], or one of each for T positions, [B, T, N, num_classes] and [B, N, T], to
-# the loss and the quality of every sample of every network, [B, N] each. The quality of a network is the mean of those
-# of its samples, clamped to [0, 1]: clamping samples would bend that mean. On a GPU it is recorded and replayed: it
-# must not wait for the device (`item`, a mask as index) or copy to it, nor count how often it is called.
-Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# Function from logits [B, N, num_classes] and labels [B, N], or with T positions [B, T, N, num_classes] and [B, N, T],
+# to loss and quality of every sample of every network, [B, N] each. The quality of a network is the mean of these,
+# clamped to [0, 1] afterwards: clamped samples would bend the mean. On a GPU the function is recorded and replayed, so
+# it must not wait for the device (`item`, a mask as index), copy to it, or count its calls.
+Criterion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def losses(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy in nats at every position: ``[B, N]``, or ``[B, T, N]`` for a label at each of T positions."""
+    """Cross-entropy in nats, ``[B, N]``, or ``[B, T, N]`` where each of T positions has a label."""
     labels = y.movedim(1, -1)
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def over_positions(values: Tensor) -> Tensor:
-    """Mean over the positions of a sample, where it has them: to ``[B, N]``."""
+    """Mean over positions, where there are any: ``[B, N]``."""
     return values if values.ndim == 2 else values.mean(dim=1)
 
 
 def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and quality of every sample of every network, in the precision of the logits: a `Measure`.
+    """Criterion of classification.
 
     Args:
-        logits: ``[B, N, num_classes]`` or ``[B, T, N, num_classes]``.
+        logits: Predictions ``[B, N, num_classes]`` or ``[B, T, N, num_classes]``.
         y: Labels ``[B, N]`` or ``[B, N, T]``.
 
     Returns:
-        Cross-entropy in nats ``[B, N]`` and share of correct labels ``[B, N]``; logits that are not finite are not
-        correct.
+        Cross-entropy in nats and share of correct labels, ``[B, N]`` each. Predictions that are not finite are wrong.
     """
     loss = losses(logits, y)
     is_correct = (logits.argmax(dim=-1) == y.movedim(1, -1)) & loss.isfinite()
@@ -114,26 +113,31 @@ def classify(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def classify_next(logits: Tensor, y: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Loss and quality of classifying sequences: a `Measure`. The class is read off as the token behind the last one.
+    """Criterion of classifying sequences: the class is one more token, predicted behind the last one.
 
     Args:
-        logits: Predictions ``[B, T, N, num_tokens + classes]``; those of tokens are left out.
+        logits: Predictions ``[B, T, N, num_tokens + classes]``; only those of classes count.
         y: Labels ``[B, N]``.
         num_tokens: Number of different tokens.
+
+    Returns:
+        As `classify`.
     """
     return classify(logits[:, -1, :, num_tokens:], y)
 
 
 def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and quality of predicting characters or other tokens: a `Measure`.
+    """Criterion of predicting characters or other tokens.
 
-    Quality is ``1 - bits per token / log2(num_classes)``: 0 for a guess in which all tokens are equally likely, below 0
-    for a worse one, 1 for certainty. It is a straight line, so the mean over samples is that of their bits. A sample
-    with a loss that is not finite counts 0.
+    Quality is ``1 - bits per token / log2(num_classes)``: 1 for certainty, 0 for a guess in which all tokens are
+    equally likely, below 0 for a worse one. It is linear in the bits, so its mean is that of all tokens.
 
     Args:
         logits: Predictions ``[B, T, N, num_classes]``.
         y: Next tokens ``[B, N, T]``.
+
+    Returns:
+        Cross-entropy in nats and quality, ``[B, N]`` each; quality is 0 where the loss is not finite.
     """
     loss = over_positions(losses(logits, y))
     return loss, torch.where(loss.isfinite(), 1 - loss / math.log(logits.shape[-1]), 0)
@@ -141,36 +145,65 @@ def bits_saved(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Task:
-    """A problem of giving labels to samples, or to each position of a sample.
+    """Samples whose labels, or next tokens, are to be predicted.
 
     Attributes:
-        splits: "train" the networks learn from; "inner_valid" the controller sees; the score is measured on
-            "outer_valid"; "test" is reported at the end and seen by nobody.
-        num_classes: Number of labels.
-        measure: Loss and quality; by default cross-entropy and accuracy.
-        warmup: What hosts are trained on before an episode, if not on "train".
-        prepare: Makes new samples ready for a network of this task.
+        splits: Networks learn from "train", the controller sees "inner_valid", the score is measured on "outer_valid",
+            and "test" is reported at the end and seen by nobody.
+        num_classes: Number of logits: of labels, or of tokens.
+        criterion: Loss and quality; by default cross-entropy and accuracy.
+        warmup: Samples that hosts are trained on before an episode; None for "train".
+        prepare: Function that makes new samples ready for a network of this task.
+
+    Raises:
+        ValueError: If a split is missing or empty, samples differ in shape or are not finite, or labels are not
+            integers from 0 to `num_classes` - 1.
     """
 
     splits: Mapping[str, Split]
     num_classes: int
-    measure: Measure = classify
+    criterion: Criterion = classify
     warmup: Split | None = None
     prepare: Callable[[ArrayLike], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"`splits` must be {', '.join(SPLITS)}, got {', '.join(self.splits) or 'none'}. Make all.")
+        for name, split in self.splits.items():
+            _check_split(name, split, self)
+        if self.warmup is not None:
+            _check_split("warmup", self.warmup, self)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits["train"].x.shape[1:])
 
 
+def _check_split(name: str, split: Split, task: Task) -> None:
+    x, y = split.x, split.y
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"`{name}` must have a label for each sample, got {len(y)} for {len(x)}. Give as many.")
+    if tuple(x.shape[1:]) != task.input_shape:
+        raise ValueError(f"`{name}` must have samples of shape {task.input_shape}, as train, got {tuple(x.shape[1:])}.")
+    if x.dtype != torch.int64 and not x.is_floating_point():
+        raise ValueError(f"`{name}` must have samples of floats, or of int64 for tokens, got {x.dtype}. Convert them.")
+    if not x.isfinite().all():
+        raise ValueError(f"`{name}` must have finite samples, got NaN or infinity. Leave them out, or fill them in.")
+    low, high = int(y.min()), int(y.max())
+    if y.dtype != torch.int64 or low < 0 or high >= task.num_classes:
+        raise ValueError(
+            f"`{name}` must have labels of int64 from 0 to {task.num_classes - 1}, got {y.dtype} from {low} to {high}."
+        )
+
+
 def split_samples(x: NDArray[Any], y: NDArray[np.int64], sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
-    """Shuffle once with a fixed seed and cut into splits of the given sizes.
+    """Shuffle samples and cut them into splits of the given sizes.
 
     Args:
         x: Samples ``[n, ...]``.
         y: Labels ``[n]``.
-        sizes: Number of samples of each split, at least 1; their sum must not exceed n.
-        seed: Of the shuffle: the same for everybody, so that a split is a fact and not a draw.
+        sizes: Number of samples of each split, at least 1; their sum is at most n.
+        seed: Seed of the shuffle. Registered tasks fix it, so that everybody has the same splits.
     """
     if min(sizes.values()) < 1:
         raise ValueError(f"`sizes` must be at least 1 each, got {dict(sizes)}. Give every split a sample.")
@@ -190,9 +223,9 @@ MakeT = TypeVar("MakeT", bound=Callable[..., Task])
 
 
 def register_task(name: str) -> Callable[[MakeT], MakeT]:
-    """Register a function that makes a `Task` from keyword settings; a duplicate name raises.
+    """Register a function that makes a `Task` from keyword settings; a name that is taken raises.
 
-    Settings annotated with one of `kasmina_env.settings.config.KINDS` are checked before it is called.
+    Settings annotated with one of `kasmina_env.settings.config.KINDS` are checked before the function is called.
     """
 
     def decorate(make: MakeT) -> MakeT:

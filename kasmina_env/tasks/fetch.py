@@ -1,4 +1,4 @@
-"""Fetching data files: each is whole or not there, and an interrupted fetch goes on where it stopped."""
+"""Fetching data files: verified, atomic, and resumed where an earlier fetch was interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data files: where they are looked for, and whether they are whole.
+"""Data files: finding, reading and verifying them.
 
 Nothing is ever fetched unasked: a missing file is an error that names the command which fetches it.
 """
@@ -37,7 +37,7 @@ class DataFile:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names under which it may lie on disk."""
+        """Names under which the file may lie on disk."""
         return (self.name, self.name.removesuffix(".gz")) if self.plain_sha256 else (self.name,)
 
 
@@ -123,32 +123,6 @@ def read_all(dataset: Dataset) -> dict[str, bytes]:
     """Contents of all files, verified, by published name; errors as for `find` and `read`."""
     paths = find(dataset)
     return {file.name: read(dataset, file, paths[file.name]) for file in dataset.files}
-
-
-def verify(name: str | None = None) -> dict[str, dict[str, Path]]:
-    """Verify the files of a dataset, or of every dataset that has files on this machine.
-
-    Args:
-        name: Registered dataset; None for every one with files here.
-
-    Returns:
-        Paths of the files, by dataset and published name.
-
-    Raises:
-        FileNotFoundError: If a file is missing or, without a name, if no dataset has files here.
-        ValueError: If a file is not as it was published.
-    """
-    datasets = [DATASETS.get(known) for known in ([name] if name else DATASETS)]
-    if name is None:
-        datasets = [dataset for dataset in datasets if any(find_file(dataset, file) for file in dataset.files)]
-    if not datasets:
-        raise FileNotFoundError(
-            f"There are no files to verify: none of {_join(DATASETS)} is on this machine. "
-            "Run `kasmina data fetch NAME`."
-        )
-    for dataset in datasets:
-        read_all(dataset)
-    return {dataset.name: find(dataset) for dataset in datasets}
 
 
 def _corrupt(dataset: Dataset, path: Path, rule: str, got: str) -> str:

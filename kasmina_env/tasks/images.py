@@ -1,4 +1,4 @@
-"""Image classification on data that needs no download."""
+"""Handwritten digits, upright and turned; nothing has to be fetched."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _digits_file() -> Path:
 
 @register_task("digits_shifted")
 def digits_shifted(degrees: float = 30.0) -> Task:
-    """Digits that lie turned, for hosts that grew up with upright ones: the data of a network in service have shifted.
+    """Digits that are turned, for hosts warmed up on upright ones: the data of a network in service have shifted.
 
     Args:
-        degrees: By which all pictures of the four splits are turned; those of the warm-up are not.
+        degrees: Angle by which the pictures of the four splits are turned; those of the warm-up are not.
     """
     upright = digits()
     splits = {name: Split(turn(split.x, degrees), split.y) for name, split in upright.splits.items()}
@@ -46,7 +46,7 @@ def digits_shifted(degrees: float = 30.0) -> Task:
 
 
 def turn(pictures: Tensor, degrees: float) -> Tensor:
-    """Turn pictures ``[n, C, H, H]`` about their middle, with bilinear interpolation; borders are repeated."""
+    """Turn pictures ``[n, C, H, H]`` about their centre, with bilinear interpolation and repeated borders."""
     size = pictures.shape[-1]
     steps = torch.arange(1 - size, size, 2, dtype=pictures.dtype, device=pictures.device)
     place = steps / size  # of pixels, from -1 to 1

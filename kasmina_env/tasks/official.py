@@ -1,4 +1,4 @@
-"""Tasks cut from published pictures that come as an official training set and an official test set."""
+"""Tasks cut from datasets that are published as a training set and a test set of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interleaved spirals: a classic that a narrow network cannot do."""
+"""Interleaved spirals in the plane, which a narrow network cannot tell apart."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def spirals(num_classes: int = 3, turns: float = 1.0, noise: float = 0.05) -> Ta
     """Points along `num_classes` arms that wind `turns` times around the origin.
 
     Args:
-        num_classes: Number of arms, one label each.
+        num_classes: Number of arms; each is a class.
         turns: Turns of each arm; more are harder.
-        noise: Standard deviation added to each coordinate (the arms end at radius 1).
+        noise: Standard deviation of the noise on each coordinate, where the arms end at radius 1.
     """
     check_at_least_one({"num_classes": num_classes})
     rng = np.random.default_rng(0)

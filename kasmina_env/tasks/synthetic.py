@@ -20,15 +20,15 @@ def synthetic(
     outer_valid: int = 256,
     test: int = 256,
 ) -> Task:
-    """Each class is a random coarse pattern, moved by up to an eighth of the picture and covered with noise.
+    """Pictures of random coarse patterns, one for each class, shifted by up to an eighth and covered with noise.
 
     Args:
-        image_size: Height and width.
-        in_channels: Colours.
+        image_size: Height and width in pixels.
+        in_channels: Number of channels.
         num_classes: Number of patterns.
-        noise: Standard deviation added to every pixel; that of the patterns is 1.
-        seed: Of the patterns and the samples.
-        train, inner_valid, outer_valid, test: Samples of each split.
+        noise: Standard deviation of the noise on every pixel; that of the patterns is 1.
+        seed: Seed of patterns and samples.
+        train, inner_valid, outer_valid, test: Number of samples of each split.
     """
     sizes = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
     check_at_least_one({"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes, **sizes})

@@ -1,4 +1,4 @@
-"""A model of characters, on text that every Python brings along."""
+"""Prediction of characters, in a text that comes with every Python."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NUM_WINDOWS = {"train": 6000, "inner_valid": 256, "outer_valid": 512, "test": 51
 
 
 def without_repeats(texts: Sequence[str]) -> str:
-    """Join texts without what a split could know from another.
+    """Join texts without repetitions, which could stand in two splits.
 
-    The topics quote each other at length, so each paragraph stays only where it first comes; and of rules, table frames
-    and padding, all alike, no more than four characters of a run stay.
+    The topics quote each other at length, so each paragraph is kept only where it first comes. Runs of one character,
+    as in rules, table frames and padding, are cut to four.
     """
     paragraphs = {" ".join(p.split()): p for text in reversed(texts) for p in reversed(text.split("\n\n"))}
     return re.sub(r"(.)\1{4,}", r"\1" * 4, "\n\n".join(reversed(paragraphs.values())))
@@ -29,12 +29,10 @@ def without_repeats(texts: Sequence[str]) -> str:
 
 @register_task("text")
 def text(context: int = 32) -> Task:
-    """The language reference inside Python (`pydoc_data.topics`), in windows of so many characters.
-
-    Each split is a region of the text of its own.
+    """Language reference inside Python (`pydoc_data.topics`), in windows of characters; each split is a region of it.
 
     Args:
-        context: Characters of a window.
+        context: Length of a window in characters.
     """
     from pydoc_data.topics import topics
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from kasmina_env.bench.floor import Machine, Work, work_of
 from kasmina_env.bench.growth import cases
 from kasmina_env.bench.measure import peak_of_this_process
 from kasmina_env.bench.plain import PlainTraining
+from kasmina_env.bench.vmapped import VmappedTraining
 from kasmina_env.bench.workload import Lively, LivelyEnv, is_lively, lively_population
 
 PRESET = "Kasmina/Spirals-v0"
@@ -28,8 +30,8 @@ def measured():
 
 def test_the_lively_policy_fills_all_slots_of_all_networks_and_then_waits():
     env = lively_population(PRESET, 5)
-    assert is_lively(env.core)
-    assert (Lively(env.action_names).act(env.action_masks()) == 0).all()
+    assert is_lively(env.episodes)
+    assert (Lively(env.problem).act(env.action_masks()) == 0).all()
 
 
 def test_a_horizon_too_short_to_fill_the_slots_is_named():
@@ -40,25 +42,47 @@ def test_a_horizon_too_short_to_fill_the_slots_is_named():
 def test_a_single_environment_goes_back_to_where_its_slots_are_filled():
     env = LivelyEnv(PRESET, 0)
     env.fill()
-    before = env.single.core.observe()
+    before = env.single.episodes.report.observation
     env.step(env.choose())
+    assert not np.array_equal(env.single.episodes.report.observation, before)
     env.rewind()
-    assert np.array_equal(env.single.core.observe(), before)
-    assert is_lively(env.single.core)
+    assert np.array_equal(env.single.episodes.report.observation, before)
+    assert is_lively(env.single.episodes)
 
 
 def test_training_by_hand_starts_from_the_network_of_the_environment_and_learns():
     env = LivelyEnv(PRESET, 0)
     env.fill()
     plain = PlainTraining(env)
-    core = env.single.core
-    loss, _ = episodes.local.population.evaluate(plain.watched, core.view.lifecycle.alpha.value)
+    core = env.single.episodes.local
+    loss, _ = core.population.evaluate(plain.watched, core.state().lifecycle.alpha.value)
     before = plain.evaluate()
     assert before[0] == pytest.approx(float(loss), abs=1e-5)
-    assert len(before) == 2 + core.num_slots
+    assert len(before) == 2 + env.single.problem.num_slots
     for _ in range(5):
         plain.step()
     assert plain.evaluate()[0] < before[0]
+
+
+def test_networks_under_vmap_train_as_one_by_hand_does():
+    env = LivelyEnv(PRESET, 0)
+    env.fill()
+    plain, stacked = PlainTraining(env), VmappedTraining(env, 1)
+    for _ in range(2):
+        by_hand, under_vmap = plain.step(), stacked.step()
+        assert len(by_hand) == len(under_vmap)
+        num_losses = plain.config.batches_per_step
+        assert under_vmap[: num_losses + 1] == pytest.approx(by_hand[: num_losses + 1], rel=1e-3)
+        assert under_vmap[-1] == pytest.approx(by_hand[-1], rel=1e-3)
+
+
+def test_the_engine_is_named_and_the_readable_one_timed_beside_it(measured, monkeypatch):
+    pytest.importorskip("numba")
+    assert measured.engine == "fused"
+    assert [name for name in measured.rivals if "torch engine" in name] == ["1, torch engine", "3, torch engine"]
+    monkeypatch.setenv("KASMINA_ENGINE", "torch")
+    alone = measure(PRESET, [1], repeats=1, num_steps=1, has_rivals=False, has_memory=False)
+    assert (alone.engine, alone.engine_reason, alone.rivals) == ("torch", "", {})
 
 
 def test_every_part_of_a_step_is_timed_for_every_size(measured):
@@ -73,8 +97,8 @@ def test_work_counts_arithmetic_and_traffic():
     left, right = torch.rand(2, 8, 8)
     work = work_of(partial(torch.matmul, left, right))
     assert work == Work(flops=2 * 8**3, num_bytes=3 * 8 * 8 * 4)
-    assert work.floor(Machine(flops_per_second=1024.0, bytes_per_second=1e9)) == 1.0
-    assert work.floor(Machine(flops_per_second=1e9, bytes_per_second=768.0)) == 1.0
+    machine = Machine(flops_per_second=512.0, bytes_per_second=256.0)
+    assert (work.arithmetic(machine), work.traffic(machine)) == (2.0, 3.0)
 
 
 @pytest.mark.parametrize("groups", [1, 64])
@@ -94,12 +118,20 @@ def test_all_repeats_are_written_as_json_and_drawn(measured, tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_shows_every_rival(measured, tmp_path):
+    many = {f"rival {number}": measured.steps[1] for number in range(9)}
+    picture([replace(measured, rivals=many)], tmp_path / "bench.svg")
+    drawn = (tmp_path / "bench.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->" in drawn for name in many)
+
+
 def test_growth_changes_one_thing_at_a_time(measured):
     chosen, costs = cases(PRESET, 4), measure_growth(PRESET, 4, repeats=1)
     assert {cost.what for cost in costs} == {case.what for case in chosen}
     assert len({cost.what for cost in costs}) == 5
     assert all(cost.seconds > 0 for cost in costs)
-    assert len(tables(measured, costs)) == 4
+    assert tables(measured, costs)[:-1] == tables(measured)
+    assert len(tables(measured, costs)[-1].rows) == len(costs)
 
 
 def test_populations_are_timed_in_workers_too():
@@ -112,10 +144,12 @@ def test_populations_are_timed_in_workers_too():
 
 
 @pytest.mark.slow
-def test_rivals_and_memory_are_measured_in_the_same_run():
+def test_rivals_and_memory_are_measured_in_the_same_run(monkeypatch):
+    monkeypatch.setenv("KASMINA_ENGINE", "torch")
     measured = measure(PRESET, [2], repeats=1, num_steps=1)
     assert [name.split("(")[0] for name in measured.rivals] == [
         "plain PyTorch",
+        "torch.func.vmap",
         "single environment",
         "DummyVecEnv",
         "SubprocVecEnv",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from kasmina_env.cli.commands import run
+from kasmina_env import make_problem
+from kasmina_env.cli.main import run
 from kasmina_env.comparison.calibrate import (
     MEANINGS,
     Contenders,
@@ -22,9 +23,8 @@ from kasmina_env.comparison.calibrate import (
     save_calibration,
     what_where_when,
 )
-from kasmina_env.controllers.policy import make_env
-from kasmina_env.controllers.schedule import Planned
-from kasmina_env.controllers.search import actions_in
+from kasmina_env.controllers.schedule import Planned, actions_of
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.presets import PRESETS
 
@@ -48,20 +48,46 @@ PROMISES = {
 CALIBRATED = [preset for preset in PRESETS if shipped(preset)]
 
 
+def num_fossilized(plan, problem) -> int:
+    return int((problem.actions.op[actions_of(plan, problem)] == Op.FOSSILIZE).sum())
+
+
 def test_structured_plans_are_different_and_all_are_finished_in_time():
-    env = make_env(SPIRALS, 1)
-    plans = what_where_when(env)
+    problem = make_problem(SPIRALS)
+    plans = what_where_when(problem)
     assert len(set(plans)) == len(plans) == 3 * 4 * 3 * 3 * 2  # subsets, blueprints, operators, starts, tempos
-    for plan in plans:
-        names = [env.action_names[a] for a in actions_in(env, plan)]
-        assert sum(name.startswith("FOSSILIZE") for name in names) == len(plan)
+    assert all(num_fossilized(plan, problem) == len(plan) for plan in plans)
+
+
+@pytest.mark.parametrize(
+    "menus",
+    [{"curves": ("LINEAR", "COSINE")}, {"operators": ("GATE",)}, {"curves": ("COSINE", "LINEAR"), "tempos": (5, 3)}],
+)
+def test_structured_plans_take_what_the_menus_offer(menus):
+    problem = make_problem(SPIRALS, **menus)
+    plans, table = what_where_when(problem), problem.actions
+    assert len(set(plans)) == len(plans) == 3 * 4 * len(problem.config.operators) * 3 * 2
+    assert all(num_fossilized(plan, problem) == len(plan) for plan in plans)
+    first = problem.config.curves[0]
+    assert {table.entry(seed.action(table)).curve for plan in plans for seed in plan} == {first}
+    assert {seed.operator for plan in plans for seed in plan} == set(problem.config.operators)
+
+
+@pytest.mark.parametrize("menus", [{"curves": ("LINEAR", "COSINE")}, {"operators": ("GATE",)}])
+def test_a_problem_of_other_menus_is_calibrated(menus, tmp_path, monkeypatch):
+    monkeypatch.setattr(PRESETS, "_infos", dict(PRESETS._infos))  # forgotten again
+    usual = PRESETS.get(SPIRALS)
+    PRESETS.register("Other-v0", replace(usual, id="Other-v0", settings={**usual.settings, **menus}))
+    found = calibrate("Other-v0", TINY)
+    save_calibration(tmp_path / "x.json", found, "")
+    assert found.gaps["growth"] is not None
+    assert load_contenders(tmp_path / "x.json") == found.contenders
 
 
 def test_latest_start_is_the_last_that_is_in_time():
-    env = make_env(SPIRALS, 1)
     plan = (Planned(0, "layer0", "mlp", "ADD", 3),)
     # two steps of training, three of the ramp, and FOSSILIZE in the last of 24 steps
-    assert latest_start(env, plan) == 23 - 2 - 3
+    assert latest_start(make_problem(SPIRALS), plan) == 23 - 2 - 3
 
 
 def test_screening_keeps_the_best_on_average():
@@ -103,7 +129,7 @@ def test_a_calibration_is_the_same_every_time():
 def test_a_family_is_measured_on_its_train_instances():
     sizes = Sizes(schedules=3, screening=2, kept=2, random=1, seeds=4, instances=2)
     found = calibrate("Kasmina/DigitsMix-v0", sizes)
-    instances = make_env("Kasmina/DigitsMix-v0", 1).problem.instances
+    instances = make_problem("Kasmina/DigitsMix-v0").instances
     assert found.instances.numbers.tolist() == [0, instances.num_train - 1] == list(found.best_of_instance)
     assert all(gap is not None for gap in found.gaps.values())
 
@@ -118,7 +144,7 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
     sizes = [word for name, value in asdict(TINY).items() for word in (f"--{name}", str(value))]
     path = tmp_path / "x.json"
     run(["calibrate", SPIRALS, "--out", str(path), *sizes])
-    out, written = " ".join(capsys.readouterr().out.split()), json.loads(path.read_text())
+    out, written = " ".join(capsys.readouterr().out.split()), json.loads(path.read_text(encoding="utf-8"))
     assert f"{written['gaps']['growth']['value']:.3f}" in out
     assert written["command"] == (
         f"kasmina calibrate {SPIRALS} --seed 0 --schedules 6 --screening 1 --kept 2 --random 2 --seeds 4"
@@ -134,9 +160,9 @@ def test_too_little_is_refused_in_one_sentence():
 @pytest.mark.parametrize("preset", CALIBRATED)
 def test_a_shipped_calibration_is_of_the_preset_as_it_is(preset):
     """Change a preset, and `kasmina calibrate` has to be run again."""
-    written, env = json.loads(shipped(preset).read_text()), make_env(preset, 1)
-    instances = find_instances(env, written["sizes"]["instances"])
-    current = json.loads(json.dumps(asdict(env.problem.config)))
+    written, problem = json.loads(shipped(preset).read_text(encoding="utf-8")), make_problem(preset)
+    instances = find_instances(problem, written["sizes"]["instances"])
+    current = json.loads(json.dumps(asdict(problem.config)))
     # a setting that came later has a default under which everything is as it was
     assert written["settings"] == {name: current[name] for name in written["settings"]}
     assert written["instances"]["numbers"] == instances.numbers.tolist()
@@ -145,7 +171,7 @@ def test_a_shipped_calibration_is_of_the_preset_as_it_is(preset):
 
 @pytest.mark.parametrize("preset", CALIBRATED)
 def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
-    gaps = json.loads(shipped(preset).read_text())["gaps"]
+    gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))["gaps"]
     for name, least in {"growth": 10, "choice": 5, **PROMISES.get(preset, {})}.items():
         assert gaps[name]["in_noise"] >= least, name
 
@@ -154,7 +180,7 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
 def test_describe_shows_the_calibration(preset, capsys):
     run(["describe", preset])
     out = " ".join(capsys.readouterr().out.split())
-    growth = json.loads(shipped(preset).read_text())["gaps"]["growth"]
+    growth = json.loads(shipped(preset).read_text(encoding="utf-8"))["gaps"]["growth"]
     assert f"{growth['value']:.3f}" in out
     assert f"{growth['in_noise']:.1f}" in out
 
@@ -165,7 +191,7 @@ def test_describe_shows_the_calibration(preset, capsys):
 def test_a_shipped_calibration_is_found_again_on_other_seeds(preset):
     """A reduced version: the schedules that were kept, on 8 seeds, and other random schedules beside them."""
     path = shipped(preset)
-    data, kept = json.loads(path.read_text()), load_contenders(path)
+    data, kept = json.loads(path.read_text(encoding="utf-8")), load_contenders(path)
     found = calibrate(preset, Sizes(random=8, seeds=8, instances=8), 1, kept)
     for name, written in data["gaps"].items():
         gap = found.gaps[name]

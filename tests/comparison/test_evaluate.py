@@ -8,17 +8,22 @@ import json
 import numpy as np
 import pytest
 
+from kasmina_env import make_problem
 from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
 from kasmina_env.comparison.plots import apart, pareto_front
-from kasmina_env.controllers.policy import Episodes, Names
+from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
+from kasmina_env.controllers.scripted import Wait
+from kasmina_env.lifecycle.transitions import Op
 
-NAMES = Names(("progress",), ("WAIT", "GERMINATE a b ADD tempo3", "PRUNE a tempo0"), horizon=2)
+PROBLEM = make_problem("Kasmina/Spirals-v0", horizon=2, embargo_steps=0, min_training_steps=0)
+TABLE = PROBLEM.actions
+GROW, PRUNE = (int(TABLE.find(op)[0]) for op in (Op.GERMINATE, Op.PRUNE))
 SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
 
 
-def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None, kept=0) -> Episodes:
+def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None, kept=0) -> Played:
     count = len(returns)
-    return Episodes(
+    return Played(
         seeds=np.arange(count),
         instances=np.zeros(count, dtype=int) if instances is None else np.array(instances),
         returns=np.array(returns, dtype=float),
@@ -36,7 +41,7 @@ def episodes(returns, actions=(0, 0), test=0.5, illegal=0, instances=None, kept=
 ARMS = [
     Arm("wait", [episodes([0.0, 0.0, 0.2, 0.2])]),
     Arm("fixed", [episodes([0.4, 0.5, 0.5, 0.6])]),
-    Arm("random", [episodes([-1.0, 0.0, 0.0, -1.0], actions=(1, 2), illegal=1)]),
+    Arm("random", [episodes([-1.0, 0.0, 0.0, -1.0], actions=(GROW, PRUNE), illegal=1)]),
     Arm("lookahead", [episodes([0.7, 0.7, 0.7, 0.7])]),
     Arm("oracle", [episodes([0.8, 0.8, 0.9, 0.9])]),
     Arm("mine", [episodes([0.6, 0.5, 0.7, 0.8]), episodes([0.4, 0.7, 0.5, 0.6])]),
@@ -44,7 +49,7 @@ ARMS = [
 
 
 def row_of(name: str):
-    rows, _ = table(ARMS, NAMES)
+    rows, _ = table(ARMS, TABLE)
     return next(row for row in rows if row.arm == name)
 
 
@@ -77,13 +82,13 @@ def test_illegal_and_prune_are_counted():
 
 
 def test_arms_are_listed_best_first():
-    rows, best = table(ARMS, NAMES)
+    rows, best = table(ARMS, TABLE)
     assert [row.arm for row in rows] == ["oracle", "lookahead", "mine", "fixed", "wait", "random"]
     assert best == "fixed"
 
 
 def test_shares_are_left_out_where_an_arm_was_not_played():
-    rows, best = table([arm for arm in ARMS if arm.name == "mine"], NAMES)
+    rows, best = table([arm for arm in ARMS if arm.name == "mine"], TABLE)
     assert (rows[0].minus_best, rows[0].improves, rows[0].share_of_fixed, rows[0].gap_closed, best) == (None,) * 5
     assert rows[0].shares_of_runs == (None, None)
 
@@ -91,27 +96,51 @@ def test_shares_are_left_out_where_an_arm_was_not_played():
 def test_instances_are_the_strata_of_the_interval():
     of_instance = [0, 0, 1, 1]
     arm = Arm("wait", [episodes([0.0, 0.0, 1.0, 1.0], instances=of_instance)])
-    (row,), _ = table([arm], NAMES)
+    (row,), _ = table([arm], TABLE)
     assert (row.mean_return.low, row.mean_return.high) == (0.5, 0.5)
 
 
 def test_what_is_written_is_what_was_played(tmp_path):
-    rows, best = table(ARMS, NAMES)
-    write(tmp_path, "Kasmina/X-v0", rows, ARMS, NAMES, best)
-    found = json.loads((tmp_path / "comparison.json").read_text())
+    rows, best = table(ARMS, TABLE)
+    write(tmp_path, PROBLEM, rows, ARMS, best)
+    found = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert found["id"] == PROBLEM.id
     assert (found["best_control"], [row["arm"] for row in found["rows"]]) == ("fixed", [row.arm for row in rows])
-    with (tmp_path / "episodes.csv").open() as file:
+    with (tmp_path / "episodes.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 4 * 7
     assert [float(line["returns"]) for line in lines if line["run"] == "1"] == [0.4, 0.7, 0.5, 0.6]
 
 
 def test_every_arm_plays_the_same_episodes():
-    arms, _ = compare_arms("Kasmina/DigitsMix-v0", {"wait": ["wait"], "both": ["wait", "random"]}, 5, **SMALL)
+    arms = compare_arms("Kasmina/DigitsMix-v0", {"wait": ["wait"], "both": ["wait", "random"]}, 5, **SMALL)
     runs = [run for arm in arms for run in arm.runs]
     assert len(runs) == 3
     assert all((run.seeds == runs[0].seeds).all() and (run.instances == runs[0].instances).all() for run in runs)
     assert (runs[0].returns == runs[1].returns).all()
+
+
+@pytest.mark.parametrize("settings", [{"horizon": 4}, {"tempos": (4,)}])
+def test_a_control_that_brings_other_decisions_is_not_compared(settings, monkeypatch):
+    monkeypatch.setattr(CONTROLS, "_infos", dict(CONTROLS._infos))  # forgotten again
+    register_policy("hasty", settings=settings)(Wait)
+    with pytest.raises(
+        ValueError, match=r"`hasty` must decide among the actions of Kasmina/Spirals-v0 at each of its 8"
+    ):
+        compare_arms("Kasmina/Spirals-v0", {"wait": ["wait"], "hasty": ["hasty"]}, 2, **SMALL)
+
+
+def test_an_arm_plays_a_seed_alike_whatever_the_rows_and_episodes_beside_it():
+    def played(num_episodes, num_envs=64):
+        (arm,) = compare_arms("Kasmina/Spirals-v0", {"random": ["random"]}, num_episodes, num_envs, **SMALL)
+        return arm.runs[0]
+
+    six, nine, in_fours = played(6), played(9), played(6, 4)
+    assert six.seeds.tolist() == list(range(HELD_OUT, HELD_OUT + 6))
+    assert (six.actions == nine.actions[:6]).all()
+    assert (six.actions == in_fours.actions).all()
+    assert six.returns == pytest.approx(nine.returns[:6], abs=1e-3)  # floats are rounded otherwise
+    assert six.returns == pytest.approx(in_fours.returns, abs=1e-3)
 
 
 def test_nothing_on_the_pareto_front_is_beaten_in_both():

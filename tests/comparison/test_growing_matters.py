@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from kasmina_env.controllers.policy import Episodes, make_env, names_of, play
+from kasmina_env import KasminaVectorEnv, make_problem
+from kasmina_env.controllers.policy import Played, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
+from kasmina_env.lifecycle.arrays import take_rows
 
 pytestmark = pytest.mark.timeout(3600)  # minutes on an idle core, and cores are shared
 NUM_SEEDS = 8
@@ -43,16 +45,15 @@ TEXT_PLANS = {
 }
 
 
-def play_plans(env_id: str, plans: dict[str, Plan]) -> dict[str, Episodes]:
+def play_plans(env_id: str, plans: dict[str, Plan]) -> dict[str, Played]:
     """Every plan on the same seeds, all side by side."""
-    env = make_env(env_id, len(plans) * NUM_SEEDS)
-    names, rules = names_of(env), env.problem.config
-    actions = [actions_of(p, names, rules.min_training_steps, rules.instant) for p in plans.values()]
-    policy = Fixed(names, np.repeat(actions, NUM_SEEDS, axis=0))
-    episodes = play(env, policy, np.tile(np.arange(NUM_SEEDS), len(plans)))
-    assert not episodes.illegal.any()
+    env = KasminaVectorEnv(len(plans) * NUM_SEEDS, env_id)
+    actions = [actions_of(plan, env.problem) for plan in plans.values()]
+    policy = Fixed(env.problem, np.repeat(actions, NUM_SEEDS, axis=0))
+    played = play(env, policy, np.tile(np.arange(NUM_SEEDS), len(plans)))
+    assert not played.illegal.any()
     parts = {name: np.arange(NUM_SEEDS) + i * NUM_SEEDS for i, name in enumerate(plans)}
-    return {name: Episodes(*(column[rows] for column in vars(episodes).values())) for name, rows in parts.items()}
+    return {name: take_rows(played, rows) for name, rows in parts.items()}
 
 
 def summary(values) -> str:
@@ -64,7 +65,7 @@ def standard_error(values) -> float:
     return values.std(ddof=1) / NUM_SEEDS**0.5
 
 
-def print_table(played: dict[str, Episodes]) -> None:
+def print_table(played: dict[str, Played]) -> None:
     for name, part in played.items():
         figures = (summary(v) for v in (part.returns, part.scores, part.test_accuracies))
         print(f"{name:44} {' '.join(figures)} {part.param_growths.mean():+.0%} {part.computes.mean():+.0%}")
@@ -85,15 +86,15 @@ def test_what_where_and_when_matter_on_real_pictures(env_id):
 
 
 @pytest.fixture(scope="module")
-def text() -> dict[str, Episodes]:
+def text() -> dict[str, Played]:
     played = play_plans("Kasmina/Text-v0", TEXT_PLANS)
     print_table(played)
     return played
 
 
-def bits_per_character(part: Episodes):
+def bits_per_character(part: Played):
     """Of the committed networks on outer_valid and on test, each [E]."""
-    config = make_env("Kasmina/Text-v0", 1).problem.config
+    config = make_problem("Kasmina/Text-v0").config
     quality = part.scores + config.param_price * np.log2(1 + part.param_growths)
     symbols = math.log2(config.host_settings["num_classes"])
     return (1 - quality) * symbols, (1 - part.test_accuracies) * symbols

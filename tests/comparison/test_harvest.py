@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env import load_network
-from kasmina_env.cli.commands import run
-from kasmina_env.comparison.arms import CONTROLS, Source, find_source
+from kasmina_env import KasminaVectorEnv, load_network, make_problem
+from kasmina_env.cli.main import run
+from kasmina_env.comparison.arms import Source, find_player, find_source
 from kasmina_env.comparison.evaluate import compare_arms
 from kasmina_env.comparison.harvest import harvest, quality
-from kasmina_env.controllers.policy import HELD_OUT, instances_for, make_env, names_of, play
+from kasmina_env.controllers.policy import HELD_OUT, instances_for, play
 from kasmina_env.controllers.schedule import save_schedule
+from kasmina_env.episode.data import make_task
+from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.networks.network_file import read_description
 from kasmina_env.tasks import classify
 from tests.episodes import IDS, small_settings
 
@@ -24,9 +27,9 @@ TINY = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samp
 
 @pytest.fixture
 def trained(tmp_path):
-    recipe = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")])
+    config = {"num_envs": 4, "total_steps": 96, "hyperparameters": {"batch_size": 48}, "settings": TINY}
+    (tmp_path / "training.json").write_text(json.dumps(config))
+    run(["train", SPIRALS, "-o", str(tmp_path / "run"), "--config", str(tmp_path / "training.json")])
     return tmp_path / "run"
 
 
@@ -35,16 +38,17 @@ def export(*words: object) -> None:
 
 
 def facts_of(path) -> dict:
-    return json.loads(path.with_suffix(".json").read_text())["facts"]
+    return read_description(path)["metadata"]
 
 
 def test_the_reported_test_accuracy_is_that_of_the_loaded_file(tmp_path):
     path = tmp_path / "net.safetensors"
     export("fixed", "-o", path, "--env-id", SPIRALS, "--episodes", 4)
-    facts, env = facts_of(path), make_env(SPIRALS, 4)
-    assert quality(load_network(path), env.episodes.local.data.splits["test"], classify) == facts["test_accuracy"]
-    played = play(env, CONTROLS.get("fixed").make(env), HELD_OUT + np.arange(4))
+    facts, player = facts_of(path), find_player("fixed", SPIRALS)
+    env = KasminaVectorEnv(4, player.problem)
+    played = play(env, player.policy, HELD_OUT + np.arange(4))
     best = int(played.scores.argmax())
+    assert quality(load_network(path), env.episodes.test_data(best), classify) == facts["test_accuracy"]
     assert (facts["seed"], facts["score"]) == (played.seeds[best], played.scores[best])
     assert abs(facts["test_accuracy"] - played.test_accuracies[best]) < 1e-6
     assert facts["test_accuracy"] > 0.5
@@ -55,9 +59,9 @@ def test_what_is_reported_of_a_network_is_what_its_environment_reports(env_id):
     """In the measure of the task (for text this is not accuracy), and with the noise of the instance."""
     settings = small_settings(env_id)
     grown = harvest(Source("plateau", env_id, settings), 1, seed=5)
-    env = make_env(env_id, 1, **settings)
-    seeds = np.array([5])
-    played = play(env, CONTROLS.get("plateau").make(env), seeds, instances=instances_for(env, seeds))
+    player, seeds = find_player("plateau", env_id, **settings), np.array([5])
+    instances = instances_for(player.problem, seeds)
+    played = play(KasminaVectorEnv(1, player.problem), player.policy, seeds, instances=instances)
     assert grown.facts["score"] == played.scores[0]
     assert abs(grown.facts["test_accuracy"] - played.test_accuracies[0]) < 1e-6
 
@@ -78,17 +82,17 @@ def test_one_episode_can_be_named_by_its_seed(tmp_path):
 
 def test_in_a_family_the_episodes_are_those_of_a_comparison():
     family, settings = "Kasmina/DigitsMix-v0", small_settings("Kasmina/DigitsMix-v0")
-    (arm,), _ = compare_arms(family, {"wait": ["wait"]}, 3, **settings)
+    (arm,) = compare_arms(family, {"wait": ["wait"]}, 3, **settings)
     found = harvest(Source("wait", family, settings), 1, seed=HELD_OUT + 2).facts
     assert found["instance"] == arm.runs[0].instances[2] >= 180
     assert found["score"] == pytest.approx(arm.runs[0].scores[2], abs=0.03)  # one network rounds otherwise than three
 
 
 def test_a_schedule_of_ones_own_is_played_from_its_file(tmp_path):
-    names = names_of(make_env(SPIRALS, 1))
-    actions = np.zeros(names.horizon, dtype=np.int64)
-    actions[0] = names.action.index("GERMINATE layer0 mlp ADD tempo3")
-    save_schedule(tmp_path / "mine.json", SPIRALS, names, actions, {})
+    problem = make_problem(SPIRALS)
+    actions = np.zeros(problem.horizon, dtype=np.int64)
+    actions[0] = problem.actions.find(Op.GERMINATE, "layer0", "mlp", "ADD", 3)[0]
+    save_schedule(tmp_path / "mine.json", problem, actions, {})
     source = find_source(str(tmp_path / "mine.json"), None)
     facts = harvest(source, num_episodes=2).facts
     assert facts["schedule"] == "0: GERMINATE layer0 mlp ADD tempo3"
@@ -97,13 +101,13 @@ def test_a_schedule_of_ones_own_is_played_from_its_file(tmp_path):
 def test_only_what_was_fossilized_comes_home():
     grown = harvest(find_source("plateau", SPIRALS), num_episodes=8)
     fossils = grown.facts["schedule"].count("FOSSILIZE")
-    assert len(grown.network.recipe.seeds) == fossils > 0
-    assert all(seed.alpha == 1 for seed in grown.network.recipe.seeds.values())
+    assert len(grown.network.spec.seeds) == fossils > 0
+    assert all(seed.alpha == 1 for seed in grown.network.spec.seeds.values())
 
 
 def test_it_is_written_as_a_program_that_needs_nothing_of_ours(tmp_path):
     export("wait", "-o", tmp_path / "net.pt2", "--env-id", SPIRALS, "--episode", 5)
-    test = make_env(SPIRALS, 1).episodes.local.data.splits["test"]
+    test = make_task(make_problem(SPIRALS)).splits["test"]
     predicted = torch.export.load(tmp_path / "net.pt2").module()(test.x).argmax(dim=1)
     accuracy = (predicted == test.y).double().mean().item()
     assert accuracy == facts_of(tmp_path / "net.pt2")["test_accuracy"]
@@ -124,18 +128,21 @@ def test_a_wrong_word_is_named_in_one_sentence(words, sentence, capsys, tmp_path
     out = [] if "-o" in words else ["-o", str(tmp_path / "net.safetensors")]
     with pytest.raises(SystemExit, match="2"):
         run(["export", *words, *out])
-    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert sentence in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_problem_than_the_runs_own_is_refused(trained):
-    with pytest.raises(ValueError, match=f"`env-id` must be {SPIRALS} for "):
-        find_source(str(trained), "Kasmina/Digits-v0")
+def test_a_run_plays_a_problem_of_the_same_layout_only(trained):
+    own, file = (find_source(str(path), None) for path in (trained, trained / "model.safetensors"))
+    assert (own.preset, own.settings) == (file.preset, file.settings) == (SPIRALS, TINY)
+    other = find_source(str(trained), "Kasmina/Digits-v0")
+    with pytest.raises(ValueError, match="`run` must be trained on the observations and actions of Kasmina/Digits-v0"):
+        find_player(other.name, other.preset, **other.settings)
 
 
 def test_a_file_that_exists_is_kept_and_nothing_is_played(tmp_path, capsys):
-    (tmp_path / "net.json").write_text("precious")
+    (tmp_path / "net.safetensors").write_text("precious")
     with pytest.raises(SystemExit, match="2"):
         export("fixed", "-o", tmp_path / "net.safetensors", "--episodes", 100_000)
-    assert "`path` must be new" in capsys.readouterr().out
-    assert (tmp_path / "net.json").read_text() == "precious"
+    assert "`path` must be new" in capsys.readouterr().err
+    assert (tmp_path / "net.safetensors").read_text() == "precious"

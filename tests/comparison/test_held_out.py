@@ -8,16 +8,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from kasmina_env import KasminaVectorEnv
+from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.evaluate import compare_arms
-from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, make_env
+from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED
 from kasmina_env.controllers.search import Effort, search, search_contexts
 from kasmina_env.learning.train import train
-from kasmina_env.learning.training_config import Recipe
+from kasmina_env.learning.training_config import TrainingConfig
 
 MIX = "Kasmina/DigitsMix-v0"
 TINY = Effort(num_structured=2, num_random=1, rounds=((3, 0, 2), (1, 1, 2)))
 SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 8, "score_samples": 8}
+FEW = {"batch_size": 16}
 
 
 @contextmanager
@@ -42,22 +43,22 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[set[int], set[int
 
 
 def split(name: str) -> set[int]:
-    return set(make_env(MIX, 1).problem.instances.split(name).tolist())
+    return set(make_problem(MIX).instances.split(name).tolist())
 
 
 def test_searching_plays_training_seeds_and_training_instances(monkeypatch):
     with watched(monkeypatch) as (seeds, instances):
-        search(MIX, effort=TINY, **SMALL)
-        search_contexts(MIX, facts=["param_price"], effort=TINY, **SMALL)
+        search(make_problem(MIX, **SMALL), effort=TINY)
+        search_contexts(make_problem(MIX, **SMALL), facts=["param_price"], effort=TINY)
     assert max(seeds) < MAX_SEED < HELD_OUT
     assert len(instances) > 5
     assert instances <= split("train")
 
 
 def test_training_plays_training_seeds_and_training_instances(monkeypatch, tmp_path):
-    recipe = Recipe(MIX, total_steps=64, num_envs=4, settings=SMALL, hyperparameters={"batch_size": 16})
+    config = TrainingConfig(MIX, total_steps=64, num_envs=4, settings=SMALL, hyperparameters=FEW)
     with watched(monkeypatch) as (seeds, instances):
-        train(recipe, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert max(seeds) < MAX_SEED < HELD_OUT
     assert len(instances) > 5
     assert instances <= split("train")
@@ -66,14 +67,14 @@ def test_training_plays_training_seeds_and_training_instances(monkeypatch, tmp_p
 def test_runs_with_neighbouring_seeds_share_no_episode(monkeypatch, tmp_path):
     played: list[int] = []
     for seed in range(3):
-        recipe = Recipe(MIX, total_steps=16, num_envs=4, seed=seed, settings=SMALL, hyperparameters={"batch_size": 16})
+        config = TrainingConfig(MIX, total_steps=16, num_envs=4, seed=seed, settings=SMALL, hyperparameters=FEW)
         with watched(monkeypatch) as (seeds, _):
-            train(recipe, tmp_path / str(seed))
+            train(config, tmp_path / str(seed))
         played += seeds if len(seeds) == 4 else [first + row for first in seeds for row in range(4)]
     assert len(played) == len(set(played)) == 12
 
 
-def test_choosing_recipes_plays_neither_training_seeds_nor_held_out_ones(monkeypatch):
+def test_choosing_training_settings_plays_neither_training_seeds_nor_held_out_ones(monkeypatch):
     with watched(monkeypatch) as (seeds, instances):
         compare_arms(MIX, {"wait": ["wait"]}, 8, split="train", **SMALL)
     assert MAX_SEED <= min(seeds) <= max(seeds) < HELD_OUT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.controllers.lookahead import (
     NONE,
     Completion,
@@ -14,9 +15,11 @@ from kasmina_env.controllers.lookahead import (
     Oracle,
     done_with,
     intention_of,
+    tried_actions,
 )
-from kasmina_env.controllers.policy import make_env, names_of, play
+from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.schedule import Fixed, Planned, actions_of
+from kasmina_env.lifecycle.transitions import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
 SMALL = {"horizon": 12, "batches_per_step": 2, "batch_size": 8, "watch_samples": 32, "score_samples": 64}
@@ -27,19 +30,22 @@ GROW = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(2, "layer1", "lora", "GAT
 @pytest.fixture
 def env():
     """In float64, whose rounding training does not amplify to anything visible within an episode."""
-    made = make_env(SPIRALS, 3, dtype="float64", **SMALL, **FREE)
+    made = KasminaVectorEnv(3, SPIRALS, dtype="float64", **SMALL, **FREE)
     made.reset(seed=[7, 8, 9])
     return made
 
 
 def scheduled(env, plan):
-    names = names_of(env)
-    return Fixed(names, actions_of(plan, names, env.problem.config.min_training_steps, instant=False))
+    return Fixed(env.problem, actions_of(plan, env.problem))
+
+
+def futures_of(env, num_copies):
+    return Futures(env.problem, env.episodes, num_copies)
 
 
 def test_a_future_earns_what_the_plan_then_earns(env):
-    futures = [Future(row, NONE, intention_of(plan, names_of(env))) for row in range(3) for plan in (GROW, ())]
-    foreseen = Futures(env, 4).returns(futures).reshape(3, 2)
+    futures = [Future(row, NONE, intention_of(plan, env.problem)) for row in range(3) for plan in (GROW, ())]
+    foreseen = futures_of(env, 4).returns(futures).reshape(3, 2)
     for column, plan in enumerate((GROW, ())):
         played = play(env, scheduled(env, plan), np.array([7, 8, 9]))
         assert foreseen[:, column] == pytest.approx(played.returns)
@@ -47,7 +53,7 @@ def test_a_future_earns_what_the_plan_then_earns(env):
 
 def test_foreseeing_leaves_the_episode_as_it_is(env):
     before = env.snapshot()
-    Futures(env, 2).returns([Future(0, NONE, ()), Future(2, 1, ())])
+    futures_of(env, 2).returns([Future(0, NONE, ()), Future(2, 1, ())])
     _, reward, *_ = env.step(np.zeros(3, dtype=np.int64))
     env.restore(before)
     _, again, *_ = env.step(np.zeros(3, dtype=np.int64))
@@ -57,20 +63,20 @@ def test_foreseeing_leaves_the_episode_as_it_is(env):
 def test_a_future_may_begin_in_the_middle_with_an_action_of_its_own(env):
     for _ in range(4):
         env.step(np.zeros(3, dtype=np.int64))
-    grow = env.action_names.index("GERMINATE layer0 mlp ADD tempo3")
-    wait, grown = Futures(env, 2).returns([Future(1, NONE, ()), Future(1, grow, ())])
+    grow = GROW[0].action(env.problem.actions)
+    wait, grown = futures_of(env, 2).returns([Future(1, NONE, ()), Future(1, grow, ())])
     assert wait != grown
 
 
 def test_completion_fossilizes_first_then_advances_then_grows():
-    names = names_of(make_env(SPIRALS, 1))
-    kinds = ("FOSSILIZE layer1", "ADVANCE layer0", "GERMINATE layer0 mlp ADD tempo3", "WAIT")
-    mask = np.ones((1, len(names.action)), dtype=bool)
-    chosen = []
-    for kind in kinds:
-        chosen.append(names.action[Completion(names).act(np.array([0]), mask, [intention_of(GROW, names)])[0]])
-        mask[0] &= [name.split()[0] != kind.split()[0] for name in names.action]
-    assert [name.split()[0] for name in chosen] == [kind.split()[0] for kind in kinds]
+    problem = make_problem(SPIRALS)
+    table, intentions = problem.actions, [intention_of(GROW, problem)]
+    mask, chosen = np.ones((1, table.num_actions), dtype=bool), []
+    for _ in range(4):
+        chosen.append(int(Completion(problem).act(np.array([0]), mask, intentions)[0]))
+        mask &= table.op != table.op[chosen[-1]]
+    assert table.op[chosen].tolist() == [Op.FOSSILIZE, Op.ADVANCE, Op.GERMINATE, Op.WAIT]
+    assert chosen[2] == GROW[0].action(table)
 
 
 def test_an_intention_is_left_when_it_is_carried_out():
@@ -79,21 +85,38 @@ def test_an_intention_is_left_when_it_is_carried_out():
     assert done_with(intention, 0) == intention
 
 
+def test_what_lookahead_tries_is_the_quickest_of_the_menus_in_whatever_order_they_are():
+    problem = make_problem(SPIRALS, tempos=(8, 3), prune_tempos=(3, 0), curves=("COSINE", "LINEAR"))
+    tried = [problem.actions.entry(action) for action in tried_actions(problem)]
+    assert len(tried) == 1 + 2 * (len(problem.config.blueprints) + 3)
+    assert {(entry.op, entry.tempo) for entry in tried if entry.tempo is not None} == {(Op.GERMINATE, 3), (Op.PRUNE, 0)}
+
+
+@pytest.mark.parametrize("bound", [Lookahead, Oracle])
+def test_a_bound_plays_a_seed_alike_whatever_is_played_beside_it(bound):
+    """Its choice among too many futures, or plans, is drawn for each seed."""
+    envs = [KasminaVectorEnv(n, SPIRALS, dtype="float64", **SMALL, **FREE) for n in (1, 2)]
+    policies = [bound(env.problem, [GROW, ()], budget=4, num_copies=8) for env in envs]
+    alone, beside = (play(env, policy, np.array([21, 20])) for env, policy in zip(envs, policies, strict=True))
+    assert (alone.actions == beside.actions).all()
+
+
 @pytest.mark.parametrize("bound", [Lookahead, Oracle])
 def test_a_bound_is_at_least_as_good_as_every_plan_it_knows(bound, env):
     seeds = np.array([20, 21, 22])
     known = [play(env, scheduled(env, plan), seeds).returns for plan in (GROW, ())]
-    foresight = play(env, bound(env, [GROW, ()], budget=12, num_envs=8), seeds)
+    foresight = play(env, bound(env.problem, [GROW, ()], budget=12, num_copies=8), seeds)
     assert (foresight.returns >= np.max(known, axis=0) - 1e-9).all()
     assert foresight.returns.mean() > np.max(known, axis=0).mean()
     assert foresight.illegal.sum() == 0
 
 
 def test_lookahead_prunes_what_hurts():
-    env = make_env(SPIRALS, 2, dtype="float64", **{**SMALL, "rent_price": 50.0})
-    grow = intention_of(GROW[:1], names_of(env))[0][1]
+    env = KasminaVectorEnv(2, SPIRALS, dtype="float64", **SMALL, rent_price=50.0)
+    grow = GROW[0].action(env.problem.actions)
     observation, _ = env.reset(seed=0)
-    policy = Lookahead(env, [()], every=1, num_envs=8)
+    policy = Lookahead(env.problem, [()], every=1, num_copies=8)
+    policy.begin(np.arange(2), env.episodes)
     policy.act(observation, env.action_masks())
     for _ in range(2):
         observation, *_ = env.step(np.full(2, grow))

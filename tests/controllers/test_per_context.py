@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.controllers.per_context import (
     Context,
     PerContext,
@@ -14,18 +15,19 @@ from kasmina_env.controllers.per_context import (
     nearest,
     save_contexts,
 )
-from kasmina_env.controllers.policy import make_env, names_of, play
+from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.schedule import Planned, actions_of
+from kasmina_env.lifecycle.transitions import Op
 
 MIX = "Kasmina/DigitsMix-v0"
 SMALL = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}
 PRICE = "instance.param_price"
 
 
-def two_contexts(names):
-    _, slot, blueprint, operator, tempo = next(n for n in names.action if n.startswith("GERMINATE")).split()
-    plan = (Planned(0, slot, blueprint, operator, int(tempo.removeprefix("tempo"))),)
-    grow = actions_of(plan, names, 2, instant=False)
+def two_contexts(problem):
+    first = problem.actions.entry(problem.actions.find(Op.GERMINATE)[0])
+    plan = (Planned(0, first.slot, first.blueprint, first.operator, first.tempo),)
+    grow = actions_of(plan, problem)
     return [(Context({PRICE: (0.0, 0.5)}), grow, 0.5), (Context({PRICE: (0.5, 1.0)}), np.zeros_like(grow), 0.1)]
 
 
@@ -51,27 +53,28 @@ def test_what_lies_outside_the_grid_belongs_to_the_nearest_cell():
 
 
 def test_contexts_of_a_family_come_from_the_instances_to_train_on():
-    env = make_env(MIX, 1)
-    contexts, homes = contexts_of(env, ["param_price"])
-    assert len(homes) == env.problem.instances.num_train
+    problem = make_problem(MIX)
+    contexts, homes = contexts_of(problem, ["param_price"])
+    assert len(homes) == problem.instances.num_train
     assert {tuple(context.bounds) for context in contexts} == {(PRICE,)}
 
 
 def test_each_network_plays_the_schedule_of_its_context():
-    env = make_env(MIX, 4, **SMALL)
-    names = names_of(env)
-    contexts, schedules, _ = zip(*two_contexts(names), strict=True)
-    price = env.problem.instances.scaled_facts()[:, list(env.problem.instances.visible).index("param_price")]
+    problem = make_problem(MIX, **SMALL)
+    contexts, schedules, _ = zip(*two_contexts(problem), strict=True)
+    price = problem.instances.scaled_facts()[:, list(problem.instances.visible).index("param_price")]
     instances = np.array([np.argmin(price), np.argmax(price)] * 2)
-    episodes = play(env, PerContext(names, contexts, np.stack(schedules)), np.arange(4), instances=instances)
-    assert (episodes.param_growths > 0).tolist() == [True, False, True, False]
+    policy = PerContext(problem, contexts, np.stack(schedules))
+    played = play(KasminaVectorEnv(4, problem), policy, np.arange(4), instances=instances)
+    assert (played.param_growths > 0).tolist() == [True, False, True, False]
 
 
 def test_contexts_survive_their_file(tmp_path):
-    names = names_of(make_env(MIX, 1))
-    save_contexts(tmp_path / "x.json", MIX, names, two_contexts(names), {})
-    loaded = load_contexts(tmp_path / "x.json", names)
-    assert (loaded.schedules == np.stack([actions for _, actions, _ in two_contexts(names)])).all()
+    problem = make_problem(MIX)
+    save_contexts(tmp_path / "x.json", problem, two_contexts(problem), {})
+    loaded = load_contexts(tmp_path / "x.json", problem)
+    assert loaded.contexts == [context for context, _, _ in two_contexts(problem)]
+    assert (loaded.schedules == np.stack([actions for _, actions, _ in two_contexts(problem)])).all()
 
 
 @pytest.mark.parametrize(
@@ -80,4 +83,4 @@ def test_contexts_survive_their_file(tmp_path):
 )
 def test_a_grid_that_cannot_be_is_refused(preset, facts, sentence):
     with pytest.raises(ValueError, match=sentence):
-        contexts_of(make_env(preset, 1), facts)
+        contexts_of(make_problem(preset), facts)

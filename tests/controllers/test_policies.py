@@ -1,135 +1,294 @@
-"""Controllers, schedules and the rollout loop."""
+"""Controllers, schedules and the loop in which they play."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from kasmina_env.comparison.arms import CONTROLS
-from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, make_env, names_of, play
-from kasmina_env.controllers.schedule import Fixed, Planned, actions_of, load_schedule, save_schedule
-from kasmina_env.controllers.scripted import Plateau, Random, Wait
-from kasmina_env.controllers.search import measure, neighbours, random_plan
+from kasmina_env import KasminaVectorEnv, Policy, make_problem, register_policy
+from kasmina_env.comparison.arms import find_player
+from kasmina_env.controllers.policy import CONTROLS, Played, play
+from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of, save_schedule
+from kasmina_env.controllers.scripted import Plateau, Wait
+from kasmina_env.controllers.search import neighbours, play_plans, random_plan, structured_plans
+from kasmina_env.lifecycle.transitions import Op
 
+SPIRALS = "Kasmina/Spirals-v0"
+IDS = (SPIRALS, "Kasmina/Digits-v0")
 SMALL = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 32, "score_samples": 32}
-IDS = ("Kasmina/Spirals-v0", "Kasmina/Digits-v0")
+GROW: Plan = (Planned(0, "layer0", "mlp", "ADD", 3),)
+# Menus whose first entry is neither all there is nor the shortest.
+OTHER_MENUS = {"curves": ("LINEAR", "COSINE"), "operators": ("GATE",), "tempos": (8, 3), "prune_tempos": (3, 0)}
 
 
-def small_env(preset: str, num_envs: int = 3, **settings: object):
-    return make_env(preset, num_envs, **{**SMALL, **settings})
+def small_env(preset: str = SPIRALS, num_envs: int = 3, **settings: object) -> KasminaVectorEnv:
+    return KasminaVectorEnv(num_envs, preset, **{**SMALL, **settings})
+
+
+def played_by(name: str, num_envs: int = 3, seeds: int = 3, preset: str = SPIRALS, dtype: str = "float32") -> Played:
+    player = find_player(name, preset, **SMALL)
+    env = KasminaVectorEnv(num_envs, player.problem, dtype=dtype)
+    return play(env, player.policy, np.arange(seeds), planted=player.planted)
+
+
+def begun(policy: Policy) -> Policy:
+    """A policy at the start of one episode."""
+    policy.begin(np.arange(1), small_env(num_envs=1).episodes)
+    return policy
 
 
 @pytest.mark.parametrize("preset", IDS)
 @pytest.mark.parametrize("control", ["wait", "random", "plateau"])
 def test_control_plays_only_legal_actions(preset, control):
-    env = small_env(preset)
-    episodes = play(env, CONTROLS.get(control).make(env), np.arange(3))
-    assert episodes.illegal.sum() == 0
-    assert (episodes.actions >= 0).all()
+    played = played_by(control, preset=preset)
+    assert played.illegal.sum() == 0
+    assert (played.actions >= 0).all()
 
 
 def test_return_is_the_change_of_score_minus_what_it_cost():
-    env = small_env("Kasmina/Spirals-v0")
-    episodes = play(env, Random(), np.arange(3))
-    change = episodes.curves[:, -1] - episodes.curves[:, 0]
-    assert (episodes.returns <= change + 1e-9).all()
-    assert episodes.curves[:, -1] == pytest.approx(episodes.scores)
+    played = played_by("random")
+    change = played.curves[:, -1] - played.curves[:, 0]
+    assert (played.returns <= change + 1e-9).all()
+    assert played.curves[:, -1] == pytest.approx(played.scores)
 
 
 def test_waiting_costs_nothing():
-    episodes = play(small_env("Kasmina/Spirals-v0"), Wait(), np.arange(3))
-    assert episodes.returns == pytest.approx(episodes.scores - episodes.curves[:, 0])
-    assert (episodes.computes == 0).all()
+    played = played_by("wait")
+    assert played.returns == pytest.approx(played.scores - played.curves[:, 0])
+    assert (played.computes == 0).all()
 
 
 def test_episodes_do_not_depend_on_how_many_are_played_side_by_side():
-    alone = play(small_env("Kasmina/Spirals-v0", 1, dtype="float64"), Wait(), np.arange(4))
-    together = play(small_env("Kasmina/Spirals-v0", 4, dtype="float64"), Wait(), np.arange(4))
-    assert alone.scores == pytest.approx(together.scores)
+    alone, together = (small_env(num_envs=n, dtype="float64") for n in (1, 4))
+    scores = [play(env, Wait(env.problem), np.arange(4)).scores for env in (alone, together)]
+    assert scores[0] == pytest.approx(scores[1])
+
+
+@pytest.mark.parametrize("control", ["random", "plateau"])
+@pytest.mark.parametrize("num_envs, num_episodes", [(6, 9), (4, 6), (6, 1)])
+def test_a_seed_is_played_alike_whatever_the_rows_and_episodes_beside_it(control, num_envs, num_episodes):
+    six, other = (played_by(control, *sizes, dtype="float64") for sizes in ((6, 6), (num_envs, num_episodes)))
+    both = min(6, num_episodes)
+    assert (six.actions[:both] == other.actions[:both]).all()
+    assert six.returns[:both] == pytest.approx(other.returns[:both])
+
+
+def test_chance_differs_from_seed_to_seed_and_not_from_one_time_to_the_next():
+    first, again = played_by("random", seeds=4), played_by("random", seeds=4)
+    assert (first.actions == again.actions).all()
+    assert len(np.unique(first.actions, axis=0)) == 4
 
 
 def test_more_episodes_than_rows_are_played_in_batches():
-    episodes = play(small_env("Kasmina/Spirals-v0", 2), Wait(), np.arange(5))
-    assert len(np.unique(episodes.curves[:, 1:], axis=0)) == len(episodes.returns) == 5
+    played = played_by("wait", num_envs=2, seeds=5)
+    assert len(np.unique(played.curves[:, 1:], axis=0)) == len(played.returns) == 5
 
 
 def test_plan_is_carried_out_and_fossilized():
-    env = small_env("Kasmina/Spirals-v0")
-    names = names_of(env)
-    plan = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(0, "layer1", "lora", "GATE", 5))
-    episodes = play(env, Fixed(names, actions_of(plan, names, 2, instant=False)), np.arange(3))
-    assert episodes.illegal.sum() == 0
-    assert episodes.param_growths == pytest.approx(
-        env.problem.costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum() / 123
-    )
+    env = small_env()
+    plan = (*GROW, Planned(0, "layer1", "lora", "GATE", 5))
+    played = play(env, Fixed(env.problem, actions_of(plan, env.problem)), np.arange(3))
+    costs = env.problem.costs
+    assert played.illegal.sum() == 0
+    assert played.num_fossilized.tolist() == [2, 2, 2]
+    grown = costs.seed_parameters[[0, 1], [3, 1], [0, 2]].sum()
+    assert played.param_growths == pytest.approx(grown / costs.host_parameters)
 
 
 def test_schedules_may_differ_from_row_to_row():
-    env = small_env("Kasmina/Spirals-v0", 2)
-    names = names_of(env)
-    grow = actions_of((Planned(0, "layer0", "mlp", "ADD", 3),), names, 2, instant=False)
-    episodes = play(env, Fixed(names, np.stack([grow, np.zeros_like(grow)])), np.array([0, 0]))
-    assert episodes.param_growths[0] > 0 == episodes.param_growths[1]
+    env = small_env(num_envs=2)
+    grow = actions_of(GROW, env.problem)
+    played = play(env, Fixed(env.problem, np.stack([grow, np.zeros_like(grow)])), np.array([0, 0]))
+    assert played.param_growths[0] > 0 == played.param_growths[1]
 
 
 def test_schedule_survives_its_file(tmp_path):
-    names = names_of(small_env("Kasmina/Spirals-v0", 1))
-    actions = actions_of((Planned(3, "layer1", "lora", "GATE", 5),), names, 2, instant=False)
-    save_schedule(tmp_path / "x.json", "Kasmina/Spirals-v0", names, actions, {})
-    assert (load_schedule(tmp_path / "x.json", names) == actions).all()
+    problem = make_problem(SPIRALS)
+    actions = actions_of((Planned(3, "layer1", "lora", "GATE", 5),), problem)
+    save_schedule(tmp_path / "x.json", problem, actions, {})
+    assert (load_schedule(tmp_path / "x.json", problem) == actions).all()
 
 
 def test_schedule_of_other_settings_is_refused_in_one_sentence(tmp_path):
-    names = names_of(small_env("Kasmina/Spirals-v0", 1))
     (tmp_path / "x.json").write_text(json.dumps({"steps": {"2": "GERMINATE attic mlp ADD tempo3"}}))
     with pytest.raises(ValueError, match=r"`x\.json` must hold actions .* got 'GERMINATE attic mlp ADD tempo3'"):
-        load_schedule(tmp_path / "x.json", names)
+        load_schedule(tmp_path / "x.json", make_problem(SPIRALS))
+
+
+def test_a_plan_of_several_curves_is_carried_out_and_read_back():
+    env = small_env(num_envs=2, curves=("LINEAR", "COSINE"))
+    plan = (*GROW, Planned(1, "layer1", "lora", "GATE", 5))
+    actions = actions_of(plan, env.problem)
+    assert plan_of(actions, env.problem.actions) == plan
+    assert {env.problem.actions.entry(action).curve for action in actions} == {None, "LINEAR"}
+    played = play(env, Fixed(env.problem, actions), np.arange(2))
+    assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0, 0], [2, 2])
+
+
+def test_plans_take_what_the_menus_offer():
+    problem, rng = make_problem(SPIRALS, **OTHER_MENUS), np.random.default_rng(0)
+    plans = structured_plans(rng, problem, 1000) + [random_plan(rng, problem) for _ in range(50)]
+    seeds = [seed for plan in plans for seed in plan]
+    assert {seed.operator for seed in seeds} == {"GATE"}
+    assert {seed.tempo for seed in seeds} == {3, 8}
+    assert all(problem.actions.entry(seed.action(problem.actions)).tempo == seed.tempo for seed in seeds)
+
+
+def test_plateau_grows_with_the_first_operator_and_the_shortest_tempo():
+    problem = make_problem(SPIRALS, **OTHER_MENUS)
+    observation, mask = np.zeros((1, len(problem.observations.names)), np.float32), problem.actions.op[None] < 2
+    grown = problem.actions.entry(int(begun(Plateau(problem)).act(observation, mask)[0]))
+    assert (grown.op, grown.operator, grown.tempo, grown.curve) == (Op.GERMINATE, "GATE", 3, "LINEAR")
 
 
 def test_plateau_waits_while_accuracy_rises_and_grows_when_it_stalls():
-    names = names_of(small_env("Kasmina/Spirals-v0", 1))
-    observation, mask = np.zeros((1, len(names.observation)), dtype=np.float32), np.ones((1, len(names.action)), bool)
-    mask[0] = [name.startswith(("WAIT", "GERMINATE")) for name in names.action]
-    policy, observation[0, names.column("progress")] = Plateau(names), 0.5
-    observation[0, names.column("accuracy_change_3")] = 0.2
-    assert names.action[policy.act(observation, mask)[0]] == "WAIT"
-    observation[0, names.column("accuracy_change_3")] = 0.0
-    assert names.action[policy.act(observation, mask)[0]].startswith("GERMINATE layer0 layer_norm")
-    assert names.action[policy.act(observation, mask)[0]].startswith("GERMINATE layer0 lora")
+    problem = make_problem(SPIRALS)
+    table, column = problem.actions, problem.observations.column
+    observation, mask = np.zeros((1, len(problem.observations.names)), np.float32), np.isin(table.op, (0, 1))[None]
+    policy, observation[0, column("progress")] = begun(Plateau(problem)), 0.5
+    observation[0, column("accuracy_change_3")] = 0.2
+    assert policy.act(observation, mask).tolist() == [0]
+    observation[0, column("accuracy_change_3")] = 0.0
+    grown = [table.entry(int(policy.act(observation, mask)[0])) for _ in range(2)]
+    assert [(a.op, a.slot, a.blueprint) for a in grown] == [
+        (Op.GERMINATE, "layer0", "layer_norm"),
+        (Op.GERMINATE, "layer0", "lora"),
+    ]
 
 
 @pytest.mark.parametrize("preset", IDS)
 def test_the_shipped_schedule_fits_its_environment(preset):
-    env = make_env(preset, 1)
-    assert CONTROLS.get("fixed").make(env) is not None
+    schedule = find_player("fixed", preset)
+    assert isinstance(schedule.policy, Fixed)
+    assert schedule.planted is None
 
 
 def test_neighbour_plans_differ_from_their_origin():
-    rng, config = np.random.default_rng(0), small_env("Kasmina/Digits-v0", 1).problem.config
-    slots = ("block0", "block1", "block2")
-    plan = random_plan(rng, config, slots)
-    assert all(other != plan for other in neighbours(rng, plan, config, slots, 20))
-
-
-def test_searches_never_see_held_out_seeds():
-    assert MAX_SEED < HELD_OUT
+    rng, problem = np.random.default_rng(0), make_problem("Kasmina/Digits-v0")
+    plan = random_plan(rng, problem)
+    assert all(other != plan for other in neighbours(rng, plan, problem, 20))
 
 
 def test_plans_are_measured_on_the_same_episodes_whatever_the_number_of_rows():
-    grow, seeds = (Planned(0, "layer0", "mlp", "ADD", 3),), np.array([5, 6, 7])
-    env = small_env("Kasmina/Spirals-v0", 4, dtype="float64")
-    returns = measure(env, [(), grow], seeds)
-    assert returns[0] == pytest.approx(play(env, Wait(), seeds).returns)
-    assert returns[1] == pytest.approx(measure(env, [grow], seeds)[0])
+    seeds, env = np.array([5, 6, 7]), small_env(num_envs=4, dtype="float64")
+    returns = play_plans(env, [(), GROW], seeds)
+    assert returns[0] == pytest.approx(play(env, Wait(env.problem), seeds).returns)
+    assert returns[1] == pytest.approx(play_plans(env, [GROW], seeds)[0])
     assert (returns[0] != returns[1]).all()
 
 
 def test_equal_plans_are_played_once():
-    grow, seeds, played = (Planned(0, "layer0", "mlp", "ADD", 3),), np.array([5, 6]), []
-    env = small_env("Kasmina/Spirals-v0", 4)
-    returns = measure(env, [grow, (), grow], seeds, on_step=played.append)
-    assert sum(played) == 2 * len(seeds) * env.problem.config.horizon
+    seeds, played, env = np.array([5, 6]), [], small_env(num_envs=4)
+    returns = play_plans(env, [GROW, (), GROW], seeds, on_step=played.append)
+    assert sum(played) == 2 * len(seeds) * env.problem.horizon
     assert (returns[0] == returns[2]).all()
     assert (returns[0] != returns[1]).all()
+
+
+@pytest.fixture
+def controls(monkeypatch):
+    """The registry of policies, which forgets what a test registers."""
+    monkeypatch.setattr(CONTROLS, "_infos", dict(CONTROLS._infos))
+    return CONTROLS
+
+
+def test_a_policy_of_ones_own_is_registered_and_played_by_name(controls):
+    @register_policy("eager")
+    class Eager(Policy):
+        """Always takes the last legal action.
+
+        It remembers nothing, and so has no `begin`.
+        """
+
+        def __init__(self, problem):
+            self.last = problem.actions.num_actions - 1
+
+        def act(self, observation, mask):
+            return self.last - mask[:, ::-1].argmax(axis=1)
+
+    played = played_by("eager")
+    assert controls.get("eager").meaning == "Always takes the last legal action"
+    assert (played.illegal == 0).all()
+    assert (played.actions[:, 0] > 0).all()
+
+
+def test_a_policy_may_bring_settings_and_planted_seeds(controls):
+    def planted(problem):
+        return problem.actions.find(Op.GERMINATE)[:1]
+
+    @register_policy("planter", settings={"instant": True}, planted=planted)
+    def planter(problem):
+        """Waits beside a seed that it does not keep."""
+        return Wait(problem)
+
+    player, played = find_player("planter", SPIRALS), played_by("planter")
+    assert player.problem.config.instant
+    assert (played.actions == 0).all()
+    assert (played.computes > 0).all()
+    assert (played.num_fossilized == 0).all()
+
+
+def test_a_policy_has_one_name(controls):
+    with pytest.raises(ValueError, match="`policy` must have a new name, got 'wait' a second time"):
+        register_policy("wait")(Wait)
+
+
+def test_a_policy_is_told_of_every_batch_of_episodes_before_it_decides(controls):
+    told = []
+
+    @register_policy("listener")
+    class Listener(Wait):
+        """Writes down the seeds of its episodes."""
+
+        def begin(self, seeds, episodes):
+            told.append((seeds.tolist(), episodes.report.step.tolist()))
+
+    played_by("listener", num_envs=2, seeds=3)
+    assert told == [([0, 1], [0, 0]), ([2, 0], [0, 0])]
+
+
+MINE = """
+from kasmina_env import Policy, register_policy
+from kasmina_env.controllers.scripted import Wait
+
+
+@register_policy("mine{number}")
+class Mine(Wait):
+    'Waits.'
+"""
+
+
+@pytest.fixture
+def policy_file(controls, tmp_path, monkeypatch):
+    """Writes a file that registers so many policies."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = tmp_path / "a_policy_of_mine.py"
+
+    def written(count):
+        path.write_text("".join(MINE.format(number=number) for number in range(count)), encoding="utf-8")
+        return str(path)
+
+    yield written
+    for name in [name for name, module in sys.modules.items() if getattr(module, "__file__", None) == str(path)]:
+        del sys.modules[name]
+
+
+def test_a_policy_is_played_by_the_path_of_its_file(policy_file, controls):
+    first, again = (played_by(policy_file(1)) for _ in range(2))
+    assert (first.actions == 0).all()
+    assert (first.returns == again.returns).all()
+    assert "mine0" in controls
+
+
+@pytest.mark.parametrize("count, got", [(0, "none"), (2, "mine0, mine1")])
+def test_a_file_must_register_one_policy(count, got, policy_file):
+    with pytest.raises(ValueError, match=rf"a_policy_of_mine\.py` must register one policy .*, got {got}\."):
+        find_player(policy_file(count), SPIRALS)
+
+
+def test_a_file_of_a_policy_must_be_there():
+    with pytest.raises(ImportError, match=r"`nowhere\.py` must be a \.py file that exists"):
+        find_player("nowhere.py", SPIRALS)

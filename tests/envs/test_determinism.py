@@ -118,7 +118,7 @@ def test_nothing_global_is_touched(env_id):
         saved = shell.snapshot()
         play_lively(shell, num_steps=10)
         shell.restore(saved)
-        shell.core.network(0)
+        shell.network(0)
         assert shell.render()
         assert shell.action_masks().any()
         env.close()

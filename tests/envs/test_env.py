@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from copy import deepcopy
 from functools import partial
 
 import gymnasium as gym
@@ -32,6 +33,8 @@ from tests.episodes import (
     play_lively,
     run_python,
     small_env,
+    small_settings,
+    small_vec,
 )
 
 # ── Gymnasium's contract ────────────────────────────────────────────────────────────────────────
@@ -132,12 +135,14 @@ def test_step_after_the_end_asks_for_a_reset():
     env = small_env(IDS[0], horizon=2)
     env.reset(seed=0)
     play(env, [WAIT] * 2)
-    with pytest.raises(ResetNeeded, match=r"^`reset` must be called before the next step"):
+    with pytest.raises(ResetNeeded, match=r"^The episode is over\. Call `reset\(\)` before the next step\.$"):
         env.step(WAIT)
 
 
 def test_unknown_option_of_reset_is_refused():
-    with pytest.raises(ValueError, match=r"^`options` must have only the keys instance, split, got dificulty"):
+    with pytest.raises(
+        ValueError, match=r"^`options` must have only the keys instance, split, planted, got dificulty\.$"
+    ):
         small_env(IDS[0]).reset(options={"dificulty": 3})
 
 
@@ -165,6 +170,22 @@ def test_closing_twice_is_fine_and_an_environment_is_a_context(env_id):
         env.close()
 
 
+@pytest.mark.parametrize("copy", [deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copied", "pickled"])
+@pytest.mark.parametrize("make", [small_env, small_vec])
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_copy_of_an_environment_goes_on_like_it_and_alone(env_id, make, copy):
+    env, rng = make(env_id), np.random.default_rng(0)
+    fresh = copy(env)
+    assert digest(fresh.reset(seed=1)) == digest(env.reset(seed=1))
+    is_vector = make is small_vec
+    for _ in range(6):
+        actions = lively_actions(rng, env)
+        env.step(actions if is_vector else actions[0])
+    twin, actions = copy(env), [[1] * 4] * 4 if is_vector else [1] * 4
+    expected = digest(play(env, actions), env.reset(), env.np_random.random(), env.network(0))
+    assert digest(play(twin, actions), twin.reset(), twin.np_random.random(), twin.network(0)) == expected
+
+
 # ── infos ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -189,7 +210,7 @@ def test_terminal_info_is_complete_after_a_crash_too(env_id, num_steps):
     info = env.step(WAIT)[4]
     assert set(info) == INFO_KEYS | TERMINAL_KEYS
     assert is_plain(info)
-    assert info["actions"] == [WAIT] * (num_steps + 1)
+    assert info["actions"].tolist() == [WAIT] * (num_steps + 1) + [-1] * (9 - num_steps)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -199,9 +220,52 @@ def test_terminal_info_tells_the_episode(env_id):
     for _ in range(10):
         actions.append(int(lively_actions(rng, env)[0]))
         info = env.step(actions[-1])[4]
-    assert info["actions"] == actions
+    assert info["actions"].tolist() == actions
     assert info["committed_score"] == info["score"]
     assert 0 <= info["test_accuracy"] <= 1
+
+
+def cut_short(env_id):
+    """An episode that a wrapper ends after five steps, and the info of the last one."""
+    env, rng = gym.make(env_id, max_episode_steps=5, **small_settings(env_id)), np.random.default_rng(0)
+    env.reset(seed=2)
+    for _ in range(5):
+        *_, terminated, truncated, info = env.step(lively_actions(rng, env.unwrapped)[0])
+    assert (terminated, truncated) == (False, True)
+    return env.unwrapped, info
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_an_episode_that_a_wrapper_ends_tells_its_end_when_asked(env_id):
+    env, info = cut_short(env_id)
+    assert set(info) == INFO_KEYS
+    assert (info["actions"] < 0).tolist() == [False] * 5 + [True] * 5
+    assert set(info) == INFO_KEYS | TERMINAL_KEYS
+    assert is_plain(info)
+    assert info["is_success"] == (info["committed_score"] >= env.problem.config.success_score)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_asking_for_the_end_in_the_middle_changes_nothing(env_id):
+    (asked, info), (other, _) = cut_short(env_id), cut_short(env_id)
+    assert 0 <= info["test_accuracy"] <= 1
+    assert digest(play(asked, [1, 0, 1, 0, 1]), asked.reset()) == digest(play(other, [1, 0, 1, 0, 1]), other.reset())
+
+
+def test_the_end_cannot_be_asked_for_once_the_episode_went_on_and_nothing_else_can():
+    env, info = cut_short(ALWAYS_IDS[0])
+    with pytest.raises(KeyError, match="no_such_fact"):
+        info["no_such_fact"]
+    env.step(WAIT)
+    with pytest.raises(KeyError, match="The episode has gone on since"):
+        info["committed_score"]
+
+
+def test_infos_travel_as_what_is_known():
+    _, info = cut_short(ALWAYS_IDS[0])
+    travelled = pickle.loads(pickle.dumps(info))
+    assert type(travelled) is dict
+    assert digest(travelled) == digest(dict(info))
 
 
 @pytest.mark.parametrize("env_id", IDS)

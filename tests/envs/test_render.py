@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from kasmina_env.envs.render import rules_table
@@ -103,6 +104,18 @@ def test_wrappers_of_gymnasium_collect_panels(env_id):
     env.reset(seed=0)
     env.step(WAIT)
     assert len(env.render()) == 2
+
+
+def test_pictures_have_one_size_and_stay_as_they_were_when_they_were_taken():
+    env = small_env("Kasmina/Spirals-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    first = env.render()
+    kept = first.copy()
+    frames = [first, *(env.render() for _ in range(2) if env.step(1))]
+    env.reset()
+    assert {(frame.shape, str(frame.dtype)) for frame in [*frames, env.render()]} == {(first.shape, "uint8")}
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, frames[-1])
 
 
 def test_rent_is_that_of_the_instance(tmp_path):

@@ -13,7 +13,9 @@ from kasmina_env import KasminaVectorEnv
 from tests.episodes import (
     FORMS,
     IDS,
+    NON_FINITE,
     SMALL,
+    TERMINAL_KEYS,
     WAIT,
     assert_close,
     dead_row,
@@ -22,7 +24,9 @@ from tests.episodes import (
     mixed_actions,
     play,
     play_lively,
+    same_step_vec,
     small_env,
+    small_settings,
     small_vec,
 )
 
@@ -69,7 +73,7 @@ def test_row_follows_the_single_environment_of_its_seed(env_id, form):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_last_step_is_that_of_the_single_environment_too(env_id):
-    vec, env = small_vec(env_id, num_envs=2, dtype="float64"), small_env(env_id, dtype="float64")
+    vec, env = same_step_vec(env_id, num_envs=2, dtype="float64"), small_env(env_id, dtype="float64")
     steps = play_lively(vec, seed=5)
     env.reset(seed=5)
     infos = steps[-1][4]
@@ -118,6 +122,21 @@ def test_a_time_limit_is_not_termination(env_id, mode):
     assert (last[2].all(), last[3].any()) == (True, False)  # the horizon comes first
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("env_id", IDS)
+def test_rows_cut_off_by_a_time_limit_tell_the_end_of_their_episodes(env_id, mode):
+    vec = small_vec(env_id, num_envs=3, max_episode_steps=4, autoreset_mode=mode, dtype="float64")
+    env = gym.make(env_id, max_episode_steps=4, **{**small_settings(env_id), "dtype": "float64"})
+    vec.reset(seed=0), env.reset(seed=2)
+    play(vec, [WAITING] * 3)
+    dead_row(vec, 0)  # which ends by itself
+    *_, truncated, infos = vec.step(WAITING)
+    last, alone = infos.get("final_info", infos), play(env, [WAIT] * 4)[-1][4]
+    assert truncated.tolist() == [False, True, True]
+    assert all(last[f"_{key}"].all() for key in TERMINAL_KEYS)
+    assert_close({key: last[key][2] for key in TERMINAL_KEYS}, {key: alone[key] for key in TERMINAL_KEYS})
+
+
 @pytest.mark.parametrize("env_id", IDS)
 def test_the_last_observation_survives_the_reset(env_id):
     vec, (obs, _, terminated, _, infos) = staggered(env_id, SAME_STEP)
@@ -125,7 +144,7 @@ def test_the_last_observation_survives_the_reset(env_id):
     assert terminated.tolist() == infos["_final_obs"].tolist() == infos["_final_info"].tolist() == [False, True, False]
     assert np.array_equal(infos["final_obs"][1], last[1])
     assert [infos["final_obs"][row] for row in (0, 2)] == [None, None]
-    assert infos["final_info"]["failure"][1] == "non_finite"
+    assert infos["final_info"]["failure"][1] == NON_FINITE
     assert (infos["final_info"]["step"][1], infos["step"].tolist()) == (4, [4, 0, 4])
     assert obs[1, vec.observation_names.index("progress")] == 0
 
@@ -148,11 +167,11 @@ def test_rows_that_do_not_reset_go_on(env_id, mode):
 @pytest.mark.parametrize("env_id", IDS)
 def test_next_step_gives_the_new_episode_with_reward_zero_and_ignores_the_action(env_id):
     vec, (obs, _, terminated, _, infos) = staggered(env_id, NEXT_STEP)
-    assert (terminated[1], infos["step"][1], infos["failure"][1]) == (True, 4, "non_finite")
+    assert (terminated[1], infos["step"][1], infos["failure"][1]) == (True, 4, NON_FINITE)
     obs, reward, terminated, truncated, infos = vec.step([WAIT, 1, WAIT])
     assert (reward[1], terminated[1], truncated[1], infos["step"][1]) == (0.0, False, False, 0)
     assert all(terms[1] == 0 for key, terms in infos["reward_terms"].items() if key[0] != "_")
-    assert infos["failure"].tolist() == [""] * 3
+    assert infos["failure"].tolist() == [0] * 3
     assert obs[1, vec.observation_names.index("progress")] == 0
     assert vec.step(WAITING)[4]["step"].tolist() == [6, 1, 6]
 
@@ -182,7 +201,7 @@ def test_terminal_growth_is_that_of_the_committed_network_in_all_modes(env_id, m
 @pytest.mark.parametrize("env_id", IDS)
 def test_finished_row_is_not_stepped_when_autoreset_is_off(env_id):
     vec, _ = staggered(env_id, DISABLED)
-    with pytest.raises(ResetNeeded, match=r"^`reset` must be called for rows \[1\]"):
+    with pytest.raises(ResetNeeded, match=r"^The episodes of rows \[1\] are over\. Call `reset\(\)`\.$"):
         vec.step(WAITING)
     options = {"reset_mask": np.array([False, True, False])}
     infos = vec.reset(options=options)[1]
@@ -218,8 +237,22 @@ def test_options_that_mean_nothing_are_refused(options):
 
 @pytest.mark.parametrize("use", [lambda vec: vec.step(WAITING), lambda vec: vec.action_masks()], ids=["step", "masks"])
 def test_vector_asks_for_its_first_reset(use):
-    with pytest.raises((RuntimeError, ResetNeeded), match=r"^`reset` must be called"):
+    with pytest.raises(RuntimeError, match=r"^There are no episodes yet\. Call `reset\(\)` first\.$"):
         use(small_vec(IDS[0], num_envs=3))
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_reset_of_some_rows_starts_these_with_their_own_seeds_and_leaves_the_others(env_id):
+    vec, plain = (small_vec(env_id, num_envs=4, autoreset_mode=DISABLED, dtype="float64") for _ in range(2))
+    mask = np.array([True, False, True, False])
+    before, _ = (play_lively(env, num_steps=5)[-1][0] for env in (vec, plain))
+    observed, infos = vec.reset(seed=100, options={"reset_mask": mask})
+    assert np.array_equal(observed[~mask], before[~mask])
+    for row in np.flatnonzero(mask):
+        assert np.allclose(observed[row], small_env(env_id, dtype="float64").reset(seed=100 + int(row))[0], atol=1e-6)
+    assert infos["_score"].tolist() == infos["_action_mask"].tolist() == mask.tolist()
+    for _ in range(4):
+        assert np.allclose(vec.step([WAIT] * 4)[0][~mask], plain.step([WAIT] * 4)[0][~mask], atol=1e-6)
 
 
 # ── Gymnasium's contract ────────────────────────────────────────────────────────────────────────
@@ -268,7 +301,23 @@ def test_metadata_belong_to_the_instance():
     first, second = (small_vec(IDS[0], autoreset_mode=mode) for mode in (NEXT_STEP, DISABLED))
     assert (first.metadata["autoreset_mode"], second.metadata["autoreset_mode"]) == (NEXT_STEP, DISABLED)
     assert "autoreset_mode" not in KasminaVectorEnv.metadata
-    assert small_vec(IDS[0]).metadata["autoreset_mode"] is SAME_STEP
+    assert small_vec(IDS[0]).metadata["autoreset_mode"] is NEXT_STEP
+
+
+def test_metadata_tell_how_fast_pictures_follow_each_other():
+    vec, env = small_vec(IDS[0], render_mode="rgb_array"), small_env(IDS[0], render_mode="rgb_array")
+    assert vec.metadata["render_fps"] == env.metadata["render_fps"] > 0
+    assert vec.metadata["render_modes"] == env.metadata["render_modes"]
+
+
+def test_the_generator_of_the_vector_is_that_of_its_seed():
+    first, second, env = small_vec(IDS[0]), small_vec(IDS[0]), small_env(IDS[0])
+    for one in (first, second, env):
+        one.reset(seed=42)
+    assert first.np_random_seed == second.np_random_seed == env.np_random_seed == 42
+    assert first.np_random.random() == second.np_random.random()
+    first.reset()
+    assert first.np_random_seed == 42
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -317,21 +366,21 @@ def test_a_reset_of_some_rows_leaves_the_split_of_others_alone_and_one_that_fail
     vec = small_vec("Kasmina/DigitsMix-v0", num_envs=3, autoreset_mode=DISABLED)
     vec.reset(seed=0, options={"split": "test"})
     vec.reset(options={"reset_mask": [True, False, False]})
-    assert vec.core.is_test.tolist() == [False, True, True]
+    assert vec._streams.is_test.tolist() == [False, True, True]
     with pytest.raises(ValueError, match="`instance` must be"):
         vec.reset(options={"instance": 9999})
-    assert vec.core.is_test.tolist() == [False, True, True]
+    assert vec._streams.is_test.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP, DISABLED], ids=str)
 def test_a_host_that_dies_in_its_warm_up_ends_its_episode_with_the_first_step(mode):
-    deadly = {"warmup_batches": 3, "warmup_learning_rate": 1e30, "optimizer": "sgd", "clip_norm": 0}
+    deadly = {"warmup_batches": 3, "warmup_learning_rate": 1e3, "optimizer": "sgd", "clip_norm": 0}
     vec = small_vec("Kasmina/Spirals-v0", num_envs=2, autoreset_mode=mode, **deadly)
     vec.reset(seed=0)
     _, _, terminated, _, infos = vec.step([WAIT, WAIT])
     last = infos["final_info"] if mode is SAME_STEP else infos
     assert terminated.all()
-    assert (last["failure"] == "non_finite").all()
+    assert (last["failure"] == NON_FINITE).all()
 
 
 @pytest.mark.parametrize(
@@ -361,15 +410,13 @@ def test_episodes_of_another_problem_or_number_are_refused_and_change_nothing():
         env.reset(seed=0)
     before = digest(vec.snapshot())
     with pytest.raises(ValueError, match="`saved` must be of an equal problem, got one with another horizon"):
-        vec.core.restore(other.snapshot(), np.arange(2))
-    with pytest.raises(ValueError, match="`saved` must hold 1 episodes, got 2"):
-        vec.copy_rows([0, 1], [2])
-    with pytest.raises(ValueError, match="`rng_seeds` must be 1 seeds, got 2"):
-        vec.copy_rows([0], [2], rng_seeds=[1, 2])
-    spread = small_vec("Kasmina/Spirals-v0", num_envs=3, devices=["cpu", "cpu"])
-    spread.reset(seed=0)
-    with pytest.raises(ValueError, match="spread in the same way"):
-        vec.restore(spread.snapshot())
+        vec.restore(other.snapshot(), [0, 1])
+    with pytest.raises(ValueError, match="`saved` must hold 3 episodes, got 2"):
+        vec.restore(vec.snapshot([0, 1]))
+    precise = small_vec("Kasmina/Spirals-v0", num_envs=3, dtype="float64")
+    precise.reset(seed=0)
+    with pytest.raises(ValueError, match=r"`saved` must hold networks in torch\.float32, got torch\.float64"):
+        vec.restore(precise.snapshot())
     assert digest(vec.snapshot()) == before
 
 

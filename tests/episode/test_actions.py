@@ -25,6 +25,7 @@ from tests.episodes import (
     in_form,
     lively_actions,
     mixed_actions,
+    networks_of,
     op_actions,
     small_env,
     small_vec,
@@ -103,7 +104,7 @@ MENUS = {"curves": ("LINEAR", "COSINE"), "operators": ("GATE", "ADD"), "targets"
 
 
 def table_of(env_id=SPIRALS, **menus):
-    return small_env(env_id, **menus).core.actions
+    return small_env(env_id, **menus).problem.actions
 
 
 @pytest.mark.parametrize("menus", [{}, MENUS, {"targets": ()}], ids=["preset", "menus", "no targets"])
@@ -176,7 +177,7 @@ def test_an_unknown_name_and_an_index_that_is_no_action_are_refused():
 @pytest.mark.parametrize("env_id", ALWAYS_IDS)
 def test_names_in_shipped_schedules_are_found(env_id):
     shipped = json.loads((ROOT / "configs" / f"{slug(env_id)}.schedule.json").read_text(encoding="utf-8"))
-    table = gym.make(env_id).unwrapped.core.actions
+    table = gym.make(env_id).unwrapped.problem.actions
     found = [table.entry(table.index(name)).name for name in shipped["steps"].values()]
     assert found == list(shipped["steps"].values()) != []
 
@@ -194,7 +195,7 @@ def test_mask_is_the_legality_of_the_lifecycle_for_every_action(env_id, instant)
         seen |= set(vec.problem.actions.op[masks.any(axis=0)])
         for action, mask in enumerate(masks.T):
             chosen = {name: np.repeat(a[action], 16) for name, a in vars(vec.problem.actions.commands).items()}
-            verdict = is_command_legal(view.lifecycle, Commands(**chosen), view.facts, vec.problem.config.rules)
+            verdict = is_command_legal(view.lifecycle, Commands(**chosen), view.now.seeds, vec.problem.config.rules)
             assert (verdict == mask).all(), vec.action_names[action]
         vec.step(mixed_actions(rng, vec))
     assert seen == set(Op) - ({Op.ADVANCE} if instant else set())
@@ -281,7 +282,7 @@ def test_illegal_action_is_exactly_wait(env_id):
         assert one[4]["action_legal"].tolist() == (~is_illegal).tolist()
         assert other[4]["action_legal"].all()
         assert digest(visible(bold, one)) == digest(visible(waiting, other))
-    assert digest(bold.snapshot().networks) == digest(waiting.snapshot().networks)
+    assert digest(networks_of(bold)) == digest(networks_of(waiting))
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -10,6 +10,7 @@ from kasmina_env.episode.reward import REWARDS
 from kasmina_env.lifecycle.transitions import Op
 from tests.episodes import (
     IDS,
+    NON_FINITE,
     PRICED_ALIKE,
     WAIT,
     dead_row,
@@ -18,6 +19,7 @@ from tests.episodes import (
     op_actions,
     play,
     play_lively,
+    same_step_vec,
     small_env,
     small_vec,
 )
@@ -28,7 +30,7 @@ COSTS = ("rent", "operations")
 
 def random_episodes(env_id, reward):
     """First scores, sums of the terms, sums of the rewards and last infos of many random episodes."""
-    vec, rng = small_vec(env_id, num_envs=NUM_ROWS[reward], reward=reward), np.random.default_rng(0)
+    vec, rng = same_step_vec(env_id, NUM_ROWS[reward], reward=reward), np.random.default_rng(0)
     score, episodes = vec.reset(seed=0)[1]["score"], []
     for _ in range(NUM_EPISODES):
         sums, total = dict.fromkeys(REWARDS.get(reward).terms, 0.0), 0.0
@@ -84,7 +86,7 @@ def test_score_changes_telescope_through_a_crash(env_id):
     dead_row(env)
     last = env.step(WAIT)
     change = sum(step[4]["reward_terms"]["score_change"] for step in [*steps[1:], last])
-    assert last[4]["failure"] != ""
+    assert last[4]["failure"] == NON_FINITE
     assert change == pytest.approx(last[4]["committed_score"] - steps[0][1]["score"], abs=1e-6)
 
 
@@ -97,8 +99,8 @@ def quality_of(network, split):
     logits = network(split.x)
     if logits.ndim == 2:
         return (logits.argmax(dim=1) == split.y).double().mean().item()
-    bits = -logits.log_softmax(dim=2).gather(2, split.y.unsqueeze(2)).mean(dim=(1, 2)) / np.log(2)
-    return (1 - bits / np.log2(logits.shape[2])).clamp(min=0).mean().item()
+    bits = -logits.log_softmax(dim=2).gather(2, split.y.unsqueeze(2)).mean() / np.log(2)
+    return max(0.0, 1 - bits.item() / np.log2(logits.shape[2]))
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -118,9 +120,20 @@ def test_first_and_last_quality_are_those_of_the_ordinary_networks(env_id, seed)
 
 
 @pytest.mark.parametrize("env_id", IDS)
+def test_figures_of_an_episode_that_is_cut_off_are_those_of_the_network_that_is_kept(env_id):
+    env = small_env(env_id, dtype="float64", param_price=0.1, **PRICED_ALIKE)
+    info = play_lively(env, seed=1, num_steps=7)[-1][4]
+    kept = env.network(committed=True)
+    outer, test = (env.episodes.local.data.splits[name] for name in ("outer_valid", "test"))
+    growth = sum(p.numel() for p in kept.parameters()) / env.problem.costs.host_parameters
+    assert info["test_accuracy"] == pytest.approx(quality_of(kept, test))
+    assert info["committed_score"] == pytest.approx(quality_of(kept, outer) - 0.1 * np.log2(growth))
+
+
+@pytest.mark.parametrize("env_id", IDS)
 def test_score_is_quality_minus_the_price_of_what_is_kept(env_id):
     vec = small_vec(env_id, num_envs=32, param_price=0.1, **PRICED_ALIKE)
-    last = play_lively(vec)[-1][4]["final_info"]
+    last = play_lively(vec)[-1][4]
     price = 0.1 * np.log2(1 + last["param_growth"])
     assert np.allclose(last["committed_score"], last["quality"] - price)
     assert ((last["param_growth"] > 0) == (last["num_fossilized"] > 0)).all()

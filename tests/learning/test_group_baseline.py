@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecMonitor
 
-from kasmina_env.controllers.policy import make_env
-from kasmina_env.envs.sb3 import KasminaVecEnv
+from kasmina_env import KasminaVecEnv
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.train import train
-from kasmina_env.learning.training_config import Recipe
+from kasmina_env.learning.training_config import TrainingConfig
 from tests.episodes import dead_row
 
 MIX = "Kasmina/DigitsMix-v0"
@@ -18,7 +17,7 @@ SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 
 
 
 def paired(num_envs=6, size=3):
-    return Paired(VecMonitor(KasminaVecEnv(make_env(MIX, num_envs, warmup_batches=1, **SMALL))), size)
+    return Paired(VecMonitor(KasminaVecEnv(MIX, num_envs, warmup_batches=1, **SMALL)), size)
 
 
 def grow(env, rows):
@@ -78,9 +77,11 @@ def test_a_group_must_divide_the_networks():
 
 def test_an_algorithm_with_a_buffer_learns_in_no_groups(tmp_path):
     with pytest.raises(ValueError, match="`group` must be 1 for dqn"):
-        train(Recipe(MIX, "dqn", total_steps=16, num_envs=4, group=2, settings=SMALL), tmp_path / "run")
+        train(TrainingConfig(MIX, "dqn", total_steps=16, num_envs=4, group=2, settings=SMALL), tmp_path / "run")
 
 
-def test_a_recipe_trains_in_groups(tmp_path):
-    recipe = Recipe(MIX, total_steps=32, num_envs=4, group=2, settings=SMALL, hyperparameters={"batch_size": 16})
-    assert train(recipe, tmp_path / "run").num_timesteps == 32
+def test_a_config_trains_in_groups(tmp_path):
+    config = TrainingConfig(
+        MIX, total_steps=32, num_envs=4, group=2, settings=SMALL, hyperparameters={"batch_size": 16}
+    )
+    assert train(config, tmp_path / "run").num_timesteps == 32

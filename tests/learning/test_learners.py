@@ -1,20 +1,22 @@
-"""Every recipe that comes with this trains, is saved, loads back and plays; with tiny numbers."""
+"""The training settings that come with this train, the model is saved, loads back and plays; with tiny numbers."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import MaskablePPO
 
-from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, make_env, play
+from kasmina_env import KasminaVectorEnv, make_problem
+from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED, play
+from kasmina_env.episode.actions import ActionTable
 from kasmina_env.learning.algorithms import ALGORITHMS
+from kasmina_env.learning.controller_file import config_of_run, load_controller, load_learned, load_policy
 from kasmina_env.learning.maskable_policy import Actor, SharedParts, parts_of
-from kasmina_env.learning.train import fresh_seed, load_learned, train
-from kasmina_env.learning.training_config import Recipe, load_recipe, recipe_of, recipe_path
+from kasmina_env.learning.train import Progress, first_seed, train
+from kasmina_env.learning.training_config import TrainingConfig, load_training_config, training_config_path
+from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -22,22 +24,23 @@ SMALL = {"horizon": 8, "batches_per_step": 1, "batch_size": 8, "watch_samples": 
 OFF_POLICY = {"learning_starts": 32, "buffer_size": 200, "batch_size": 16}
 
 
-def tiny(algorithm: str, **changes: object) -> Recipe:
-    """The recipe that comes for an algorithm, on two episodes of four rows."""
-    recipe = load_recipe(recipe_path(SPIRALS, algorithm), preset=SPIRALS, num_envs=4, total_steps=64, settings=SMALL)
+def tiny(algorithm: str, **changes: object) -> TrainingConfig:
+    """The settings that come for an algorithm, on two episodes of four rows."""
+    path = training_config_path(SPIRALS, algorithm)
+    config = load_training_config(path, preset=SPIRALS, num_envs=4, total_steps=64, settings=SMALL)
     own = OFF_POLICY if ALGORITHMS.get(algorithm).is_off_policy else {}
-    hyperparameters = {**recipe.hyperparameters, **own}
+    hyperparameters = {**config.hyperparameters, **own}
     if "n_epochs" in hyperparameters:
         hyperparameters["batch_size"] = 32
-    return dataclasses.replace(recipe, hyperparameters=hyperparameters, group=min(recipe.group, 2), **changes)
+    return dataclasses.replace(config, hyperparameters=hyperparameters, group=min(config.group, 2), **changes)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_it_trains_and_loads_back_as_the_same_policy(algorithm, tmp_path):
     model = train(tiny(algorithm), tmp_path / "run")
     assert model.num_timesteps >= 64
-    env = make_env(SPIRALS, 3, **SMALL)
-    first, again = (play(env, load_learned(tmp_path / "run", env), np.arange(6)) for _ in range(2))
+    env = KasminaVectorEnv(3, SPIRALS, **SMALL)
+    first, again = (play(env, load_learned(tmp_path / "run", env.problem), np.arange(6)) for _ in range(2))
     assert (first.actions == again.actions).all()
     assert first.actions.max() < env.problem.actions.num_actions
 
@@ -47,28 +50,19 @@ def test_it_goes_on_from_its_checkpoint(algorithm, tmp_path):
     train(tiny(algorithm), tmp_path / "run")
     model = train(tiny(algorithm, total_steps=96), tmp_path / "run", resume=True)
     assert model.num_timesteps == 96
-    assert len(list((tmp_path / "run").glob("logs/*/progress.csv"))) == 2
+    assert len((tmp_path / "run" / "logs" / "progress.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_recipe_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
-    recipe = load_recipe(recipe_path(preset, algorithm), preset=preset)
-    assert recipe.algorithm == algorithm
-    assert recipe.hyperparameters["gamma"] == 1.0
-
-
-def test_a_buffer_that_was_not_kept_is_filled_before_learning_goes_on(tmp_path):
-    train(tiny("dqn"), tmp_path / "run")
-    model = train(tiny("dqn", total_steps=80), tmp_path / "run", resume=True)
-    assert model.learning_starts == OFF_POLICY["learning_starts"] + 64
-    again = train(tiny("dqn", total_steps=96), tmp_path / "run", resume=True)
-    assert again.learning_starts == OFF_POLICY["learning_starts"] + model.num_timesteps
-    assert model._n_updates == train(tiny("dqn"), tmp_path / "other")._n_updates
+def test_a_config_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
+    config = load_training_config(training_config_path(preset, algorithm), preset=preset)
+    assert config.algorithm == algorithm
+    assert config.hyperparameters["gamma"] == 1.0
 
 
 def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
-    def stop(steps: int, score: float) -> None:
+    def stop(progress: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -77,55 +71,54 @@ def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
 
 
 def test_only_the_masked_one_never_chooses_what_is_not_legal(tmp_path):
-    env, chosen = make_env(SPIRALS, 3, **SMALL), {}
+    env, chosen = KasminaVectorEnv(3, SPIRALS, **SMALL), {}
     mask = np.zeros((3, env.problem.actions.num_actions), dtype=bool)
     mask[:, 5] = True
     for algorithm in ("maskable_ppo", "ppo"):
         train(tiny(algorithm), tmp_path / algorithm)
         observation, _ = env.reset(seed=0)
-        chosen[algorithm] = load_learned(tmp_path / algorithm, env).act(observation, mask).tolist()
+        chosen[algorithm] = load_learned(tmp_path / algorithm, env.problem).act(observation, mask).tolist()
     assert chosen["maskable_ppo"] == [5, 5, 5] != chosen["ppo"]
 
 
 def test_a_recurrent_policy_forgets_where_an_episode_begins(tmp_path):
     train(tiny("recurrent_ppo"), tmp_path / "run")
-    env = make_env(SPIRALS, 3, **SMALL)
-    policy = load_learned(tmp_path / "run", env)
+    env = KasminaVectorEnv(3, SPIRALS, **SMALL)
+    policy = load_learned(tmp_path / "run", env.problem)
     first, later = (play(env, policy, np.arange(3)) for _ in range(2))
     assert (first.actions == later.actions).all()
 
 
 def test_a_run_for_other_menus_is_refused_in_one_sentence(tmp_path):
     train(tiny("maskable_ppo"), tmp_path / "run")
-    with pytest.raises(ValueError, match="`run` must be trained with"):
-        load_learned(tmp_path / "run", make_env("Kasmina/Digits-v0", 1))
+    with pytest.raises(ValueError, match="`run` must be trained on the observations and actions of Kasmina/Digits-v0"):
+        load_learned(tmp_path / "run", make_problem("Kasmina/Digits-v0"))
 
 
 def test_a_wrong_hyperparameter_names_the_nearest(tmp_path):
-    recipe = dataclasses.replace(tiny("ppo"), hyperparameters={"learning_rte": 1})
+    config = dataclasses.replace(tiny("ppo"), hyperparameters={"learning_rte": 1})
     with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
-        train(recipe, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_seeds_of_evaluation_cannot_be_trained_on():
     with pytest.raises(ValueError, match="`seed` must be from 0 to"):
-        Recipe(seed=HELD_OUT)
-    seeds = [fresh_seed(Recipe(seed=3), steps) for steps in range(0, 10_000_000, 100_000)]
-    assert max(seeds) + Recipe().num_envs <= MAX_SEED < HELD_OUT
+        TrainingConfig(seed=HELD_OUT)
+    seeds = [first_seed(TrainingConfig(seed=seed)) for seed in range(100)]
+    assert max(seeds) + TrainingConfig().num_envs <= MAX_SEED < HELD_OUT
     assert len(set(seeds)) > 90
 
 
-def test_the_recipe_of_a_run_is_kept_beside_it(tmp_path):
+def test_the_config_of_a_run_is_kept_beside_it(tmp_path):
     train(tiny("a2c"), tmp_path / "run")
-    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert load_recipe(tmp_path / "run" / "recipe.json") == dataclasses.replace(tiny("a2c"), net=tuple(kept["net"]))
+    assert load_training_config(tmp_path / "run" / "training.json") == tiny("a2c")
 
 
 def test_a_rate_can_fall_to_nothing_over_the_run(tmp_path):
-    recipe = tiny("maskable_ppo")
-    falling = {**recipe.hyperparameters, "learning_rate": "lin_0.5"}
-    model = train(dataclasses.replace(recipe, hyperparameters=falling), tmp_path / "run")
+    config = tiny("maskable_ppo")
+    falling = {**config.hyperparameters, "learning_rate": "lin_0.5"}
+    model = train(dataclasses.replace(config, hyperparameters=falling), tmp_path / "run")
     assert [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
 
 
@@ -146,12 +139,13 @@ def test_the_weight_of_the_entropy_can_fall_to_nothing_over_the_run(algorithm, t
 def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     falling = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_0.0"}
     train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling), tmp_path / "run")
-    env = make_env(SPIRALS, 256, **SMALL)
+    env = KasminaVectorEnv(256, SPIRALS, **SMALL)
     observation, _ = env.reset(seed=0)
-    model = ALGORITHMS.get("maskable_ppo").model.load(tmp_path / "run" / "model.zip", device="cpu")
+    model = load_policy(load_controller(tmp_path / "run"), env.problem)
+    torch.manual_seed(0)
     actions, _ = model.predict(observation, action_masks=env.action_masks(), deterministic=False)
-    num_germinations = sum(name.startswith("GERMINATE") for name in env.action_names)
-    share = np.mean([env.action_names[a] == "WAIT" for a in actions])
+    num_germinations = (env.problem.actions.op == Op.GERMINATE).sum()
+    share = np.mean(actions == 0)
     assert share == pytest.approx(1 / (1 + num_germinations**0.5), abs=0.06)
 
 
@@ -169,7 +163,7 @@ def sharing(**changes):
 
 def test_paid_for_nearness_alone_a_policy_comes_to_what_is_preferred_among_what_is_legal(tmp_path):
     train(near(total_steps=32), tmp_path / "run")
-    policy = MaskablePPO.load(tmp_path / "run" / "model.zip", device="cpu").policy
+    policy = load_policy(load_controller(tmp_path / "run"), make_problem(SPIRALS, **SMALL))
     num_actions = policy.action_space.n
     observation = torch.randn(1, *policy.observation_space.shape)
     actions, mask = torch.zeros(1, dtype=torch.long), torch.arange(num_actions)[None] % 3 > 0
@@ -200,10 +194,16 @@ def test_where_all_are_preferred_alike_nearness_is_entropy_less_what_it_is_at_mo
     assert torch.allclose(nearness, entropy - mask.sum(-1).log(), atol=1e-5)
 
 
+def table_of(*wanted: tuple[object, ...]) -> ActionTable:
+    """WAIT and some actions of a problem."""
+    table = make_problem(SPIRALS, tempos=(3, 5)).actions
+    return ActionTable(table.menus, table.entries[[0, *(int(table.find(*values)[0]) for values in wanted)]])
+
+
 def test_parts_belong_to_one_operation():
-    names = ["WAIT", "GERMINATE a mlp ADD tempo3", "GERMINATE b mlp ADD tempo5", "PRUNE a tempo3"]
-    # GERMINATE: ADD a b mlp tempo3 tempo5; PRUNE: a tempo3
-    assert parts_of(names) == [
+    grown = (Op.GERMINATE, "layer0", "mlp", "ADD", 3), (Op.GERMINATE, "layer1", "mlp", "ADD", 5)
+    # GERMINATE: ADD layer0 layer1 mlp tempo3 tempo5; PRUNE: layer0 tempo3
+    assert parts_of(table_of(*grown, (Op.PRUNE, "layer0", None, None, 3))) == [
         [0, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 1, 1, 0, 0, 0],
         [1, 0, 1, 1, 0, 1, 0, 0],
@@ -211,8 +211,15 @@ def test_parts_belong_to_one_operation():
     ]
 
 
+def test_a_curve_is_a_part_where_there_are_several():
+    one, two = (make_problem(SPIRALS, curves=curves).actions for curves in (("LINEAR",), ("LINEAR", "COSINE")))
+    counts = [np.array(parts_of(table))[table.find(Op.GERMINATE)[0]].sum() for table in (one, two)]
+    assert counts == [4, 5]
+
+
 def test_actions_learn_from_those_they_share_parts_with():
-    parts = torch.tensor(parts_of(["WAIT", "GROW a big", "GROW a small", "GROW b big", "GROW b small"]))
+    prunes = [(Op.PRUNE, slot, None, None, tempo) for slot in ("layer0", "layer1") for tempo in (0, 3)]
+    parts = torch.tensor(parts_of(table_of(*prunes)))
     own = torch.nn.Linear(3, 5)
     layer, x = SharedParts(own, parts), torch.randn(7, 3)
     assert torch.equal(layer(x), own(x))
@@ -227,11 +234,11 @@ def test_actions_learn_from_those_they_share_parts_with():
     assert (change[:, 1].abs() > 1e-3).all()
 
 
-@pytest.mark.parametrize("recipe", [near, sharing], ids=["nearness", "shared_parts"])
-def test_a_policy_of_our_own_learns_goes_on_and_is_kept(recipe, tmp_path):
-    fresh = train(recipe(total_steps=1), tmp_path / "fresh").policy
-    train(recipe(), tmp_path / "run")
-    model = train(recipe(total_steps=96), tmp_path / "run", resume=True)
+@pytest.mark.parametrize("config", [near, sharing], ids=["nearness", "shared_parts"])
+def test_a_policy_of_our_own_learns_goes_on_and_is_kept(config, tmp_path):
+    fresh = train(config(total_steps=1), tmp_path / "fresh").policy
+    train(config(), tmp_path / "run")
+    model = train(config(total_steps=96), tmp_path / "run", resume=True)
     assert model.num_timesteps == 96
     optimised = [p for group in model.policy.optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in optimised} == {id(p) for p in model.policy.parameters()}
@@ -260,9 +267,9 @@ def test_a_rate_that_is_no_number_is_refused_in_one_sentence(tmp_path):
         train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=wrong), tmp_path / "run")
 
 
-@pytest.mark.parametrize("left", [[], ["recipe.json"], ["model.zip"]])
+@pytest.mark.parametrize("left", [[], ["training.json"], ["checkpoint.safetensors"]])
 def test_a_run_that_was_not_finished_is_refused(tmp_path, left):
     for name in left:
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"^`run` must be a folder with a finished training run, got '.*'\. "):
-        recipe_of(tmp_path)
+        config_of_run(tmp_path)

@@ -19,7 +19,7 @@ OF_THE_ZOO = ("env_kwargs", "n_envs", "n_timesteps", "policy", "policy_kwargs")
 def read() -> dict[str, dict[str, Any]]:
     """The two levels of the file: ids, and plain values or calls of dict in quotes."""
     found: dict[str, dict[str, Any]] = {}
-    for line in PATH.read_text().splitlines():
+    for line in PATH.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(": ")
         if line.startswith("  "):
             found[list(found)[-1]][key.strip()] = ast.literal_eval(value)

@@ -63,20 +63,19 @@ def schedules(draw: st.DrawFn) -> AlphaSchedule:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_every_curve_maps_zero_to_zero_and_one_to_one(curve: Curve) -> None:
-    """R2."""
     ends = curve_value(np.full(2, int(curve)), np.array([0.0, 1.0]))
     assert ends.tolist() == [0.0, 1.0]
 
 
 @given(steepness=st.floats(0.0, sys.float_info.max))
 def test_sigmoid_has_exact_ends_and_middle_for_any_steepness(steepness: float) -> None:
-    """R2: neither a hair's breadth nor the largest float overflows (warnings are errors)."""
+    """Neither the smallest nor the largest steepness overflows; warnings are errors."""
     assert sigmoid_curve([0.0, 0.5, 1.0], steepness).tolist() == [0.0, 0.5, 1.0]
 
 
 @given(steepness=st.floats(0.0, sys.float_info.max))
 def test_sigmoid_never_falls_for_any_steepness(steepness: float) -> None:
-    """R2; the slack is one rounding of tanh where it saturates."""
+    """The slack is one rounding of tanh where it saturates."""
     values = sigmoid_curve(np.linspace(0.0, 1.0, 1001), steepness)
     assert (np.diff(values) >= -2e-16).all()
     assert (values >= 0.0).all()
@@ -119,7 +118,6 @@ def test_mixed_curves_are_evaluated_each_by_its_own_formula() -> None:
 
 @given(start=amplitudes, target=amplitudes, num_steps=lengths, curve=curves)
 def test_a_ramp_lands_exactly_on_its_target_and_rests(start, target, num_steps, curve) -> None:
-    """R1."""
     values = played(ramp(start, target, num_steps, curve), num_steps + 3)
     assert values[0] == start
     assert (values[num_steps:] == target).all()
@@ -127,7 +125,6 @@ def test_a_ramp_lands_exactly_on_its_target_and_rests(start, target, num_steps, 
 
 @given(start=amplitudes, target=amplitudes, num_steps=lengths, curve=curves)
 def test_a_ramp_is_monotone_and_never_overshoots(start, target, num_steps, curve) -> None:
-    """R1, R17."""
     values = played(ramp(start, target, num_steps, curve), num_steps)
     moves = np.diff(values) * (1 if target >= start else -1)
     assert (moves >= 0.0).all()
@@ -151,7 +148,6 @@ def test_a_linear_ramp_of_three_takes_thirds() -> None:
 
 @given(start=amplitudes, target=amplitudes, curve=curves)
 def test_zero_steps_land_at_once(start: float, target: float, curve: Curve) -> None:
-    """R1."""
     schedule = ramp(start, target, 0, curve)
     assert schedule.value.item() == target
     assert schedule.is_at_rest.item()
@@ -159,12 +155,10 @@ def test_zero_steps_land_at_once(start: float, target: float, curve: Curve) -> N
 
 @given(value=amplitudes, num_steps=lengths, curve=curves)
 def test_an_equal_target_rests_at_once(value: float, num_steps: int, curve: Curve) -> None:
-    """R1."""
     assert ramp(value, value, num_steps, curve).is_at_rest.item()
 
 
 def test_a_ramp_under_way_cannot_be_retargeted() -> None:
-    """R1."""
     schedule = advance(ramp(0.0, 1.0, 5, Curve.COSINE))
     with pytest.raises(ValueError, match="`where` must select entries at rest"):
         retarget(schedule, True, 0.5, 5, Curve.COSINE)

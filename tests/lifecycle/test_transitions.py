@@ -136,7 +136,7 @@ STORIES = {
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=list(STORIES))
 def test_story(story: tuple) -> None:
-    """R1 for the landing of alpha."""
+    """Alpha lands exactly."""
     words, expected, rules = (*story, RULES)[:3]
     told = [(word[0], float(Fraction(word[1:]))) for word in expected.split()]
     assert live(words, rules)[1] == told
@@ -162,7 +162,7 @@ FORBIDDEN |= {f"{absent} does not exist": ("", "G3", absent) for absent in ABSEN
 
 @pytest.mark.parametrize("case", FORBIDDEN.values(), ids=list(FORBIDDEN))
 def test_forbidden(case: tuple) -> None:
-    """R1 for retargeting at rest only. What a policy asks for is never an error."""
+    """What a policy asks for is never an error."""
     before, word, changes = (*case, {})[:3]
     state = live(before)[0]
     unchanged, was_legal = apply(state, command(word, **changes), FINE, RULES)

@@ -42,7 +42,6 @@ def test_every_operator_has_a_term():
 @every_operator
 @given(h=tensors(float(np.finfo(np.float32).max)), delta=tensors(), gate=gates)
 def test_alpha_zero_is_the_identity_exactly(operator, h, delta, gate):
-    """R17."""
     term = TERMS[operator](h, delta, gate)
     assert torch.equal(blend(h, term, 0.0), h)
     assert torch.equal(blend(h, term, torch.zeros(())), h)
@@ -51,14 +50,12 @@ def test_alpha_zero_is_the_identity_exactly(operator, h, delta, gate):
 @every_operator
 @given(h=tensors(), gate=gates, alpha=alphas)
 def test_a_seed_that_changes_nothing_is_the_identity_at_any_alpha(operator, h, gate, alpha):
-    """R17."""
     assert torch.equal(blend(h, TERMS[operator](h, torch.zeros_like(h), gate), alpha), h)
 
 
 @every_operator
 @given(h=tensors(), delta=tensors(), gate=gates, alpha=alphas)
 def test_finite_inputs_give_finite_outputs_and_gradients(operator, h, delta, gate, alpha):
-    """R3, R17."""
     inputs = [h.requires_grad_(), delta.requires_grad_()]
     out = blend(h, TERMS[operator](h, delta, gate), alpha)
     assert out.isfinite().all()
@@ -67,7 +64,6 @@ def test_finite_inputs_give_finite_outputs_and_gradients(operator, h, delta, gat
 
 @given(h=tensors(), delta=tensors(), alpha=alphas)
 def test_multiply_stays_within_its_bounds(h, delta, alpha):
-    """R17."""
     h = h.double()
     out = blend(h, multiply_term(h, delta.double()), alpha)
     rounding = 1e-12 * h.abs()
@@ -78,14 +74,12 @@ def test_multiply_stays_within_its_bounds(h, delta, alpha):
 
 @given(h=tensors(2.0**10), s=tensors(2.0**10), alpha=alphas)
 def test_add_is_linear_interpolation_in_value(h, s, alpha):
-    """R17."""
     h, s = h.double(), s.double()
     torch.testing.assert_close(blend(h, add_term(h, s - h), alpha), torch.lerp(h, s, alpha), rtol=0, atol=1e-9)
 
 
 @given(h=tensors(), delta=tensors(), alpha=alphas)
 def test_a_gate_lies_between_nothing_and_all_of_add(h, delta, alpha):
-    """R17."""
     closed, half, opened = (blend(h, gate_term(h, delta, torch.tensor(g)), alpha) for g in (0.0, 0.5, 1.0))
     assert torch.equal(closed, h)
     assert torch.equal(opened, blend(h, add_term(h, delta), alpha))
@@ -103,7 +97,6 @@ def test_the_host_keeps_its_own_gradient_at_weight_one(operator):
 
 @every_operator
 def test_gradient_reaches_features_and_change(operator):
-    """R3."""
     h, delta = normal(3, 2).requires_grad_(), normal(3, 2, seed=1).requires_grad_()
     out = blend(h, TERMS[operator](h, delta, torch.full((3, 1), 0.9)), 0.5)
     assert all((g != 0).all() for g in torch.autograd.grad(out.sum(), [h, delta]))
@@ -111,7 +104,6 @@ def test_gradient_reaches_features_and_change(operator):
 
 @every_operator
 def test_the_reference_input_is_required(operator):
-    """R4."""
     parameters = inspect.signature(TERMS[operator]).parameters
     assert parameters["x"].default is inspect.Parameter.empty
     with pytest.raises(TypeError, match="delta"):
@@ -125,7 +117,6 @@ def test_the_gate_operator_without_a_gate_says_so():
 
 @every_operator
 def test_an_operator_compiles_without_graph_break(operator):
-    """R3."""
     torch.compiler.reset()
 
     def run(h, delta, gate, alpha):
@@ -153,7 +144,7 @@ class Casts(TorchDispatchMode):
 @pytest.mark.parametrize("alpha_type", [torch.float32, torch.bfloat16, None], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_blending_keeps_the_type_of_the_host_and_casts_only_what_differs(dtype, term_type, alpha_type):
-    """R3: in bfloat16 too."""
+    """In bfloat16 too."""
     h, term = normal(3, 2, dtype=dtype), normal(3, 2, dtype=term_type)
     alpha = 0.5 if alpha_type is None else torch.full((3, 1), 0.5, dtype=alpha_type)
     with Casts() as casts:
@@ -167,13 +158,12 @@ def test_blending_keeps_the_type_of_the_host_and_casts_only_what_differs(dtype, 
 
 @given(h=tensors(), bad=st.sampled_from([0.0, 1.0, float("nan"), float("inf")]))
 def test_straight_through_keeps_the_value_bit_for_bit(h, bad):
-    """R14: minus zero stays minus zero, and no term can spoil it."""
+    """Minus zero stays minus zero, and no term can spoil it."""
     out = straight_through(h, torch.full_like(h, bad))
     assert torch.equal(out.view(torch.int32), h.view(torch.int32))
 
 
 def test_straight_through_has_the_gradients_of_a_sum():
-    """R14."""
     h, term, weight = (normal(3, 2, seed=i).requires_grad_() for i in range(3))
     plain = h + (term - term.detach())
     wanted = torch.autograd.grad((plain * weight).sum(), [h, term])
@@ -186,7 +176,6 @@ def test_straight_through_has_the_gradients_of_a_sum():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 8, 32, 64])
 def test_the_hidden_layer_of_a_gate_is_never_narrower_than_eight(channels):
-    """R5."""
     assert Gate(nn, "vector", channels).hidden.out_features == max(8, channels // 4)
 
 

@@ -139,7 +139,7 @@ def test_a_blueprint_says_what_it_is(name):
     info = BLUEPRINTS.get(name)
     assert info.name == name
     assert info.topologies
-    assert all(variant.description.endswith((".", ")")) for variant in info.variants.values())
+    assert all(builder.description.endswith((".", ")")) for builder in info.builders.values())
 
 
 @pytest.mark.parametrize("topology", sorted({host.topology for host in HOSTS_UNDER_TEST.values()}))
@@ -154,10 +154,10 @@ def test_a_blueprint_is_not_replaced():
 
 
 def test_one_name_has_a_builder_for_each_topology():
-    image, tokens = (BLUEPRINTS.get("attention").variant(topology) for topology in ("image", "tokens"))
+    image, tokens = (BLUEPRINTS.get("attention").builder(topology) for topology in ("image", "tokens"))
     assert type(image.build(nn, 8)) is not type(tokens.build(nn, 8))
     with pytest.raises(ValueError, match=r"^`blueprint` must accept vector features, got 'attention', which accepts"):
-        BLUEPRINTS.get("attention").variant("vector")
+        BLUEPRINTS.get("attention").builder("vector")
 
 
 def positions_that_see(name: str, operator: Operator, position: int) -> list[int]:

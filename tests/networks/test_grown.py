@@ -97,7 +97,6 @@ class Copies(TorchDispatchMode):
 
 @every_host
 def test_moving_it_to_where_it_is_does_no_work(host):
-    """R8."""
     population, alpha = mixed_population(host, num_networks=6)
     network = population.network(0, alpha[0])
     before = [(p, p.data_ptr()) for p in network.parameters()]
@@ -110,7 +109,7 @@ def test_moving_it_to_where_it_is_does_no_work(host):
 
 @every_host
 def test_it_computes_wherever_and_in_whatever_type_it_is_moved_to(host):
-    """R6: alpha is plain data, so there is no cache that a move could leave behind."""
+    """Alpha is plain data, so there is no cache that a move could leave behind."""
     population, alpha = mixed_population(host, num_networks=9)
     data = Split(*minibatch(host, population.num_networks))
     double = data.to(torch.device("cpu"), torch.float64)
@@ -155,7 +154,6 @@ def test_it_can_be_copied_saved_loaded_and_trained(host, tmp_path):
 
 @every_seed
 def test_a_slot_compiles_without_graph_break(name, operator, topology):
-    """R3, R18."""
     torch.compiler.reset()
     slot = GrownSlot(build_seed(nn, name, topology, operator, 8), alpha=0.5)
     x = features(topology, 8, dtype=torch.float32).requires_grad_()
@@ -167,7 +165,6 @@ def test_a_slot_compiles_without_graph_break(name, operator, topology):
 @pytest.mark.parametrize("alpha", [0.5, 1.0], ids=["BLENDING", "FOSSILIZED"])
 @pytest.mark.parametrize("operator", Operator)
 def test_a_slot_compiles_with_its_backward_ahead_of_time(operator, alpha):
-    """R18."""
     torch.compiler.reset()
     slot = GrownSlot(build_seed(nn, "conv_light", "image", operator, 8), alpha)
     x = features("image", 8, dtype=torch.float32).requires_grad_()
@@ -178,7 +175,7 @@ def test_a_slot_compiles_with_its_backward_ahead_of_time(operator, alpha):
 
 @every_host
 def test_the_whole_network_compiles_without_graph_break(host):
-    """R3, R18: seeds in BLENDING at 0.5 and in FOSSILIZED at 1, for any number of samples."""
+    """Seeds in BLENDING at 0.5 and in FOSSILIZED at 1, for any number of samples."""
     torch.compiler.reset()
     names, alpha = blueprints_for(host.topology), np.resize([0.5, 1.0], len(host.slots))
     population = Population(host, [0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -39,7 +39,6 @@ from tests.episodes import WAIT, small_vec
 
 @every_host
 def test_a_host_keeps_the_protocol(host):
-    """R13."""
     assert isinstance(host, Host)
     assert host.topology in ("image", "vector", "tokens")
     assert len({slot.name for slot in host.slots}) == len(host.slots) > 0
@@ -48,7 +47,6 @@ def test_a_host_keeps_the_protocol(host):
 
 @every_host
 def test_features_at_every_slot_have_the_shape_that_the_host_states(host):
-    """R13."""
     seen = []
 
     def look(x: Tensor) -> Tensor:
@@ -91,8 +89,7 @@ def is_channels_last(x: object) -> bool:
 
 @every_image_host
 def test_features_stay_channels_last_through_hosts_and_seeds(host):
-    """R7."""
-    population, alpha = mixed_population(host)
+    population, alpha = mixed_population(host, engine="torch")
     setting, seen = population.setting, []
 
     def look(module: nn.Module, inputs: tuple[object, ...], out: Tensor) -> None:
@@ -109,7 +106,6 @@ def test_features_stay_channels_last_through_hosts_and_seeds(host):
 
 @every_image_host
 def test_minibatches_are_channels_last_from_the_start(host):
-    """R7."""
     inputs, _ = Population(host, range(3)).draw_minibatches(samples(host), 2, 4)
     assert all(x.shape[1] == 3 * host.input_shape[0] and is_channels_last(x) for x in inputs)
 
@@ -131,7 +127,6 @@ class Conversions(TorchDispatchMode):
 
 @every_image_host
 def test_no_memory_format_is_converted_in_forward(host):
-    """R7."""
     population, x = Population(host, range(4)), widen(minibatch(host, 4)[0])
     template = population.setting.host_template
     parameters = template.unflatten(population.snapshot().networks.hosts.parameters)
@@ -169,7 +164,6 @@ class AwkwardHost:
 
 
 def test_a_host_with_slots_in_its_parameter_names_works():
-    """R9."""
     host = AwkwardHost()
     assert isinstance(host, Host)
     population = Population(host, range(3))
@@ -179,6 +173,97 @@ def test_a_host_with_slots_in_its_parameter_names_works():
     assert ((population.snapshot().networks.hosts.parameters != before).sum(dim=1) > 40).all()
     expected = plain_network(population, np.ones((3, 1)), 1)(x[:, 1])
     torch.testing.assert_close(population.network(1, np.ones(1))(x[:, 1]), expected)
+
+
+ACTIVATIONS = ("ReLU", "GELU", "Tanh", "Sigmoid", "SiLU", "LeakyReLU", "Softplus", "Identity")
+
+
+@dataclass(frozen=True)
+class OutsideHost:
+    """A host of ordinary layers, as somebody else would write it."""
+
+    activation: str = "Tanh"
+    width: int = 6
+
+    topology, num_classes, input_shape = "vector", 3, (2,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("hidden", self.width),)
+
+    def build(self, nn) -> list[nn.Module]:
+        first = nn.Sequential(nn.Linear(2, self.width), getattr(nn, self.activation)())
+        return [first, nn.Linear(self.width, 3)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_host_of_common_layers_works_from_outside(activation, monkeypatch):
+    monkeypatch.setitem(HOSTS._infos, "outside", OutsideHost)
+    population, alpha = mixed_population(OutsideHost(activation), num_networks=4)
+    x, _ = minibatch(OutsideHost(activation), 4)
+    predicted = population.network(2, alpha[2])(x[:, 2])
+    torch.testing.assert_close(predicted, plain_network(population, alpha, 2)(x[:, 2]))
+    vec = small_vec("Kasmina/Spirals-v0", num_envs=2, host="outside", host_settings={"activation": activation})
+    vec.reset(seed=0)
+    assert np.isfinite(vec.step(np.full(2, WAIT))[1]).all()
+
+
+@pytest.mark.parametrize(
+    "layer, sentence",
+    [
+        (
+            "Conv1d",
+            r"`nn` has no layer 'Conv1d' that runs networks side by side. Did you mean 'Conv2d'? Compose it from ",
+        ),
+        ("Hardswish", "in a Module of your own, or add it to kasmina_env/networks/layers.py."),
+        (
+            "Dropout",
+            "`nn` has no Dropout: it draws from a random stream that all networks share. Use the settings `augm",
+        ),
+    ],
+)
+def test_a_layer_that_is_missing_is_answered_with_what_to_do(layer, sentence):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Population(OutsideHost(layer), [0])
+    assert sentence in str(caught.value)
+
+
+@dataclass(frozen=True)
+class StubbornHost(OutsideHost):
+    """A host that builds its first segment without the namespace it is given."""
+
+    first: nn.Module = field(default_factory=nn.Identity)
+
+    def build(self, nn) -> list[nn.Module]:
+        return [self.first, nn.Linear(2, 3)]
+
+
+class Scale(nn.Module):
+    """A parameter that no layer declares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "first, sentence",
+    [
+        (
+            nn.Linear(2, 2),
+            "from its argument `nn`, got Linear with 'weight' of its own at segments.0. Write nn.Linear ",
+        ),
+        (nn.Sequential(nn.Tanh(), nn.LayerNorm(2)), "got LayerNorm with 'weight' of its own at segments.0.1."),
+        (Scale(), "got Scale with 'scale' of its own at segments.0."),
+        (nn.Dropout(0.5), "`build` must use no Dropout, got one at segments.0: it draws from a random stream that all"),
+        (nn.BatchNorm1d(2, affine=False), "no layers with buffers, got BatchNorm1d with 'running_mean' at segments.0."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_host_that_does_not_take_the_layers_it_is_given_is_told_so(first, sentence):
+    with pytest.raises(ValueError, match=r"^`build` must ") as caught:
+        Population(StubbornHost(width=2, first=first), [0])
+    assert sentence in str(caught.value)
 
 
 @dataclass

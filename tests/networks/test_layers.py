@@ -34,6 +34,12 @@ CASES = [
     ("AdaptiveAvgPool2d", (1,), {}, IMAGE),
     ("ReLU", (), {}, VECTOR),
     ("GELU", (), {}, TOKENS),
+    ("Tanh", (), {}, IMAGE),
+    ("Sigmoid", (), {}, TOKENS),
+    ("SiLU", (), {}, VECTOR),
+    ("LeakyReLU", (0.2,), {}, IMAGE),
+    ("Softplus", (), {"beta": 2.0}, VECTOR),
+    ("Identity", (), {}, IMAGE),
 ]
 every_layer = pytest.mark.parametrize("name, args, settings, shape", CASES)
 
@@ -133,7 +139,7 @@ def test_the_layers_are_those_of_their_protocol():
 
 @given(sizes=st.tuples(*[st.integers(1, 5)] * 4), num_networks=st.integers(1, 5))
 def test_widened_images_are_channels_last_and_split_into_their_networks(sizes, num_networks):
-    """R7: the layout is made here."""
+    """The layout is made here."""
     batch, *image = sizes
     x = normal(batch, num_networks, *image)
     wide = widen(x)

@@ -130,7 +130,7 @@ def test_settings_part_where_features_first_meet_a_seed_and_not_where_it_is_list
 @every_host
 def test_all_contributions_are_measured_in_one_forward(host):
     """R15: any number of settings takes as many passes through the host as one."""
-    population, alpha = mixed_population(host)
+    population, alpha = mixed_population(host, engine="torch")
     calls = []
     population.setting.host_template.module.register_forward_hook(
         lambda module, inputs, out: calls.append(len(split_logits(out, population.num_networks)))
@@ -144,7 +144,7 @@ def test_all_contributions_are_measured_in_one_forward(host):
 
 @every_host
 def test_seeds_in_training_are_not_run(host):
-    population, names = Population(host, range(3)), blueprints_for(host.topology)
+    population, names = Population(host, range(3), engine="torch"), blueprints_for(host.topology)
     population.germinate([0], 0, names[0], Operator.GATE)
     population.germinate([1, 2], 0, names[1], Operator.ADD)
     population.connect([2], 0)

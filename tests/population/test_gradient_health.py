@@ -165,7 +165,7 @@ class Backwards(TorchDispatchMode):
 @every_host
 def test_health_is_measured_in_the_one_backward_pass_that_trains(host):
     """R15."""
-    population, alpha = mixed_population(host)
+    population, alpha = mixed_population(host, engine="torch")
     with Backwards() as backwards:
         _, health = train(population, alpha, num_batches=3)
     assert backwards.count == 3

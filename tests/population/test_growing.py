@@ -178,7 +178,7 @@ def test_a_seed_that_does_not_look_at_its_features_leaves_its_neighbours_alone(h
     """No gradient comes back from what it read."""
     names, populations = blueprints_for(host.topology)[:2], []
     for is_blind in (False, True):
-        population = Population(host, range(3))
+        population = Population(host, range(3), engine="torch")
         for row, name in enumerate(names):
             population.germinate([row], 0, name, Operator.ADD, in_training=False)
         if is_blind:

@@ -103,7 +103,7 @@ def test_what_is_no_file_of_weights_is_refused(file):
 def test_every_episode_of_an_environment_starts_where_the_network_in_the_file_is(tmp_path, settings):
     env, path = small_env(SPIRALS), tmp_path / "host.safetensors"
     env.reset(seed=0)
-    *_, last = [env.step(WAIT)[4] for _ in range(env.core.config.horizon)]
+    *_, last = [env.step(WAIT)[4] for _ in range(env.problem.horizon)]
     save_network(env.network(), path)
     vec = small_vec(SPIRALS, initial_weights=str(path), **settings)
     for seed in (3, 4):

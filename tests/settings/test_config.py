@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
+from collections.abc import Mapping
+from pathlib import Path  # noqa: F401  (looked up by an annotation below)
+from typing import Any, Union  # noqa: F401
 
 import gymnasium as gym
 import pytest
 
 from kasmina_env import PRESETS
-from kasmina_env.settings.config import RULES, EnvConfig, check_nested, make_config
+from kasmina_env.settings.config import SETTINGS, check_nested, make_config
 from tests.episodes import IDS, SMALL, small_env
 
 MENU = {"blueprints": ("norm",)}
-NOT_COUNTS = (-1, 2.0, True, "3", None)
-NOT_PRICES = (-0.1, float("nan"), float("inf"), "free", True)
+NOT_COUNTS = (-1, 2.0, True, "3", None, 10**20)
+NOT_PRICES = (-0.1, float("nan"), float("inf"), "free", True, 1e300, 10**400)
+NOT_RATES = (*NOT_PRICES, 0, 1e-320)
 REFUSED = {
     "task": ("", 3, None),
     "task_settings": ([], None),
     "host": ("", 3),
     "host_settings": ("width", 3),
     "initial_weights": (None, 3),
-    "horizon": (*NOT_COUNTS, 0, 1),
+    "horizon": (*NOT_COUNTS, 0, 1, 10**7),
     "batches_per_step": (*NOT_COUNTS, 0),
     "batch_size": (*NOT_COUNTS, 0),
     "augment": ("", None, "flip", ["shift"]),
     "optimizer": ("Adam", "", None, ["adam"]),
-    "learning_rate": (*NOT_PRICES, 0),
+    "learning_rate": NOT_RATES,
     "decay": ("", None, "cosine"),
     "host_factor": NOT_PRICES,
     "birth_gain": NOT_PRICES,
@@ -36,18 +41,18 @@ REFUSED = {
     "operators": ("ADD", (), ("ADD", "ADD"), ("add",), (0,), ({"ADD": 1},)),
     "tempos": (3, (), (3, 3), (0,), (2.5,), (True,)),
     "prune_tempos": (0, (), (0, 0), (-1,), (0.5,)),
-    "targets": (0.5, (0.5, 0.5), (0.0,), (1.1,), (float("nan"),), ("half",)),
+    "targets": (0.5, (0.5, 0.5), (0.0,), (1.1,), (float("nan"),), ("half",), (1e-300,)),
     "curves": ("LINEAR", (), ("linear",), ("COSINE", "COSINE")),
     "min_training_steps": NOT_COUNTS,
     "min_prune_age": NOT_COUNTS,
     "embargo_steps": NOT_COUNTS,
-    "min_contribution": (float("nan"), "0", True),
+    "min_contribution": (float("nan"), "0", True, 5, -1.5),
     "instant": (1, None, "yes"),
     "instances": (None, 3),
-    "label_noise": (*NOT_PRICES, 1.5),
+    "label_noise": (*NOT_PRICES, 1.0, 1.5),
     "pixel_noise": NOT_PRICES,
     "warmup_batches": NOT_COUNTS,
-    "warmup_learning_rate": (*NOT_PRICES, 0),
+    "warmup_learning_rate": NOT_RATES,
     "objective": ("", "average", None, ["mean"]),
     "param_price": NOT_PRICES,
     "rent_price": NOT_PRICES,
@@ -55,12 +60,12 @@ REFUSED = {
     "reward": ("", 3),
     "watch_samples": (*NOT_COUNTS, 0),
     "score_samples": (*NOT_COUNTS, 0),
-    "success_score": (float("nan"), "0.5", None),
+    "success_score": (float("nan"), "0.5", None, 1e300),
 }
 
 
-def test_every_setting_has_a_rule_and_every_rule_a_test():
-    assert [field.name for field in dataclasses.fields(EnvConfig)] == list(RULES) == list(REFUSED)
+def test_every_setting_has_bad_values():
+    assert list(SETTINGS) == list(REFUSED)
 
 
 @pytest.mark.parametrize("key, value", [(key, value) for key, values in REFUSED.items() for value in values])
@@ -70,6 +75,29 @@ def test_bad_value_is_refused_in_one_line_with_key_rule_and_value(key, value):
     frozen = tuple(value) if isinstance(value, list) else value
     assert re.fullmatch(r"[^\n]+, got " + re.escape(repr(frozen)) + r"\. [A-Z][^\n]+\.", str(caught.value))
     assert " ," not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"min_training_steps": 10}, "`min_training_steps` must be at most 9 in episodes of 10 steps, got 10. "),
+        ({"min_prune_age": 11}, "`min_prune_age` must be at most 10 in episodes of 10 steps, got 11. "),
+        ({"embargo_steps": 11}, "`embargo_steps` must be at most 10 in episodes of 10 steps, got 11. "),
+        ({"horizon": 2}, "`embargo_steps` must be at most 2 in episodes of 2 steps, got 3. "),
+        ({"tempos": (3, 101)}, "`tempos` must be at most ten times the horizon of 10 steps, got 101. "),
+        ({"prune_tempos": (0, 10**30)}, "`prune_tempos` must be at most ten times the horizon of 10 steps, got 10000"),
+    ],
+)
+def test_lengths_that_no_episode_can_meet_are_refused_together_with_the_horizon(changes, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        make_config({**MENU, "horizon": 10}, changes)
+
+
+def test_lengths_that_an_episode_just_meets_are_accepted():
+    lengths = {"min_training_steps": 9, "min_prune_age": 10, "embargo_steps": 10, "tempos": (100,)}
+    config = make_config({**MENU, "horizon": 10}, lengths)
+    assert {name: getattr(config, name) for name in lengths} == lengths
+    assert make_config({**MENU, "horizon": 10}, {"min_training_steps": 12, "instant": True}).instant
 
 
 @pytest.mark.parametrize("key, nearest", [("horzion", "horizon"), ("tempo", "tempos"), ("lr", None)])
@@ -117,20 +145,59 @@ def test_nested_count_below_one_is_refused(problem, key, name, value):
         small_env(f"Kasmina/{problem}-v0", **{key: {name: value}})
 
 
-@pytest.mark.parametrize("width", [8.0, "8", None, [8]])
-def test_annotations_are_read_whether_or_not_they_are_evaluated_and_unknown_ones_allow_anything(width):
+NAMES = Mapping[str, Any]
+# An annotation, values that it allows, and values that it does not.
+KINDS = {
+    "int": (int, (3, -1), (8.0, "8", None, (8,), True)),
+    "in quotes": ("int", (3,), (8.0,)),
+    "float": (float, (3, 0.5), (float("nan"), float("inf"), "1", True, 10**400)),
+    "bool": (bool, (True,), (1, None)),
+    "str": (str, ("a", ""), (1, None)),
+    "a union": (int | None, (3, None), (0.5,)),
+    "an old union": ("Union[int, None]", (3, None), (0.5,)),
+    "a union with a tuple": (int | tuple[int, ...], (3, (3, 4)), ((3.0,), "3")),
+    "a tuple": (tuple[float, ...], ((), (1, 0.5)), (3, [1.0], ("a",))),
+    "a mapping": (NAMES, ({}, {"a": 1}), ([], None, 3)),
+    "a bare mapping": (Mapping, ({},), (3,)),
+    "a union with an unknown kind": ("int | Path", (3, "a", None), ()),
+    "a kind that is not checked": (list[int], (3, "a", None), ()),
+    "a class": (complex, (3, "a"), ()),
+    "a name that only a type checker knows": ("Size", (3, "a"), ()),
+}
+
+
+@pytest.mark.parametrize("annotation, allowed, refused", KINDS.values(), ids=list(KINDS))
+def test_annotations_say_what_nested_settings_must_be(annotation, allowed, refused):
     def make(width, depth=2):
         """Stand for a host."""
 
-    for annotation in ("int", int, "int | tuple[int, ...]", int | tuple[int, ...]):
-        make.__annotations__ = {"width": annotation}
-        with pytest.raises(
-            ValueError, match=r"^`width` must be an integer.*, got .*\. Change it in `host_settings`\.$"
-        ):
-            check_nested("host_settings", make, {"width": width})
-    for annotation in ("Size", "int | Size", "list[int]", complex):
-        make.__annotations__ = {"width": annotation}
-        check_nested("host_settings", make, {"width": width, "depth": width})
+    make.__annotations__ = {"width": annotation}
+    for value in allowed:
+        check_nested("host_settings", make, {"width": value, "depth": value})
+    for value in refused:
+        with pytest.raises(ValueError, match=r"^`width` must be .*, got .*\. Change it in `host_settings`\.$"):
+            check_nested("host_settings", make, {"width": value})
+
+
+@dataclasses.dataclass(frozen=True)
+class Sized:
+    """Stand for a host whose annotations are text."""
+
+    width: int = 3
+
+
+class Plain:
+    """Stand for a host that is no dataclass."""
+
+    def __init__(self, width: int = 3) -> None:
+        self.width = width
+
+
+@pytest.mark.parametrize("make", [Sized, Plain, functools.partial(Sized)], ids=["dataclass", "class", "partial"])
+def test_annotations_are_found_whatever_makes_the_host(make):
+    check_nested("host_settings", make, {"width": 4})
+    with pytest.raises(ValueError, match=r"^`width` must be an integer, got 'x'"):
+        check_nested("host_settings", make, {"width": "x"})
 
 
 @pytest.mark.parametrize("key", ["task", "host", "reward", "blueprints"])
@@ -142,7 +209,7 @@ def test_unknown_registered_name_is_refused_and_the_known_are_listed(key):
 
 @pytest.mark.parametrize("maker", [gym.make, gym.make_vec])
 def test_typing_mistake_in_make_is_refused_with_the_nearest_name(maker):
-    with pytest.raises(ValueError, match="Did you mean 'horizon'"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'horizn'\. Did you mean 'horizon'"):
         maker(IDS[0], horizn=3)
 
 

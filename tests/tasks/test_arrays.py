@@ -26,6 +26,14 @@ TOKENS = RNG.integers(7, size=(N, 6))
 WRONG_NUMBERS = np.where(np.arange(4 * N).reshape(N, 4) == 50, np.nan, NUMBERS)
 
 
+@pytest.fixture(autouse=True)
+def registries(monkeypatch):
+    """Nothing that a test registers outlives it."""
+    for registry in (PRESETS, TASKS):
+        monkeypatch.setattr(registry, "_infos", dict(registry._infos))
+    monkeypatch.setattr(gym.envs.registration, "registry", gym.registry.copy())
+
+
 def joined(splits: dict[str, Split]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([split.x for split in splits.values()]), torch.cat([split.y for split in splits.values()])
 
@@ -96,7 +104,7 @@ def test_nothing_is_registered_where_arrays_or_settings_are_wrong():
     with pytest.raises(gym.error.Error, match="Malformed environment ID: Mine Wrong"):
         kasmina_env.register_environment("Mine Wrong", "", blueprints=("mlp",))
     assert "wrong" not in TASKS
-    assert not {"Mine/Wrong-v0", "Mine Wrong"} & {*PRESETS, *gym.registry}
+    assert not {"Mine/Wrong-v0", "Mine Wrong"} & {*PRESETS, *gym.envs.registration.registry}
 
 
 @pytest.mark.parametrize("env_id", ["Kasmina/Digits-v0", "CartPole-v1"])
@@ -216,7 +224,7 @@ def test_tokens_without_labels_are_predicted_from_those_before_them():
     for split in task.splits.values():
         assert {tuple(row) for row in torch.cat([split.x, split.y[:, -1:]], dim=1).tolist()} <= windows
         assert torch.equal(split.x[:, 1:], split.y[:, :-1])
-    assert (task.num_classes, task.input_shape, task.measure) == (7, (5,), bits_saved)
+    assert (task.num_classes, task.input_shape, task.criterion) == (7, (5,), bits_saved)
     assert task_from_arrays(TOKENS, num_classes=50).num_classes == 50
 
 
@@ -225,7 +233,7 @@ def test_the_class_of_tokens_is_the_token_behind_the_last():
     assert (task.num_classes, task.input_shape) == (7 + 3, (6,))
     logits = torch.zeros(4, 6, 2, 10)  # [B, T, N, tokens + classes]
     logits[:, -1, 0, 9], logits[:, -1, 1, 3] = 5.0, 9.0
-    loss, is_correct = task.measure(logits, torch.full((4, 2), 2))
+    loss, is_correct = task.criterion(logits, torch.full((4, 2), 2))
     assert is_correct.tolist() == [[1.0, 0.0]] * 4
     assert loss[0, 1] == pytest.approx(math.log(3))
     assert torch.equal(is_correct, classify_next(logits, torch.full((4, 2), 2), num_tokens=7)[1])

@@ -82,9 +82,9 @@ def test_score_changes_sum_to_committed_minus_first_score(env_id):
     first = vec.reset(seed=0)[1]["score"]
     for _ in range(vec.problem.config.horizon):
         infos = vec.step(lively_actions(rng, vec))[4]
-        total = total + infos.get("final_info", infos)["reward_terms"]["score_change"]
-    assert np.allclose(total, infos["final_info"]["committed_score"] - first, rtol=0, atol=1e-6)
-    assert infos["final_info"]["num_fossilized"].sum() > 0
+        total = total + infos["reward_terms"]["score_change"]
+    assert np.allclose(total, infos["committed_score"] - first, rtol=0, atol=1e-6)
+    assert infos["num_fossilized"].sum() > 0
 
 
 def test_the_same_seed_gives_the_same_episode_and_restored_it_goes_on(env_id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import tarfile
 from functools import cache
 
@@ -95,7 +96,7 @@ def suitable_host(found: Task) -> Host:
 @every_task
 def test_a_task_can_be_learned(name):
     population = Population(
-        suitable_host(task(name)), [0, 1], Optimizer(learning_rate=0.02), measure=task(name).measure
+        suitable_host(task(name)), [0, 1], Optimizer(learning_rate=0.02), criterion=task(name).criterion
     )
     alpha, data = np.zeros((2, population.num_slots)), task(name).splits
     before, chance = population.evaluate(data["inner_valid"], alpha)[0], 1 / task(name).num_classes
@@ -308,7 +309,7 @@ def test_splits_of_text_are_regions_that_share_no_window_of_a_line():
 @pytest.mark.parametrize("num_batches", [1, 10, 60])
 def test_quality_of_text_is_that_of_the_bits_per_character_of_all_windows(num_batches):
     """Also where single windows cost more bits than a guess."""
-    population, data = Population(suitable_host(task("text")), [0, 1], measure=bits_saved), task("text").splits
+    population, data = Population(suitable_host(task("text")), [0, 1], criterion=bits_saved), task("text").splits
     alpha = np.zeros((2, population.num_slots))
     population.train(*population.draw_minibatches(data["train"], num_batches, 16), alpha)
     quality = population.evaluate(data["test"], alpha)[1][0]
@@ -319,7 +320,7 @@ def test_quality_of_text_is_that_of_the_bits_per_character_of_all_windows(num_ba
 
 
 def test_quality_of_a_network_that_spends_more_bits_than_a_guess_is_0():
-    population, alpha = Population(suitable_host(task("text")), [0], measure=bits_saved), np.zeros((1, 1))
+    population, alpha = Population(suitable_host(task("text")), [0], criterion=bits_saved), np.zeros((1, 1))
     population._networks.hosts.parameters.mul_(100)
     loss, quality = population.evaluate(task("text").splits["test"], alpha)
     assert loss > math.log(97)
@@ -407,6 +408,40 @@ def test_labels_at_every_position_are_scored_by_their_mean():
     apart = [classify(logits[:, t], y[:, :, t]) for t in range(5)]
     for found, parts in zip(classify(logits, y), zip(*apart, strict=True), strict=True):
         torch.testing.assert_close(found, torch.stack(parts).mean(dim=0))
+
+
+def toy_task(**changes) -> Task:
+    """A task of two classes, with some of its parts replaced."""
+    split = Split(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+    parts = {"splits": dict.fromkeys(SPLITS, split), "num_classes": 2, **changes}
+    return Task(**{**parts, "splits": {**dict.fromkeys(SPLITS, split), **parts["splits"]}})
+
+
+@pytest.mark.parametrize(
+    "x, y, sentence",
+    [
+        (torch.zeros(4, 2), torch.tensor([0, 1, 2, 0]), "labels of int64 from 0 to 1, got torch.int64 from 0 to 2."),
+        (torch.zeros(4, 2), torch.tensor([0, -1, 1, 0]), "labels of int64 from 0 to 1, got torch.int64 from -1 to 1."),
+        (torch.zeros(4, 2), torch.ones(4), "labels of int64 from 0 to 1, got torch.float32 from 1 to 1."),
+        (torch.zeros(4, 2), torch.zeros(3).long(), "a label for each sample, got 3 for 4. Give as many."),
+        (torch.zeros(0, 2), torch.zeros(0).long(), "a label for each sample, got 0 for 0. Give as many."),
+        (torch.zeros(4, 3), torch.zeros(4).long(), "samples of shape (2,), as train, got (3,)."),
+        (torch.full((4, 2), torch.nan), torch.zeros(4).long(), "finite samples, got NaN or infinity."),
+        (torch.zeros(4, 2).byte(), torch.zeros(4).long(), "samples of floats, or of int64 for tokens, got torch.uint8"),
+    ],
+)
+def test_a_split_that_is_wrong_is_named_in_one_sentence(x, y, sentence):
+    for name, parts in (("test", {"splits": {"test": Split(x, y)}}), ("warmup", {"warmup": Split(x, y)})):
+        with pytest.raises(ValueError, match="^" + re.escape(f"`{name}` must have {sentence}")):
+            toy_task(**parts)
+
+
+def test_a_task_without_a_split_is_refused():
+    splits = {name: split for name, split in toy_task().splits.items() if name != "test"}
+    with pytest.raises(
+        ValueError, match=r"^`splits` must be train, inner_valid, outer_valid, test, got train, inner_v"
+    ):
+        Task(splits, 2)
 
 
 def test_a_task_is_not_replaced():

@@ -1,9 +1,9 @@
-"""Kinds of seeds. A new one is one file here with one decorated builder."""
+"""Blueprints: kinds of seeds. A new one is one file here with one decorated builder."""
 
 from kasmina_env.networks.blueprints.base import (
     BLUEPRINTS,
     Blueprint,
-    Variant,
+    Builder,
     build_seed,
     register_blueprint,
 )
@@ -13,8 +13,8 @@ from kasmina_env.settings.registry import import_members
 __all__ = [
     "BLUEPRINTS",
     "Blueprint",
+    "Builder",
     "Topology",
-    "Variant",
     "build_seed",
     "register_blueprint",
 ]

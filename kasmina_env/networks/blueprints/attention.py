@@ -1,4 +1,4 @@
-"""Attention: over the channels of an image, and over the tokens before a token."""
+"""Attention: over the channels of an image, and over earlier tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kasmina_env.networks.layers import Layers
 
 
 class SqueezeExcite(Module):
-    """Change each channel in proportion to a bounded function of all channel means (Hu et al. 2018)."""
+    """Change each channel in proportion to a bounded function of all channels' means (Hu et al. 2018)."""
 
     def __init__(self, nn: Layers, channels: int) -> None:
         super().__init__()
@@ -27,19 +27,19 @@ class SqueezeExcite(Module):
 
 @register_blueprint("attention", topologies=("image",), initial={"expand.bias": 0.0})
 def attention(nn: Layers, channels: int) -> Module:
-    """Squeeze-and-excite: rescales channels by what the whole image shows."""
+    """Squeeze-and-excite: rescales channels by the content of the whole image."""
     return SqueezeExcite(nn, channels)
 
 
 class CausalAttention(Module):
-    """Each token gathers from itself and those before it (Vaswani et al. 2017).
+    """Attention of each token to itself and earlier ones (Vaswani et al. 2017).
 
     Args:
         nn: Namespace of layers.
         channels: C of one network, divisible by `num_heads`.
         num_heads: H, heads of one network.
-        prefers_recent: Lower the logits of earlier tokens in proportion to their distance, each head at its own slope
-            (ALiBi, Press et al. 2022). Then it tells tokens apart by place, though no position is in the features.
+        prefers_recent: Whether to lower the logits of earlier tokens in proportion to their distance, each head with
+            its own slope (ALiBi, Press et al. 2022). Tokens then differ by place without positions in the features.
     """
 
     def __init__(self, nn: Layers, channels: int, num_heads: int, prefers_recent: bool = False) -> None:
@@ -59,7 +59,7 @@ class CausalAttention(Module):
         return out
 
     def _bias(self, query: Tensor) -> Tensor:
-        """What is added to the logits, ``[H, T, T]``."""
+        """Summand of the logits, ``[H, T, T]``."""
         position = torch.arange(query.shape[2], device=query.device, dtype=query.dtype)
         distance = position[:, None] - position
         return torch.stack([torch.where(distance < 0, -torch.inf, -slope * distance) for slope in self.slopes])

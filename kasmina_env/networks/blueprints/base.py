@@ -1,4 +1,4 @@
-"""What a blueprint is, and the registry of them."""
+"""Blueprints and their registry."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Build = Callable[[Layers, int], Module]
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A kind of seed, as it is for some topologies.
+class Builder:
+    """A kind of seed for some topologies.
 
     Attributes:
-        build: ``(nn, channels) -> Module`` mapping features to their proposed change *delta*, shape kept.
-        initial: Parameters that start at a constant instead of their layer's default. A small one behind the last
-            layer keeps a newborn seed near identity; it must not be zero where nothing behind it can move (a zero
-            weight behind a norm and a ReLU never learns).
+        build: ``(nn, channels) -> Module`` that maps features to their proposed change *delta*, of the same shape.
+        initial: Constant initial values of parameters, by name, in place of their layer's default. A small one in the
+            last layer keeps a newborn seed near identity. Zero is for a layer with nothing behind it: a zero weight
+            between a norm and a ReLU never learns.
         description: One line for people.
     """
 
@@ -38,24 +38,25 @@ class Blueprint:
 
     Attributes:
         name: Name in actions and observations.
-        variants: By the features it accepts: "image" ``[B, C, H, W]``, "vector" ``[B, C]``, "tokens" ``[B, T, C]``.
+        builders: Builder for each topology of features: "image" ``[B, C, H, W]``, "vector" ``[B, C]``, "tokens"
+            ``[B, T, C]``.
     """
 
     name: str
-    variants: dict[Topology, Variant]
+    builders: dict[Topology, Builder]
 
     @property
     def topologies(self) -> tuple[Topology, ...]:
-        return tuple(self.variants)
+        return tuple(self.builders)
 
-    def variant(self, topology: Topology) -> Variant:
-        """What it is for these features; a ``ValueError`` where it does not accept them."""
-        if topology not in self.variants:
+    def builder(self, topology: Topology) -> Builder:
+        """Builder for these features; a ``ValueError`` where it does not accept them."""
+        if topology not in self.builders:
             raise ValueError(
                 f"`blueprint` must accept {topology} features, got {self.name!r}, which accepts "
                 f"{', '.join(self.topologies)}. Choose a blueprint for this host."
             )
-        return self.variants[topology]
+        return self.builders[topology]
 
 
 BLUEPRINTS: Registry[Blueprint] = Registry("blueprint")
@@ -69,21 +70,22 @@ def register_blueprint(
 ) -> Callable[[Build], Build]:
     """Register a builder ``(nn, channels) -> Module`` as a blueprint; its docstring's first line describes it.
 
-    One name may have several builders, each for topologies of its own. Built from `layers.py` the same module runs many
-    networks at once, images as ``[B, N*C, H, W]``, vectors as ``[N, B, C]``, tokens as ``[N, B, T, C]``: it
-    counts the axes of vectors and tokens from the end, and mixes channels of images in layers alone. On a GPU what it
-    does is recorded and replayed: its forward must not wait for the device (`item`, a mask as index) or copy to it.
+    A name may have several builders, each for topologies of its own. All layers come from the namespace ``nn``. Built
+    from `kasmina_env.networks.layers` the module holds N networks: images ``[B, N*C, H, W]``, vectors ``[N, B, C]``,
+    tokens ``[N, B, T, C]``. A forward of your own therefore counts the axes of vectors and tokens from the end, and
+    mixes channels of images in layers alone. On a GPU it is recorded and replayed: it must not wait for the device
+    (`item`, a mask as index) or copy to it.
 
     Args:
-        name: New name, or new for these topologies; a duplicate raises ``ValueError``.
-        topologies: Which features it accepts.
-        initial: Parameter name to constant starting value.
+        name: New name, or new for these topologies; one that is taken is a ``ValueError``.
+        topologies: Kinds of features that it accepts.
+        initial: Constant initial values of parameters, by name (see `Builder`).
     """
 
     def decorate(build: Build) -> Build:
         description = (build.__doc__ or name).strip().splitlines()[0]
-        added = dict.fromkeys(topologies, Variant(build, dict(initial or {}), description))
-        known = BLUEPRINTS.get(name).variants if name in BLUEPRINTS else {}
+        added = dict.fromkeys(topologies, Builder(build, dict(initial or {}), description))
+        known = BLUEPRINTS.get(name).builders if name in BLUEPRINTS else {}
         if known and known.keys().isdisjoint(added):
             known.update(added)
         else:
@@ -94,5 +96,5 @@ def register_blueprint(
 
 
 def build_seed(nn: Layers, blueprint: str, topology: Topology, operator: Operator, channels: int) -> Seed:
-    """One seed from a namespace of layers: ordinary with `torch.nn`, wide with `kasmina_env.networks.layers`."""
-    return Seed(nn, BLUEPRINTS.get(blueprint).variant(topology).build(nn, channels), operator, topology, channels)
+    """Seed of a blueprint: ordinary from the namespace `torch.nn`, wide from `kasmina_env.networks.layers`."""
+    return Seed(nn, BLUEPRINTS.get(blueprint).builder(topology).build(nn, channels), operator, topology, channels)

@@ -1,7 +1,7 @@
 """Blueprints that give images spatial reach or mix their channels.
 
-All end in a GroupNorm whose weight starts at 0.3: a newborn seed moves its features by about a third of their size,
-whatever its convolutions were drawn as, and every weight before the norm gets gradient from the first step.
+All end in a GroupNorm whose weight starts at 0.3. A newborn seed then changes its features by about a third of their
+size, whatever its convolutions start with, and every weight before the norm gets gradient from the first step.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def conv_light(nn: Layers, channels: int) -> Module:
 
 @register_blueprint("conv_heavy", topologies=("image",), initial={"3.weight": SCALE})
 def conv_heavy(nn: Layers, channels: int) -> Module:
-    """Two full 3x3 convolutions with a ReLU between: reach 5x5, the most parameters."""
+    """Two full 3x3 convolutions with a ReLU between: reach 5x5, most parameters."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.ReLU(),

@@ -1,6 +1,6 @@
 """Blueprints for vectors and tokens: channels mixed per position, so causal networks stay causal.
 
-Output layers start at zero: nothing stands behind them, so they learn from the first step and the rest from the second.
+Output layers start at zero. Nothing stands behind them, so they learn from the first step, the others from the second.
 """
 
 from __future__ import annotations

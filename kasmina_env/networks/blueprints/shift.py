@@ -1,4 +1,4 @@
-"""A look at the token before: the cheapest way to see more than one token."""
+"""Token shift: the cheapest way to see more than one token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kasmina_env.networks.layers import Layers
 
 
 class Shift(Module):
-    """Move features ``[..., T, C]`` one position on, zeros in front: each position holds those of the token before."""
+    """Features ``[..., T, C]`` of the token before, zeros for the first."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, 0, 1, 0))[..., :-1, :]

@@ -1,4 +1,4 @@
-"""Networks that can grow. A new one is one file here with one decorated class."""
+"""Hosts: networks that can grow. A new one is one file here with one decorated class."""
 
 from kasmina_env.networks.hosts.base import (
     HOSTS,

@@ -1,4 +1,4 @@
-"""What a host is, and the registry of them."""
+"""Specifications of hosts, and their registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Slot:
     Attributes:
         name: Readable name, unique in its host.
         channels: C of the features there.
-        turn: Features pass the slots in ascending order of this, and those of equal turn as the host lists them.
+        turn: Position in the order in which features pass the slots; slots of equal turn keep the order of the list.
     """
 
     name: str
@@ -29,18 +29,21 @@ class Slot:
 
 
 def execution_order(slots: Sequence[Slot]) -> tuple[int, ...]:
-    """Indices of the slots, as actions and observations count them, in the order in which features pass them."""
+    """Indices of the slots in the order in which features pass them."""
     return tuple(sorted(range(len(slots)), key=lambda index: slots[index].turn))
 
 
 @runtime_checkable
 class Host(Protocol):
-    """A recipe for a network cut into segments, with a slot between each segment and the next.
+    """Specification of a network that is cut into segments, with a slot between each segment and the next.
 
-    ``build(nn)`` returns ``len(slots) + 1`` segments. Segment i maps features to ``[B, C, ...]``, where the slot behind
-    it, ``slots[execution_order(slots)[i]]``, keeps the shape; the last one returns logits ``[B, num_classes]``, for
-    tokens ``[B, T, num_classes]``. Built from `kasmina_env.networks.layers` the same segments are N networks wide
-    (see there how these lie: the axes of vectors and tokens are counted from the end).
+    ``build(nn)`` returns ``len(slots) + 1`` segments, made of layers of the namespace ``nn``. Segment i ends in the
+    features of the slot behind it, ``slots[execution_order(slots)[i]]``, which keeps their shape; the last segment ends
+    in logits ``[B, num_classes]``, for tokens ``[B, T, num_classes]``.
+
+    Built from `kasmina_env.networks.layers` the same segments hold N networks, whose features lie as described there. A
+    forward of your own therefore counts the axes of vectors and tokens from the end, and mixes channels of images in
+    layers alone.
     """
 
     @property
@@ -51,7 +54,7 @@ class Host(Protocol):
     def num_classes(self) -> int: ...
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, channels first; for tokens, which are integers, their number."""
+        """Shape of one sample, channels first; for tokens their number."""
         ...
 
     def build(self, nn: Layers) -> Sequence[Module]: ...
@@ -62,9 +65,13 @@ HostT = TypeVar("HostT", bound=Callable[..., Any])
 
 
 def register_host(name: str) -> Callable[[HostT], HostT]:
-    """Register a frozen dataclass (or a function) that makes a `Host` from keyword settings; a duplicate name raises.
+    """Register a frozen dataclass, or a function, that makes a `Host` from keyword settings.
 
-    Settings annotated with one of `kasmina_env.settings.config.KINDS` are checked before it is called.
+    Settings whose annotations are in `kasmina_env.settings.config.KINDS` are checked before it is called. Networks of a
+    dataclass can be saved (see `kasmina_env.networks.network_file`).
+
+    Args:
+        name: New name; one that is taken is a ``ValueError``.
     """
 
     def decorate(make: HostT) -> HostT:
@@ -75,11 +82,11 @@ def register_host(name: str) -> Callable[[HostT], HostT]:
 
 
 class SegmentedNetwork(Module):
-    """Segments with something (a seed, or nothing) called on the features between them.
+    """Segments of a host, with a slot called on the features between each and the next.
 
     Args:
-        segments: Of a host.
-        order: `execution_order` of its slots; left out: as listed.
+        segments: Segments, S + 1.
+        order: `execution_order` of the slots; as listed if left out.
     """
 
     def __init__(self, segments: Sequence[Module], order: Sequence[int] | None = None) -> None:
@@ -95,5 +102,5 @@ class SegmentedNetwork(Module):
 
 
 def make_network(host: Host, nn: Layers) -> SegmentedNetwork:
-    """The network of a host, from a namespace of layers: ordinary with `torch.nn`, wide with `layers.py`."""
+    """Network of a host: ordinary from the namespace `torch.nn`, wide from `kasmina_env.networks.layers`."""
     return SegmentedNetwork(host.build(nn), execution_order(host.slots))

@@ -19,23 +19,25 @@ CHOICES = {"norm": ("group", "batch"), "pooling": ("max", "average"), "slots_at"
 @register_host("cnn")
 @dataclass(frozen=True)
 class CNNHost:
-    """Blocks of convolution, norm, ReLU, some with 2x2 pooling behind (odd sizes round up); mean, linear head.
+    """Blocks of convolution, norm, ReLU and, for some, 2x2 pooling (odd sizes round up); then mean and linear head.
 
-    Slots are called by what they stand behind: `block0`, before the first block's pool, and `pool0`, after it.
+    A slot is named for what it stands behind: `block0` is before the first block's pool, `pool0` after it.
 
     Attributes:
-        in_channels, image_size, num_classes: Of the data.
+        in_channels: Channels of the pictures.
+        image_size: Side of the pictures in pixels.
+        num_classes: Classes of the data.
         width: Channels of the first block; each pool before a block doubles them.
         kernels: Kernel size of each block. With (1, 1, 1) the host sees no shape until a seed gives it spatial reach.
-        pooling: "max" or "average". Where neighbours are equal, as in an empty background, rounding decides to which of
-            them a maximum sends its gradient, and a seed that sees more than one pixel learns from the choice.
-        pools: Which blocks have a pool behind, by number; None for all.
-        stem: The picture is first averaged over squares of this side; 1 leaves it as it is.
+        pooling: "max" or "average". Where neighbours are equal, as in an empty background, rounding decides which of
+            them gets the gradient of a maximum, and a seed that sees more than one pixel learns from the choice.
+        pools: Numbers of the blocks with a pool; None for all.
+        stem: Side of the squares over which the picture is averaged first; 1 leaves it as it is.
         norm: "group" or "batch".
-        group_size: Channels normalised together, where they divide evenly. Hosts whose widths are its multiples can
-            stand side by side in one population (see `kasmina_env.population.variants`).
-        slots_at: One slot at each block, "before" or "after" its pool, or "both". A block without pool has one slot.
-        slot_blocks: Which blocks have slots, by number; None for all.
+        group_size: Channels that are normalised together, where they divide evenly. Hosts whose widths are its
+            multiples can stand side by side in one population (see `kasmina_env.population.variants`).
+        slots_at: "before" or "after" the pool of each block, or "both". A block without pool has one slot.
+        slot_blocks: Numbers of the blocks with slots; None for all.
     """
 
     in_channels: int = 1
@@ -90,16 +92,16 @@ class CNNHost:
 
     @property
     def pooled(self) -> tuple[int, ...]:
-        """Numbers of the blocks with a pool behind."""
+        """Numbers of the blocks with a pool."""
         return tuple(range(len(self.kernels))) if self.pools is None else self.pools
 
     def features(self, block: int) -> tuple[int, int]:
-        """Channels of a block, and the side of its feature maps."""
+        """Channels of a block, and side of its feature maps."""
         num_pools = sum(pool < block for pool in self.pooled)
         return self.width * 2**num_pools, math.ceil(self.image_size // self.stem / 2**num_pools)
 
     def has_slots(self, block: int) -> tuple[bool, bool]:
-        """Whether there is a slot before a block's pool, and one after it."""
+        """True where a block has a slot: before its pool, and after it."""
         is_pooled = block in self.pooled
         if self.slot_blocks is not None and block not in self.slot_blocks:
             return False, False

@@ -1,4 +1,4 @@
-"""A multilayer perceptron, meant to be too narrow for its job."""
+"""A multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from kasmina_env.settings.config import check_at_least_one
 @register_host("mlp")
 @dataclass(frozen=True)
 class MLPHost:
-    """Layers of linear map and ReLU, a slot after each, and a linear head.
+    """Hidden layers of linear map and ReLU, a slot after each, and a linear head.
 
     Attributes:
-        in_features, num_classes: Of the data.
+        in_features: Features of a sample.
+        num_classes: Classes of the data.
         width: Features of each hidden layer.
         depth: Number of hidden layers.
-        is_linear: Leave the ReLUs out: the host is one linear map until a seed bends it.
+        is_linear: Whether to leave the ReLUs out, so that the host is a linear map until a seed bends it.
     """
 
     in_features: int = 2

@@ -17,12 +17,12 @@ from kasmina_env.settings.config import check_at_least_one
 
 
 def weight_of(table: Module) -> Tensor:
-    """The vectors of an embedding."""
+    """Vectors of an embedding."""
     return cast(Tensor, table.weight)
 
 
 class Embed(Module):
-    """Tokens ``[B, T]`` to features ``[B, T, C]``: a vector for each token plus one for each position."""
+    """Sum of a vector for each token and one for its position: tokens ``[B, T]`` to features ``[B, T, C]``."""
 
     def __init__(self, nn: Layers, num_classes: int, context: int, width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Embed(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.token(x)
-        positions = weight_of(self.position)  # a slice of the table: positions need no index
+        positions = weight_of(self.position)  # a slice of the table, as positions need no index
         length, context = features.shape[-2], positions.shape[-2]
         if length > context:
             raise ValueError(f"`x` must be at most {context} tokens long, got {length}. Cut it, or widen `context`.")
@@ -41,7 +41,7 @@ class Embed(Module):
 
 
 class Block(Module):
-    """Attention (none without heads) and a perceptron, each on normalised features and added to them."""
+    """Attention, if there are heads, and a perceptron, each on normalised features and added to them."""
 
     def __init__(self, nn: Layers, width: int, num_heads: int) -> None:
         super().__init__()
@@ -78,12 +78,12 @@ class TransformerHost:
     """Token and position embeddings, blocks of causal attention and perceptron, and a head tied to the embedding.
 
     Attributes:
-        num_classes: Different tokens.
+        num_classes: Number of different tokens.
         context: Tokens of a sample.
         width: Features of a token.
         num_layers: Number of blocks.
         num_segments: Number of slots: one behind each `num_layers / num_segments` blocks.
-        num_heads: Of each block's attention. With 0 the host sees no other token until a seed looks at them.
+        num_heads: Heads of each block's attention; with 0 the host sees no other token until a seed looks at them.
     """
 
     num_classes: int = 97

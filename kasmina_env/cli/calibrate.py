@@ -1,0 +1,69 @@
+"""Command that measures how much decisions matter: calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
+from kasmina_env.cli.checks import check_at_least, check_new_file
+from kasmina_env.cli.console import print_table, say
+from kasmina_env.cli.progress import step_counter
+from kasmina_env.comparison.calibration_sizes import USUAL_SIZES, Sizes
+from kasmina_env.settings.configs import FOUND, slug
+from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.imports import find_preset, import_words
+
+
+def calibrate(
+    env_id: DefaultId = DEFAULT_ID,
+    out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.calibration.json", "-o")] = None,
+    seed: Count = 0,
+    sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
+    overwrite: Flag = False,
+) -> None:
+    """Measure how much decisions matter on an environment; `describe` shows the result from then on.
+
+    Args:
+        env_id: Environment to measure.
+        out: JSON file to write.
+        seed: Seed of schedules and episodes.
+        sizes: How much to measure.
+        overwrite: Replace the file if it exists.
+    """
+    preset = find_preset(env_id).id
+    check_at_least("seed", seed, 0, "Name another one.")
+    path = out or FOUND / f"{slug(preset)}.calibration.json"
+    check_new_file(path, overwrite)
+
+    from kasmina_env.comparison.calibrate import calibrate as measure
+    from kasmina_env.comparison.calibrate import command_of, num_calibration_steps, save_calibration
+
+    with step_counter("measuring", num_calibration_steps(preset, sizes)) as on_step:
+        found = measure(preset, sizes, seed, on_step=on_step)
+    save_calibration(path, found, command_of(env_id, sizes, seed) + import_words())
+    print_calibration(path)
+    say(f"Written to {path}.")
+
+
+def print_calibration(path: Path) -> None:
+    """Show how much decisions matter, from a file that `kasmina calibrate` wrote."""
+    found = read_document(path, "gaps")
+    rows = []
+    for name, gap in found["gaps"].items():
+        figures: tuple[str, ...] = ("only for a family", "", "")
+        if gap is not None:
+            figures = (
+                f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]",
+                f"{gap['noise']:.3f}",
+                f"{gap['in_noise']:.1f}",
+            )
+        rows.append((name, *figures, found["meanings"][name]))
+    title = "How much decisions matter (returns; 95 % intervals; noise: standard error of the difference on 16 seeds)"
+    print_table(title, ("gap", "value", "noise", "gap / noise", "what it is"), rows)
+    means = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_returns"].items())
+    best = found["best"]
+    say(f"Mean returns: {means}.\nBest staged: {best['staged']}.\nBest instant: {best['instant']}.")
+    say(f"By `{found['command']}`.\n")
