@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
-from stable_baselines3 import A2C, DQN, PPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -17,6 +17,7 @@ from kasmina_env.controllers.policy import Policy
 from kasmina_env.envs.spaces import ActionForm
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
+from kasmina_env.learning.seen_masks import MaskedDQN, MaskedQRDQN, with_mask
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.registry import Registry
 
@@ -45,8 +46,19 @@ class Unmasked(Policy):
         return self._decode(actions)
 
 
+class Sighted(Policy):
+    """A model that sees masks behind observations (`kasmina_env.learning.seen_masks`); deterministic."""
+
+    def __init__(self, model: Any, problem: Problem, decode: Decode) -> None:
+        self._model, self._decode = model, decode
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        actions, _ = self._model.predict(with_mask(observation, mask), deterministic=True)
+        return self._decode(actions)
+
+
 class Recurrent(Policy):
-    """An unmasked model with a memory of the episode, which begins anew where progress is 0; deterministic."""
+    """A sighted model with a memory of the episode, which begins anew where progress is 0; deterministic."""
 
     def __init__(self, model: Any, problem: Problem, decode: Decode) -> None:
         self._model, self._decode = model, decode
@@ -57,8 +69,9 @@ class Recurrent(Policy):
         self._memory = None
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        is_start = observation[:, self._progress] == 0
         actions, self._memory = self._model.predict(
-            observation, self._memory, episode_start=observation[:, self._progress] == 0, deterministic=True
+            with_mask(observation, mask), self._memory, episode_start=is_start, deterministic=True
         )
         return self._decode(actions)
 
@@ -72,12 +85,14 @@ class Algorithm:
         player: Policy of a trained model.
         action_space: Form of the actions it learns with.
         policy: Kind of network, by the library's name.
+        sees_masks: Whether masks stand behind its observations (`kasmina_env.learning.seen_masks`).
     """
 
     model: type[BaseAlgorithm]
     player: Callable[[Any, Problem, Decode], Policy]
     action_space: ActionForm
     policy: str = "MlpPolicy"
+    sees_masks: bool = False
 
     @property
     def is_off_policy(self) -> bool:
@@ -88,10 +103,10 @@ class Algorithm:
 ALGORITHMS: Registry[Algorithm] = Registry("algorithm")
 ALGORITHMS.register("maskable_ppo", Algorithm(MaskablePPO, Masked, "flat"))
 ALGORITHMS.register("ppo", Algorithm(PPO, Unmasked, "factored"))
-ALGORITHMS.register("a2c", Algorithm(A2C, Unmasked, "factored"))
-ALGORITHMS.register("recurrent_ppo", Algorithm(RecurrentPPO, Recurrent, "factored", "MlpLstmPolicy"))
-ALGORITHMS.register("dqn", Algorithm(DQN, Unmasked, "flat"))
-ALGORITHMS.register("qr_dqn", Algorithm(QRDQN, Unmasked, "flat"))
+ALGORITHMS.register("a2c", Algorithm(A2C, Sighted, "flat", sees_masks=True))
+ALGORITHMS.register("recurrent_ppo", Algorithm(RecurrentPPO, Recurrent, "flat", "MlpLstmPolicy", sees_masks=True))
+ALGORITHMS.register("dqn", Algorithm(MaskedDQN, Sighted, "flat", sees_masks=True))
+ALGORITHMS.register("qr_dqn", Algorithm(MaskedQRDQN, Sighted, "flat", sees_masks=True))
 
 
 def learned_policy(name: str, model: BaseAlgorithm | BasePolicy, problem: Problem) -> Policy:

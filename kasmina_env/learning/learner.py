@@ -24,6 +24,7 @@ from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.models import make_model
 from kasmina_env.learning.random_states import random_states, set_random_states
 from kasmina_env.learning.recording import Recorder
+from kasmina_env.learning.seen_masks import MasksObserved
 from kasmina_env.learning.time_spent import Clock
 from kasmina_env.learning.training_config import TrainingConfig
 
@@ -68,11 +69,13 @@ def make_learner(config: TrainingConfig, num_workers: int, clock: Clock) -> Lear
     Raises:
         ValueError: If a setting is not allowed.
     """
-    settings = {"action_space": ALGORITHMS.get(config.algorithm).action_space, "num_workers": num_workers}
+    algorithm = ALGORITHMS.get(config.algorithm)
+    settings = {"action_space": algorithm.action_space, "num_workers": num_workers}
     rows = KasminaVecEnv(config.preset, config.num_envs, **settings, **config.settings)
     try:
         recorder = Recorder(rows, clock)
-        monitor = VecMonitor(recorder, info_keywords=MONITORED)
+        seen = MasksObserved(recorder) if algorithm.sees_masks else recorder
+        monitor = VecMonitor(seen, info_keywords=MONITORED)
         paired = Paired(monitor, config.group) if config.group > 1 else None
         model = make_model(config, paired or monitor, rows.env.problem)
     except BaseException:

@@ -17,6 +17,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.hyperparameters import annealed, check_hyperparameters
 from kasmina_env.learning.maskable_policy import Actor, parts_of
+from kasmina_env.learning.seen_masks import Observed, masked_space, see_masks
 from kasmina_env.learning.training_config import TrainingConfig
 
 
@@ -48,6 +49,8 @@ def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAl
     except (AssertionError, AttributeError, TypeError, ValueError) as error:  # the library checks late, if at all
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"`hyperparameters` must be such as {config.algorithm} accepts: {reason}.") from error
+    if algorithm.sees_masks:
+        see_masks(model.policy)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
             model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5))
@@ -61,10 +64,16 @@ def make_policy(config: TrainingConfig, problem: Problem) -> BasePolicy:
         config: Settings of the run.
         problem: Problem it plays.
     """
-    form = ALGORITHMS.get(config.algorithm).action_space
-    spaces = observation_space(problem, "flat", form), action_space(problem, form)
+    algorithm = ALGORITHMS.get(config.algorithm)
+    observed = observation_space(problem, "flat", algorithm.action_space)
+    if algorithm.sees_masks:
+        observed = masked_space(observed, problem.actions.num_actions)
+    chosen = action_space(problem, algorithm.action_space)
     make: Callable[..., BasePolicy] = _policy_class(config)
-    return make(*spaces, lambda remaining: 0.0, **policy_settings(config, problem))
+    policy = make(observed, chosen, lambda remaining: 0.0, **policy_settings(config, problem))
+    if algorithm.sees_masks:
+        see_masks(policy)
+    return policy
 
 
 def policy_settings(config: TrainingConfig, problem: Problem) -> dict[str, Any]:
@@ -74,6 +83,9 @@ def policy_settings(config: TrainingConfig, problem: Problem) -> dict[str, Any]:
         own["preferences"] = preferences(problem.actions, 0.0).tolist()
     if config.shared_parts:
         own["parts"] = parts_of(problem.actions)
+    if ALGORITHMS.get(config.algorithm).sees_masks:
+        own["features_extractor_class"] = Observed
+        own["features_extractor_kwargs"] = {"num_actions": problem.actions.num_actions}
     return {"net_arch": list(config.net), **config.hyperparameters.get("policy_kwargs", {}), **own}
 
 

@@ -53,7 +53,8 @@ def test_what_is_loaded_is_what_was_trained(trained):
     policy = load_policy(load_controller(run), problem)
     assert config_of_run(run) == config
     assert digest(policy.state_dict()) == digest(model.policy.state_dict())
-    observation = np.random.default_rng(0).normal(size=(5, len(problem.observations.names))).astype(np.float32)
+    model.observation_space.seed(0)
+    observation = np.stack([model.observation_space.sample() for _ in range(5)])
     assert (
         policy.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
     ).all()
