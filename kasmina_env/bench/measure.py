@@ -66,7 +66,7 @@ def measure(
     Args:
         preset: Registered id.
         sizes: Numbers of networks.
-        repeats: Of everything, in turn.
+        repeats: Repeats of every measurement, in turn.
         num_steps: Steps of each repeat.
         has_rivals: Time the single environment, its vectors and plain PyTorch as well (needs stable-baselines3).
         has_memory: Measure the peak memory of each size in a process of its own.

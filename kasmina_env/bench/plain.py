@@ -14,7 +14,7 @@ class PlainTraining:
     """A network with its seeds, trained and evaluated by hand.
 
     Args:
-        env: Whose network, data and settings are taken; filled.
+        env: Filled environment whose network, data and settings are taken.
     """
 
     def __init__(self, env: LivelyEnv) -> None:

@@ -67,7 +67,7 @@ class LivelyEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     Args:
         preset: Registered id.
-        rng_seed: Of its episode and its seeds.
+        rng_seed: Seed of its episode and of what it grows.
     """
 
     def __init__(self, preset: str, rng_seed: int) -> None:

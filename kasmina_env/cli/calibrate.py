@@ -30,7 +30,7 @@ def calibrate(
         env_id: Environment to measure.
         out: JSON file to write.
         seed: Seed of schedules and episodes.
-        sizes: How much to measure.
+        sizes: Numbers of schedules, seeds and instances.
         overwrite: Replace the file if it exists.
     """
     preset = find_preset(env_id).id

@@ -12,9 +12,9 @@ def check_at_least(name: str, value: float, least: int, way_out: str) -> None:
 
     Args:
         name: Argument as it is called in Python.
-        value: What was given.
+        value: Value given.
         least: Smallest value that makes sense.
-        way_out: What to do, as a sentence.
+        way_out: Advice, as a sentence.
     """
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}. {way_out}")
@@ -31,7 +31,7 @@ def check_new_folder(out: Path, otherwise: str = "") -> None:
 
     Args:
         out: Folder to write to.
-        otherwise: What one may do instead of naming another one, as the end of a sentence.
+        otherwise: Alternative to naming another one, as the end of a sentence.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"`out` must be a new or empty folder, got {out}. Name another one{otherwise}.")
@@ -44,7 +44,7 @@ def check_new_file(out: Path, overwrite: bool = False, otherwise: str = ", or pa
     Args:
         out: File to write.
         overwrite: Whether it may be there.
-        otherwise: What one may do instead of naming another one, as the end of a sentence.
+        otherwise: Alternative to naming another one, as the end of a sentence.
     """
     if out.is_dir():
         raise FileExistsError(f"`out` must be a file, got the folder {out}. Name a file in it.")

@@ -20,9 +20,9 @@ class Lines:
     """Progress as lines of text, for logs.
 
     Args:
-        verb: What is going on.
-        total: How much there is to do.
-        unit: What is counted.
+        verb: Name of the work.
+        total: Number of units in all.
+        unit: Name of the unit.
         every: Seconds between two lines.
         clock: Seconds since whenever.
         write: Where the lines go.

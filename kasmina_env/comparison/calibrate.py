@@ -63,8 +63,8 @@ class Calibration:
 
     Attributes:
         preset: Registered id.
-        settings: Of the problem, as plain data: what it was when this was measured.
-        sizes: How much was measured.
+        settings: Settings of the problem when this was measured, as plain data.
+        sizes: Numbers of schedules, seeds and instances.
         instances: Those that were measured.
         gaps: By the names of `MEANINGS`; None where only a family has one.
         means: Mean returns of the arms.
@@ -151,7 +151,7 @@ def screen(
     Args:
         preset: Registered id.
         plans: To choose from.
-        seeds: Of the episodes; in a family each plays an instance, in turn.
+        seeds: Seeds of the episodes; in a family each plays an instance, in turn.
         instances: See `find_instances`.
         count: Plans to keep of each kind.
         on_step: For progress bars.
@@ -197,8 +197,8 @@ def calibrate(
 
     Args:
         preset: Registered id.
-        sizes: How much to measure.
-        seed: Of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
+        sizes: Numbers of schedules, seeds and instances.
+        seed: Seed of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
         contenders: Schedules to measure; left out: those that survive a screening.
         on_step: For progress bars.
     """
@@ -240,10 +240,10 @@ def find_gaps(
 
     Args:
         wait: ``[1, I, S]``.
-        random: Of random schedules, ``[Q, I, S]``.
-        staged: Of the schedules to choose from, ``[P, I, S]``.
-        instant: Of those inserted at once, ``[P, I, S]``.
-        visible: What a controller sees of the instances, ``[I]`` each; None without a family.
+        random: Returns of random schedules, ``[Q, I, S]``.
+        staged: Returns of the schedules to choose from, ``[P, I, S]``.
+        instant: Returns of those inserted at once, ``[P, I, S]``.
+        visible: Facts of the instances that a controller sees, ``[I]`` each; None without a family.
     """
     best = cross_validate(staged, best_single)
     gaps: dict[str, Gap | None] = {

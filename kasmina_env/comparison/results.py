@@ -140,7 +140,7 @@ def page(
     """A comparison as Markdown: the table, what learned arms and the best control do, and where each gains and loses.
 
     Args:
-        command: What to type for it.
+        command: Command line that makes it.
         problem: Problem that was played; in a family, returns are broken down by what its instances settle.
         rows: Rows of the table, best first.
         arms: Episodes of all arms.

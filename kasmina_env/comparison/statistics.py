@@ -62,9 +62,9 @@ def bootstrap(
 
     Args:
         scores: ``[runs, episodes]``.
-        statistic: Of such a matrix.
-        rng: Of the resampling.
-        strata: What each episode belongs to ``[episodes]``, such as its instance; left out: one stratum. It is also
+        statistic: Function of such a matrix.
+        rng: Random stream of the resampling.
+        strata: Stratum of each episode ``[episodes]``, such as its instance; left out: one stratum. It is also
             left out where a stratum has a single episode.
     """
     runs, episodes = scores.shape
@@ -89,7 +89,7 @@ def paired_difference(
     Args:
         left: ``[runs, episodes]``.
         right: ``[1, episodes]`` or ``[runs, episodes]``.
-        rng: Of the resampling.
+        rng: Random stream of the resampling.
         strata: See `bootstrap`.
     """
     return bootstrap(left - right, lambda sample: float(sample.mean()), rng, strata)

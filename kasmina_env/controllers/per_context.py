@@ -37,7 +37,7 @@ def make_contexts(entries: Sequence[str], values: FloatArray) -> list[Context]:
 
     Args:
         entries: V names of the observation's entries.
-        values: Of the instances to train on ``[I, V]``, in units of the observation.
+        values: Facts of the instances to train on ``[I, V]``, in units of the observation.
     """
     num_cells = 4 if len(entries) == 1 else 2
     edges = [np.quantile(column, np.linspace(0, 1, num_cells + 1)) for column in values.T]

@@ -31,13 +31,13 @@ class Feature:
     """One row of the table: one entry of the observation, or one per slot, or one per slot and label.
 
     Attributes:
-        name: What it is called; entries are named `name`, `slot.name` or `slot.name=label`.
+        name: Name of the feature; entries are named `name`, `slot.name` or `slot.name=label`.
         low, high: Bounds; values are clipped to them.
         value: Scene to ``[N]``, for features of slots ``[N, S]``, with labels one more axis ``[..., L]``.
         meaning: One sentence for people.
         is_per_slot: Whether every slot has one.
         labels: Names of the last axis, from settings and instances; an empty tuple leaves the feature out.
-        joint: What stands between name and label.
+        joint: Text between name and label.
     """
 
     name: str

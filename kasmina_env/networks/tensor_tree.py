@@ -41,7 +41,7 @@ def unpack(packed: Packed, kind: Any = Any, name: str = "") -> Any:
     """Put a value together again.
 
     Args:
-        packed: What `pack` returned, with the same `name`; more tensors do not matter.
+        packed: Result of `pack` with the same `name`; further tensors are ignored.
         kind: Annotation of the value: needed for dataclasses and named tuples, also for those inside.
         name: See there.
 

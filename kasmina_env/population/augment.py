@@ -18,8 +18,8 @@ def draw_changes(stream: RandomStream, shape: tuple[int, ...], size: int, augmen
     """How each sample of one network is changed: rows down, columns right, 1 where then mirrored, ``[*shape, 3]``.
 
     Args:
-        stream: Of the network.
-        shape: Of the samples.
+        stream: Random stream of the network.
+        shape: Shape of the samples.
         size: Height and width of a picture.
         augment: A name in `kasmina_env.settings.config.AUGMENTATIONS` other than "none".
     """

@@ -23,7 +23,7 @@ class Recorder:
         is_on: Whether anything is recorded. While one thread records no other may use a GPU, so where populations train
             in several threads nothing is.
         stream: On which everything runs that is repeated.
-        last: Whose memory goes to the next recording.
+        last: Recording whose memory goes to the next one.
     """
 
     is_on: bool = True

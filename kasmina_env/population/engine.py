@@ -70,7 +70,7 @@ def choose_engine(name: str | None, setting: Setting) -> tuple[Engine, str]:
     Args:
         name: One of `ENGINES`; "auto" is "fused" wherever it can be. By default what the environment variable
             KASMINA_ENGINE says, else "auto".
-        setting: Of the networks.
+        setting: Setting of the networks.
 
     Returns:
         The engine, and why it is "torch" where "auto" would rather have "fused", in one sentence; empty elsewhere.

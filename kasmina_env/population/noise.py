@@ -13,9 +13,9 @@ def noisy_inputs(setting: Setting, conditions: Conditions, noise: Noise, x: Tens
     """Add noise to samples.
 
     Args:
-        setting: Of the networks.
-        conditions: Of N networks.
-        noise: Of the data.
+        setting: Setting of the networks.
+        conditions: Conditions of N networks.
+        noise: Noise of the data.
         x: Clean samples ``[B, N, ...]``.
         index: Which they are, ``[B, N]`` or, the same for all networks, ``[B, 1]``.
     """

@@ -23,8 +23,8 @@ class Optimizer:
     Attributes:
         name: "adam" (Kingma & Ba 2015) or "sgd" (with heavy-ball momentum, as `torch.optim.SGD`).
         learning_rate: Step size.
-        host_factor: What the step size of hosts is multiplied by: a mature one has little of its learning rate left.
-        momentum: Of SGD; the first beta of Adam.
+        host_factor: Factor of the learning rate of hosts: a mature one has little of it left.
+        momentum: Momentum of SGD; the first beta of Adam.
         beta2: Second beta of Adam.
         eps: Added to Adam's denominator.
         clip_norm: Gradients of a host, of each seed, and of each seed's gate are scaled down to this Euclidean norm;
@@ -72,7 +72,7 @@ class Updates:
         optimizer: Settings.
         stacks: Each of its own R networks and P parameters.
         learning_rates: For each stack ``[R, 1]``.
-        num_updates: How many will follow.
+        num_updates: Number of updates that follow.
 
     Attributes:
         gradient: Flat, of all stacks; to be filled before each update.
@@ -117,8 +117,8 @@ class Updates:
         """Overwrite the clipped gradient by what is to be subtracted from the parameters.
 
         Args:
-            rates: Of the rows of all stacks ``[rows, 1]``.
-            root_scales: What the roots of Adam's second moments are multiplied by ``[rows, 1]``.
+            rates: Learning rates of the rows of all stacks ``[rows, 1]``.
+            root_scales: Factors of the roots of Adam's second moments ``[rows, 1]``.
         """
         optimizer, mean, gradient = self.optimizer, self.moments[0], self.gradient
         if optimizer.name == "sgd":

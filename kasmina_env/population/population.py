@@ -69,8 +69,8 @@ class Population:
             float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
         criterion: Loss and quality of the networks' logits, as a task gives it.
         variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
-        conditions: What each network trains under; by default the optimiser's learning rate and no noise.
-        birth_gain: What the constants that keep newborn seeds near identity are multiplied by: seeds of a large gain
+        conditions: Learning rate, noise and variant of each network; by default the optimiser's rate and no noise.
+        birth_gain: Factor of the constants that keep newborn seeds near identity: seeds of a large gain
             disturb the network they are put into at once.
         initial_weights: Parameters that every fresh host starts from ``[P]`` (see `load_initial_weights`); left out:
             random ones.
@@ -193,7 +193,7 @@ class Population:
         Args:
             x, y: K times inputs and labels.
             alpha: Amplitudes.
-            pace: What learning rates are multiplied by, ``[N]`` or a number.
+            pace: Factor of the learning rates, ``[N]`` or a number.
 
         Returns:
             Mean loss ``[N]`` and gradient health, on the device.
@@ -277,7 +277,7 @@ class Population:
             rows: Different networks.
             slot: Index of the slot.
             blueprint: Registered name.
-            operator: How the seed will be blended in.
+            operator: Blend operator of the seed.
             in_training: Start behind the straight-through estimator (the output of the network does not change).
         """
         rows, networks = self._check_different(rows), self._networks
@@ -324,7 +324,7 @@ class Population:
         Args:
             rows: R different networks.
             rng_seeds: R integers.
-            conditions: Of the R; as they were if left out.
+            conditions: Conditions of the R networks; as they were if left out.
         """
         rows = self._check_different(rows)
         self._networks.remove(rows, range(self.num_slots))

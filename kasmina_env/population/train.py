@@ -153,7 +153,7 @@ def measure_health(networks: Networks, host: Tensor, seeds: Mapping[Part, Tensor
         networks: After the step.
         host: Squares of the gradients of each host's T tensors, summed over each and over the minibatches, ``[N, T]``.
         seeds: The same of the seeds of each part ``[R, T]``.
-        num_batches: How many minibatches.
+        num_batches: Number of minibatches.
     """
     shape = (3, len(networks), networks.setting.num_slots)
     measured = host.new_full(shape, float("nan"))

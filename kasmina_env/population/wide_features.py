@@ -20,7 +20,7 @@ class Lanes:
     ``[N, B, T, C]``.
 
     Args:
-        topology: Of the features.
+        topology: Topology of the features.
         channels: C of one network.
     """
 
@@ -74,9 +74,9 @@ class Regroup:
     does it all.
 
     Args:
-        lanes: How features are cut.
+        lanes: Layout of the features.
         sizes: Networks in each source.
-        targets: What each target is put together from.
+        targets: Parts that each target is put together from.
     """
 
     def __init__(self, lanes: Lanes, sizes: Sequence[int], targets: Sequence[Sequence[Stretch]]) -> None:

@@ -89,7 +89,7 @@ def train(
 
     Args:
         inputs, labels: Addresses of K minibatches.
-        places: Of inputs, labels and losses in memory; sizes of inputs and labels; number of samples.
+        places: Places of inputs, labels and losses in memory; sizes of inputs and labels; number of samples.
         losses: ``[K, N]``, to be written.
     """
     x, y, loss, x_size, y_size, num_samples = places
@@ -119,9 +119,9 @@ def evaluate(
             begins behind the first slots finds there what the way before it left.
         ways_of: First way of each network on each data ``[N * D + 1]``.
         inputs, noise, labels: Addresses of D data, in chunks; noise is 0 where there is none.
-        noise_width: Of each network.
+        noise_width: Standard deviation of each network's noise on inputs.
         lengths: Samples of each data.
-        places: Of inputs, labels, losses and qualities in memory; sizes of inputs and labels; samples of a chunk.
+        places: Places of inputs, labels, losses and qualities in memory; sizes of inputs and labels; chunk size.
         results: ``[rows, 2]``, sums to be added to.
     """
     x, y, loss, quality, x_size, y_size, lanes = places

@@ -34,7 +34,7 @@ class FusedEngine:
     """Trains and evaluates networks of one setting.
 
     Args:
-        setting: Of the networks.
+        setting: Setting of the networks.
 
     Raises:
         UnsupportedError: If the host or the criterion has something without kernel.
@@ -159,7 +159,7 @@ class FusedEngine:
         """Ways through all networks on all data.
 
         Args:
-            programs: Of N networks.
+            programs: Programs of N networks.
             is_on: Which seeds act, for D data ``[M, N, S]``.
 
         Returns:

@@ -111,7 +111,7 @@ class Layout:
     """Memory and operations of networks of one setting, for minibatches of up to `lanes` samples.
 
     Args:
-        setting: Of the networks.
+        setting: Setting of the networks.
         lanes: Samples computed together.
 
     Raises:
@@ -152,7 +152,7 @@ class Layout:
 
         Args:
             index: Which.
-            variant: Of the host.
+            variant: Variant of the host.
             is_grown: Whether it reads what a seed made of the features in front, or these as they are.
         """
         key = (index, variant, is_grown)

@@ -96,7 +96,7 @@ class Recorder(TorchFunctionMode):
         start: First free place in memory.
         weights: Where the weights of the samples in the mean loss are: 0 for those that only fill a vector up, and in
             evaluation.
-        windows: Of convolution weights, by name of the parameter (see `add_parameters`).
+        windows: Windows of convolution weights, by name of the parameter (see `add_parameters`).
 
     Attributes:
         forward, backward: Operations in order.
@@ -127,7 +127,7 @@ class Recorder(TorchFunctionMode):
         """A new tensor ``[B, *shape]`` that wants a gradient.
 
         Args:
-            shape: Of one sample.
+            shape: Shape of one sample.
             order: Axes of a sample from the outermost in memory to the innermost; as they stand if left out.
         """
         tensor = empty(self.lanes, shape, order)
@@ -277,7 +277,7 @@ def run_length(tensor: Tensor, axis: int, is_dense: bool = True) -> int:
     """How many numbers follow each other, samples innermost, at each step of an axis.
 
     Args:
-        tensor: Whose other axes must lie without gaps.
+        tensor: Tensor whose other axes lie without gaps.
         axis: Which.
         is_dense: Whether the next step must begin where a run ends.
     """

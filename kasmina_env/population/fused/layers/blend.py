@@ -93,10 +93,10 @@ def record_blend(
     """Put a seed's change into features; the gradient of the output, where that of h is, becomes that of h.
 
     Args:
-        operator: Of the seed.
+        operator: Blend operator of the seed.
         h: Features; their gradient is known.
         change: Proposed by the seed.
-        gate: Of the seed, under GATE.
+        gate: Gate of the seed, under GATE.
         out: Place of the output, as large as h.
         alpha: Place of the amplitude; -1 for a seed in TRAINING, which changes nothing and learns as if it were 1.
     """
