@@ -99,6 +99,7 @@ def commands() -> Commands:
         "describe": show.describe,
         "check": show.check,
         "rollout": play.rollout,
+        "replay": play.replay,
         "train": train.train,
         "compare": compare.compare,
         "search": search.search,

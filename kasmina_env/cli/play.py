@@ -1,17 +1,25 @@
-"""Command that plays one episode: rollout."""
+"""Commands that play one episode: rollout and replay."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
-from kasmina_env.cli.arguments import Count, Id, argument
-from kasmina_env.cli.checks import check_at_least
+import tyro
+
+from kasmina_env.cli.arguments import Count, Flag, Id, argument
+from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
 from kasmina_env.settings.imports import find_preset
 
 
 def rollout(
-    env_id: Id, policy: Annotated[str, argument("POLICY")] = "random", seed: Count = 0, every: Count = 5
+    env_id: Id,
+    policy: Annotated[str, argument("POLICY")] = "random",
+    seed: Count = 0,
+    every: Count = 5,
+    log: Annotated[Path | None, argument("FILE", "no log")] = None,
 ) -> None:
     """Play one episode and show it as text.
 
@@ -20,30 +28,64 @@ def rollout(
         policy: Name of a policy, .py file that registers one, folder of a training run, or JSON file of a schedule.
         seed: Seed of the episode.
         every: Steps between two panels.
+        log: New JSON file from which `kasmina replay` plays the same episode again.
     """
     import numpy as np
 
     from kasmina_env.comparison.arms import find_player, find_source
-    from kasmina_env.envs.vector_env import KasminaVectorEnv
+    from kasmina_env.comparison.episode_log import log_of, save_log
+    from kasmina_env.envs.env import KasminaEnv
 
     preset = find_preset(env_id)
     check_at_least("every", every, 1, "Show some panels.")
     check_at_least("seed", seed, 0, "Name another one.")
+    if log is not None:
+        check_new_file(log, otherwise="")
     source = find_source(policy, preset.id)
     player = find_player(source.name, source.preset, **source.settings)
-    env = KasminaVectorEnv(1, player.problem, render_mode="ansi")
-    observation, _ = env.reset(seed=seed, options=None if player.planted is None else {"planted": player.planted})
+    env, planted = KasminaEnv(player.problem, render_mode="ansi"), player.planted
+    observation, info = env.reset(seed=seed, options=None if planted is None else {"planted": planted})
     player.policy.begin(np.array([seed]), env.episodes)
-    total = 0.0
-    for step in range(1, env.problem.horizon + 1):
-        action = player.policy.act(observation, env.action_masks())
-        last = step == env.problem.horizon
-        if last or step % every == 0:
-            panel = env.render()
-            say(f"{panel[0] if panel else ''}\n")
-        observation, reward, terminated, _, infos = env.step(action)
-        total += float(reward[0])
-        if terminated[0]:
-            score, quality = infos["committed_score"][0], infos["test_accuracy"][0]
-            say(f"committed score {score:.3f}, quality on test {quality:.3f}, return {total:.3f}")
-            break
+    total, is_over, step, scores = 0.0, False, 0, [info["score"]]
+    while not is_over:
+        step += 1
+        action = int(player.policy.act(observation[None], env.action_masks()[None])[0])
+        if step % every == 0 or step == env.problem.horizon:
+            say(f"{env.render()}\n")
+        observation, reward, is_over, _, info = env.step(action)
+        total += reward
+        scores.append(info["score"])
+    say(
+        f"committed score {info['committed_score']:.3f}, quality on test {info['test_accuracy']:.3f}, "
+        f"return {total:.3f}"
+    )
+    if log is not None:
+        config = player.problem.config
+        save_log(log, log_of(preset.id, config, info["engine"], seed, info, planted, scores, env.action_names))
+
+
+def replay(
+    log: Annotated[Path, tyro.conf.Positional, argument("FILE")], verify: Flag = False, render: Flag = False
+) -> None:
+    """Play an episode again from its log.
+
+    Args:
+        log: JSON file that `kasmina rollout --log` wrote.
+        verify: Compare every score with the log; exit status 1 and the first difference where they differ.
+        render: Show a panel of text after every step.
+    """
+    from kasmina_env.comparison.episode_log import first_difference, load_log, present_versions
+    from kasmina_env.comparison.episode_log import replay as play_again
+
+    found = load_log(log)
+    scores = play_again(found, (lambda env: say(f"{env.render()}\n")) if render else (lambda env: None))
+    say(f"{found.id}, seed {found.seed}, instance {found.instance}: {len(scores) - 1} steps, score {scores[-1]:.3f}.")
+    if not verify:
+        return
+    difference = first_difference(found, scores)
+    if difference:
+        if found.versions != present_versions():
+            difference += f" It was played with {dict(found.versions)}, and now with {present_versions()}."
+        say(difference)
+        sys.exit(1)
+    say("Every score is that of the log.")
