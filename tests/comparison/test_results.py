@@ -16,6 +16,7 @@ FAMILY = Instances(
     num_train=2,
     numbers={"param_price": np.array([0.1, 0.2, 0.3]), "rent_price": np.ones(3)},
     host_settings=({"kernels": (1, 1)}, {"kernels": (3, 1)}, {"kernels": (3, 1)}),
+    events=((), (), ()),
     visible={"param_price": np.array([0.1, 0.2, 0.3])},
     ranges={"param_price": (0.1, 0.3)},
 )

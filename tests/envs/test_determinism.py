@@ -127,10 +127,10 @@ def test_nothing_global_is_touched(env_id):
 
 def test_nothing_global_is_touched_by_the_first_call_of_a_process():
     code = """
+from tests.conftest import missing_data  # which settles the number of threads
 from tests.envs.test_determinism import global_state
 before = global_state()
 import gymnasium as gym, kasmina_env, tests.episodes
-from tests.conftest import missing_data
 for env_id in filter(lambda name: not missing_data(name), tests.episodes.IDS):
     tests.episodes.play_lively(tests.episodes.small_env(env_id, render_mode="ansi"), num_steps=2)
     assert global_state() == before, env_id

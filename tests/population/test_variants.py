@@ -87,7 +87,9 @@ def test_initial_weights_are_drawn_from_the_ranges_of_their_own_host():
 
 def test_a_reset_row_may_become_another_variant():
     population = mixed()
-    population.reset_rows([0], [7], Conditions(*(np.array([v]) for v in (0.01, 0.0, 0.0)), np.array([0])))
+    population.reset_rows(
+        [0], [7], Conditions(*(np.array([v]) for v in (0.01, 0.0, 0.0)), *(np.array([0]) for _ in "vc"))
+    )
     whole = population.snapshot([0]).networks.hosts.parameters
     norms = 2 * (8 + 16 + 32)  # gains of 1 and biases of 0
     assert (whole == 0).sum() == norms / 2
