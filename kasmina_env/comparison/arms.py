@@ -1,4 +1,4 @@
-"""Controls that play schedules, by name; and how to find any policy by what a user calls it."""
+"""Controls that play schedules, and the look-up of any policy by name, file or folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _best_plan(problem: Problem) -> Plan:
 
 
 def _known_plans(problem: Problem) -> list[Plan]:
-    """Plans that a search in an episode begins with: the best schedules known, and doing nothing."""
+    """Plans with which a search in an episode begins: the best known schedules, and the empty plan."""
     contexts = _contexts(problem).schedules if problem.is_family else ()
     plans = [_best_plan(problem), *(plan_of(actions, problem.actions) for actions in contexts), ()]
     return list(dict.fromkeys(plans))
@@ -87,7 +87,7 @@ def _planted(problem: Problem) -> IntArray:
 
 @register_policy("static_final", "the best schedule's architecture from the start", settings=INSTANT, planted=_planted)
 def static_final(problem: Problem) -> Policy:
-    """Keeps the architecture it is given."""
+    """Policy that keeps the planted architecture."""
     return Keep(problem, [seed.slot for seed in _best_plan(problem)])
 
 
@@ -105,7 +105,7 @@ def oracle(problem: Problem) -> Policy:
 
 @dataclass(frozen=True)
 class Player:
-    """A policy, the problem it plays, and the actions that are carried out before its first step."""
+    """A policy, the problem it plays, and flat GERMINATE actions to carry out before the first step."""
 
     policy: Policy
     problem: Problem
@@ -113,11 +113,11 @@ class Player:
 
 
 def find_player(name: str, preset: str, **settings: Any) -> Player:
-    """A control by name, a schedule or policy by its file, or a learned policy by the folder of its training run.
+    """Find a control by name, a schedule or policy by file, or a learned policy by the folder of its training run.
 
     Args:
-        name: One of these. A JSON file may hold a schedule for each context; a .py file registers one policy; the
-            .safetensors file in the folder of a run stands for the run.
+        name: Name of a control, or path of a file or folder. A JSON file may hold one schedule per context. A .py file
+            registers one policy. The .safetensors file in the folder of a run stands for the run.
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
     """
@@ -134,14 +134,14 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         is_family = "contexts" in read_document(path)
         found = load_contexts(path, problem) if is_family else Fixed(problem, load_schedule(path, problem))
         return Player(found, problem)
-    # Brings stable-baselines3, which a control does without.
+    # Imports stable-baselines3, which controls do not need.
     from kasmina_env.learning.controller_file import load_learned
 
     return Player(load_learned(path, problem), problem)
 
 
 def control_name(name: str) -> str:
-    """Name of a control; of a .py file, which is imported, the name of the policy that it registers."""
+    """Name of a control. A .py file is imported, and stands for the policy that it registers."""
     path = Path(name)
     if path.suffix != ".py" or name in CONTROLS:
         return name
@@ -158,7 +158,7 @@ class Source:
     """A controller, and the problem it plays.
 
     Attributes:
-        name: The user's name for it.
+        name: Name of a control, or path of a file or folder.
         preset: Registered id.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
     """
@@ -169,16 +169,16 @@ class Source:
 
 
 def find_source(name: str, preset: str | None) -> Source:
-    """The problem that belongs to the folder of a training run, the file of a schedule, or the name of a control.
+    """Find the problem of a training run by its folder, of a schedule by its file, or of a control by name.
 
     Args:
-        name: One of these.
-        preset: Registered id, for a control; the other two have their own. A learned policy may be given another one,
-            of the same layout.
+        name: Name of a control, or path of a file or folder.
+        preset: Registered id, for a control. Schedules and training runs name their own; a learned policy also plays
+            another one of the same layout.
     """
     path, own = Path(name), preset
     if name not in CONTROLS and (path.is_dir() or path.suffix == ".safetensors"):
-        from kasmina_env.learning.controller_file import config_of_run  # brings stable-baselines3
+        from kasmina_env.learning.controller_file import config_of_run  # imports stable-baselines3
 
         config = config_of_run(path)
         is_own = preset in (None, config.preset)

@@ -1,8 +1,8 @@
-"""How much decisions matter on a registered problem: five gaps, measured with a few hundred schedules.
+"""Calibration: five gaps that say how much decisions matter on a registered problem.
 
-`kasmina calibrate ID` writes them beside the presets, where `kasmina describe ID` finds them. Schedules are screened on
-seeds of their own; those that are kept are then measured on further seeds, where `calibration_statistics.py` chooses
-and measures on different halves.
+`kasmina calibrate ID` writes them beside the presets, where `kasmina describe ID` finds them. A few hundred schedules
+are screened on some seeds, and the best are measured on other seeds. There `calibration_statistics.py` chooses on one
+half and measures on the other.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Contenders:
-    """Schedules worth measuring: how seeds join the network is up to the lifecycle, or at once."""
+    """Schedules to measure: staged ones, which pass all stages, and instant ones, which start at alpha 1."""
 
     staged: tuple[Plan, ...]
     instant: tuple[Plan, ...]
@@ -59,17 +59,17 @@ class Contenders:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a problem's decisions are worth.
+    """Results of a calibration.
 
     Attributes:
         preset: Registered id.
-        settings: Settings of the problem when this was measured, as plain data.
+        settings: Settings of the problem at the time of measurement, as plain data.
         sizes: Numbers of schedules, seeds and instances.
-        instances: Those that were measured.
-        gaps: By the names of `MEANINGS`; None where only a family has one.
-        means: Mean returns of the arms.
-        contenders: Best first.
-        best_of_instance: For a family, instance to the best schedule of it.
+        instances: Measured instances.
+        gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
+        means: Mean return of each arm.
+        contenders: Measured schedules, best first.
+        best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
     """
 
     preset: str
@@ -84,7 +84,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Measured:
-    """The instances that are measured: some of a family's train split, or the only one there is."""
+    """Measured instances: some of a family's train split, or the only one of another problem."""
 
     numbers: IntArray  # [I]
     visible: Mapping[str, FloatArray]  # [I] each; empty without a family
@@ -92,7 +92,7 @@ class Measured:
 
 
 def find_instances(problem: Problem, count: int) -> Measured:
-    """So many instances, evenly spread over the train split."""
+    """`count` instances, evenly spread over the train split."""
     instances = problem.instances
     train = instances.split("train")
     numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
@@ -100,7 +100,7 @@ def find_instances(problem: Problem, count: int) -> Measured:
 
 
 def latest_start(problem: Problem, plan: Plan) -> int:
-    """The last step at which a plan's seeds can all be grown so that they are fossilized before the end."""
+    """Last start from which all seeds of a plan can still be fossilized before the end."""
     fossilize, steps = problem.actions.find(Op.FOSSILIZE), range(problem.horizon)
     fits = [s for s in steps if np.isin(actions_of(_started_at(plan, s), problem), fossilize).sum() == len(plan)]
     return fits[-1] if fits else 0
@@ -111,9 +111,9 @@ def _started_at(plan: Plan, step: int) -> Plan:
 
 
 def what_where_when(problem: Problem) -> list[Plan]:
-    """What, where and when: every subset of slots with one blueprint and operator, from the first step, half way, late.
+    """Plans that vary what, where and when: every subset of slots with every blueprint, operator and tempo.
 
-    Late is as late as can be.
+    They start at the first step, half way, or as late as possible.
     """
     config, slots = problem.config, problem.slot_names
     subsets = chain.from_iterable(combinations(slots, n) for n in range(1, len(slots) + 1))
@@ -128,14 +128,15 @@ def what_where_when(problem: Problem) -> list[Plan]:
 
 
 def random_plans(problem: Problem, count: int, rng: np.random.Generator) -> list[Plan]:
-    """Plans drawn without a thought."""
+    """`count` random plans."""
     return [random_plan(rng, problem) for _ in range(count)]
 
 
 def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
-    """Which schedules to measure further, from screening returns ``[P, E]``.
+    """Indices of `count` schedules to measure further, from screening returns ``[P, E]``.
 
-    The best on average; of a family half of them, and then the first of each episode (an instance each), the second ...
+    They are the best on average. For a family half of them are; the others are the best of each episode (one per
+    instance), then the second best of each, and so on.
     """
     by_mean = np.argsort(-returns.mean(axis=1), kind="stable").tolist()
     by_episode = np.argsort(-returns, axis=0, kind="stable").ravel().tolist() if is_family else []
@@ -146,14 +147,14 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 def screen(
     preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: OnStep | None
 ) -> Contenders:
-    """Keep the best of many plans, staged and instant, seen on a few seeds.
+    """Keep the best of many plans on a few seeds, once staged and once instant.
 
     Args:
         preset: Registered id.
-        plans: To choose from.
-        seeds: Seeds of the episodes; in a family each plays an instance, in turn.
-        instances: See `find_instances`.
-        count: Plans to keep of each kind.
+        plans: Plans to choose from.
+        seeds: Seeds of the episodes; in a family they play the instances in turn.
+        instances: Measured instances (see `find_instances`).
+        count: Number of plans to keep, staged and instant each.
         on_step: For progress bars.
     """
     kept = []
@@ -162,12 +163,12 @@ def screen(
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
         returns = play_plans(env, plans, seeds, played, on_step)
         best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
-        kept.append((*best, ()))  # doing nothing is a choice, and where growing does not pay the best
+        kept.append((*best, ()))  # the empty plan is the best one where growing does not pay
     return Contenders(*kept)
 
 
 def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
-    """An environment without more rows than there are episodes to play."""
+    """An environment with at most `num_episodes` rows."""
     return KasminaVectorEnv(min(num_rows(), num_episodes), preset, instant=is_instant)
 
 
@@ -179,7 +180,7 @@ def _table(
     on_step: OnStep | None,
     is_instant: bool = False,
 ) -> FloatArray:
-    """Returns of every plan in every instance on the same seeds, ``[P, I, S]``."""
+    """Returns ``[P, I, S]`` of every plan in every instance, on the same seeds."""
     shape = (len(plans), len(instances.numbers), len(seeds))
     env = _make(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
@@ -199,7 +200,7 @@ def calibrate(
         preset: Registered id.
         sizes: Numbers of schedules, seeds and instances.
         seed: Seed of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
-        contenders: Schedules to measure; left out: those that survive a screening.
+        contenders: Schedules to measure; by default the best of a screening.
         on_step: For progress bars.
     """
     rng = np.random.default_rng(seed)
@@ -236,13 +237,13 @@ def find_gaps(
     instant: FloatArray,
     visible: Mapping[str, FloatArray] | None,
 ) -> dict[str, Gap | None]:
-    """The gaps of `MEANINGS` from returns.
+    """The gaps of `MEANINGS`, from returns.
 
     Args:
-        wait: ``[1, I, S]``.
+        wait: Returns of waiting throughout, ``[1, I, S]``.
         random: Returns of random schedules, ``[Q, I, S]``.
         staged: Returns of the schedules to choose from, ``[P, I, S]``.
-        instant: Returns of those inserted at once, ``[P, I, S]``.
+        instant: Returns of the instant schedules to choose from, ``[P, I, S]``.
         visible: Facts of the instances that a controller sees, ``[I]`` each; None without a family.
     """
     best = cross_validate(staged, best_single)
@@ -272,7 +273,7 @@ def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Mea
 
 
 def num_calibration_steps(preset: str, sizes: Sizes) -> int:
-    """Environment steps a calibration takes at most."""
+    """Upper bound of the environment steps that a calibration takes."""
     num_instances = len(find_instances(make_problem(preset), sizes.instances).numbers)
     screened = 2 * sizes.schedules * sizes.screening
     measured = (1 + sizes.random + 2 * (sizes.kept + 1)) * num_instances * sizes.seeds
@@ -280,7 +281,7 @@ def num_calibration_steps(preset: str, sizes: Sizes) -> int:
 
 
 def command_of(preset: str, sizes: Sizes, seed: int) -> str:
-    """What to type for the same calibration."""
+    """Command line that repeats a calibration."""
     usual = asdict(USUAL_SIZES)
     words = [f"--{name} {value}" for name, value in asdict(sizes).items() if value != usual[name]]
     return on_this_device(" ".join([f"kasmina calibrate {preset} --seed {seed}", *words]))
@@ -314,7 +315,7 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
 
 
 def load_contenders(path: Path) -> Contenders:
-    """The schedules of a calibration that was written."""
+    """Read the schedules of a calibration from its file."""
     data = read_document(path, "contenders")["contenders"]
     return Contenders(
         *(tuple(tuple(Planned(**seed) for seed in plan) for plan in data[kind]) for kind in ("staged", "instant"))

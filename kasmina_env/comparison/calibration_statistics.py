@@ -1,7 +1,7 @@
-"""How much better one way of choosing schedules is than another, so that a maximum of noise does not count.
+"""Comparison of ways to choose schedules, without the bias of a maximum over noisy returns.
 
-Axes: P schedules, I instances of a family (1 where there is none), S seeds. A choice is made on one half of the seeds
-and measured on the other; then the halves change places, so every seed is measured with a choice that never saw it.
+Axes: P schedules, I instances (1 if the problem is no family), S seeds. A choice is made on one half of the seeds and
+measured on the other. Then the halves change places, so no seed is measured with a choice that was made on it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from kasmina_env.comparison.statistics import Estimate, paired_difference
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 NUM_SEEDS_OF_NOISE = 16
-PENALTIES = (0.1, 1.0, 10.0, 100.0, 1e9)  # of `best_per_context`; with the last one facts count for nothing
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1e9)  # of `best_per_context`; the last one makes it ignore the facts
 
-# Mean returns [P, I] to the schedule chosen for each instance [I].
+# Function of mean returns [P, I] that returns the index of the schedule chosen for each instance [I].
 Choose = Callable[[FloatArray], IntArray]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A difference of mean returns with its 95 % interval, and the noise it has to stand out from."""
+    """A difference of mean returns with its 95 % interval, and the noise to compare it with."""
 
     difference: Estimate
     noise: float  # standard error of the same difference measured on 16 seeds of one instance
@@ -37,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a way of choosing gives on seeds it did not choose on."""
+    """Choices, and their returns on seeds that they were not made on."""
 
     schedules: IntArray  # [I, S]
     returns: FloatArray  # [I, S]
@@ -53,7 +53,7 @@ def cross_validate(returns: FloatArray, choose: Choose) -> Chosen:
     """Choose on each half of the seeds and measure on the other.
 
     Args:
-        returns: ``[P, I, S]``, at least two seeds.
+        returns: Returns ``[P, I, S]``, of at least two seeds.
         choose: See `Choose`.
     """
     instances = np.arange(returns.shape[1])
@@ -133,9 +133,9 @@ def gap(left: FloatArray, right: FloatArray, differs: BoolArray | None = None) -
     the noise of a common tie.
 
     Args:
-        left: Returns ``[J, S]``: rows may be instances, or schedules of instances.
-        right: The same.
-        differs: Where the two chose different schedules, ``[J, S]``, constant in each half; left out: everywhere.
+        left: Returns ``[J, S]``; rows are instances, or pairs of schedule and instance.
+        right: Returns ``[J, S]`` of the same episodes.
+        differs: Mask of different choices ``[J, S]``, constant in each half; by default all differ.
     """
     difference = left - right
     chosen = np.ones(left.shape, dtype=np.bool_) if differs is None else differs
@@ -153,7 +153,7 @@ def gap_of_choices(left: Chosen, right: Chosen) -> Gap:
 def gap_to_each(left: FloatArray, others: FloatArray) -> Gap:
     """Gap between returns ``[I, S]`` and the mean of other schedules ``[Q, I, S]``.
 
-    Its noise is that against one of them, typically.
+    Its noise is that against a typical single one of them.
     """
     repeated = np.broadcast_to(left, others.shape)
     rows = (others.shape[0] * others.shape[1], others.shape[2])

@@ -1,4 +1,4 @@
-"""Logs of episodes: everything that is needed to play one again, and the scores that it then must have."""
+"""Logs of episodes: all that is needed to replay one, and the scores to check the replay against."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def present_versions() -> dict[str, str]:
 
 
 def save_log(path: Path, log: EpisodeLog) -> None:
-    """Write a log as JSON, whole or not at all; a file that exists is refused."""
+    """Write a log as JSON. A failed write leaves no file; an existing file is refused."""
     write_document(path, {"kind": KIND, "schema": SCHEMA, **asdict(log)})
 
 
@@ -82,11 +82,11 @@ def load_log(path: Path) -> EpisodeLog:
 def replay(
     log: EpisodeLog, on_step: Callable[[KasminaEnv], None] = lambda env: None, engine: str | None = None
 ) -> tuple[float, ...]:
-    """Scores of the episode when it is played again.
+    """Play an episode again and return its scores.
 
     Args:
         log: Episode to play.
-        on_step: Called after the reset and after each step.
+        on_step: Callback after the reset and after each step.
         engine: Engine of the network; by default the one that played it.
 
     Raises:
@@ -108,7 +108,7 @@ def replay(
 
 
 def first_difference(log: EpisodeLog, scores: tuple[float, ...], tolerance: float = 1e-6) -> str:
-    """Where scores first leave those of a log, in one sentence; empty where they never do."""
+    """Sentence about the first difference of scores from those of a log; empty if there is none."""
     for step, (wanted, found) in enumerate(zip(log.scores, scores, strict=False)):
         if not abs(wanted - found) <= tolerance:
             return f"The score after step {step} is {found:.6f}, and {wanted:.6f} in the log."

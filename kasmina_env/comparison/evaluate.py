@@ -53,11 +53,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Arms are judged by return: committed score minus first score, minus costs."""
+    """One line of the table. Arms are ranked by return: committed score minus first score, minus costs."""
 
     arm: str
     num_runs: int
-    returns_of_runs: tuple[float, ...]  # the mean of each
+    returns_of_runs: tuple[float, ...]  # mean return of each run
     mean_return: Estimate
     iqm_return: float
     score: float
@@ -82,15 +82,15 @@ def compare_arms(
     split: str = "test",
     **settings: Any,
 ) -> list[Arm]:
-    """Play the same episodes with every policy, of seeds that no training uses; in families, instances in turn.
+    """Play the same episodes with every policy; in families, the instances of the split in turn.
 
     Args:
         preset: Registered id.
-        players: Name of an arm to its runs: names of controls, or folders of training runs.
-        num_episodes: Episodes of each run.
-        num_envs: Rows played side by side.
+        players: Runs of each arm, by its name. A run is the name of a control, or the folder of a training run.
+        num_episodes: Number of episodes of each run.
+        num_envs: Number of episodes played side by side.
         on_step: Callback for progress bars.
-        split: "test": held-out seeds and test instances; "train": what training settings are chosen by.
+        split: "test" for held-out seeds and test instances; "train" for choosing training settings.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
@@ -113,17 +113,17 @@ def compare_arms(
 
 
 def _decisions_of(problem: Problem) -> tuple[int, tuple[str, ...]]:
-    """Number of decisions in an episode, and what each is made among."""
+    """Number of decisions in an episode, and names of the actions to choose from."""
     return problem.horizon, problem.actions.names
 
 
 def kind_of(arms: Sequence[Arm]) -> str:
-    """Whether the episodes played are held out from all training and choosing, in a word."""
+    """The word "held-out" or "training" for the episodes of a comparison."""
     return "held-out" if arms[0].runs[0].seeds[0] >= HELD_OUT else "training"
 
 
 def best_control(arms: Sequence[Arm]) -> Arm | None:
-    """The control with the best mean return, of those that do not foresee the episode."""
+    """The control with the best mean return, upper references excluded."""
     controls = [arm for arm in arms if arm.name in CONTROLS and not CONTROLS.get(arm.name).is_bound]
     return max(controls, key=lambda arm: arm.column("returns").mean(), default=None)
 

@@ -31,9 +31,9 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     """Play episodes, and keep the committed network of the best score, or that of one seed.
 
     Args:
-        source: Who plays what.
-        num_episodes: Held-out episodes, those of a comparison, played side by side.
-        seed: Play this episode alone instead; in a family about the test instance that a comparison gives it.
+        source: Controller and its problem.
+        num_episodes: Number of held-out episodes, the first of a comparison, played side by side.
+        seed: Seed of a single episode to play instead. In a family a comparison gives it the same instance.
         on_step: For progress bars.
 
     Raises:

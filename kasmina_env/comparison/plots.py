@@ -60,7 +60,7 @@ def plot_comparison(
 
 
 def _shown(arms: Sequence[Arm]) -> Arm:
-    """The arm whose decisions are looked at: the best learned one, or the last."""
+    """The arm whose operations are shown: the best learned one, or the last."""
     return max(learned(arms), key=lambda arm: arm.column("returns").mean(), default=arms[-1])
 
 
@@ -146,7 +146,7 @@ def _markers(rows: Sequence[Row]) -> list[str]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points (cost, quality) than which none is both cheaper and better, cheapest first."""
+    """Points (cost, quality) that no other point beats in both, cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or quality > front[-1][1]:
@@ -155,7 +155,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def apart(levels: Sequence[float], least: float) -> list[float]:
-    """Heights for the names of levels: in their order, at least so far apart, as near to the levels as can be."""
+    """Heights of labels: in the order of their levels, at least `least` apart, as near to the levels as possible."""
     if not levels:
         return []
     order = np.argsort(levels, kind="stable")

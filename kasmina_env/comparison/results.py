@@ -19,9 +19,9 @@ COLUMNS = (
     *("compute", "IQM", "PRUNE", "illegal"),
 )
 NUM_FOR_TERMINALS = 8
-NUM_BANDS = 3  # a number is cut into as many equally large bands
+NUM_BANDS = 3  # number of bands of equal size that a fact is cut into
 
-Groups = Mapping[str, Mapping[str, BoolArray]]  # name of a fact to its values in words to which instances [I]
+Groups = Mapping[str, Mapping[str, BoolArray]]  # by fact and value in words: mask of instances [I]
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
-    """What the columns mean, given the name of the best control."""
+    """Meanings of the columns, given the name of the best control."""
     instances = arms[0].runs[0].instances
     of = "episodes"
     if np.ptp(instances) > 0:
@@ -77,7 +77,7 @@ def run_by_run(rows: Sequence[Row]) -> list[str]:
 
 
 def learned(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms that are no controls."""
+    """Arms that are not controls."""
     return [arm for arm in arms if arm.name not in CONTROLS]
 
 

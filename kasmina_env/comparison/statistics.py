@@ -34,7 +34,7 @@ class Estimate:
 
 
 def interquartile_mean(values: ArrayLike) -> float:
-    """Mean of the middle half of all values: a quarter is cut off at each end, fractions of a value count as such."""
+    """Mean of the middle half of all values; values at the edges of that half count in part."""
     ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
     n = len(ordered)
     # weight of each value: its overlap with the middle half [n/4, 3n/4]
@@ -101,5 +101,5 @@ def probability_of_improvement(left: FloatArray, right: FloatArray) -> float:
 
 
 def share_of_gap(value: float, low: float, high: float) -> float | None:
-    """Share of the way from low to high; None where there is no way."""
+    """Position of a value between low and high: 0 at low, 1 at high; None unless high is above low."""
     return (value - low) / (high - low) if high > low else None

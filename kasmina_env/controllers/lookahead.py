@@ -1,7 +1,7 @@
-"""Upper references: policies that play copies of an episode to its end, to see where a decision leads.
+"""Upper references: policies that play copies of an episode to its end and so see the outcome of a decision.
 
-Copies have the random streams of the original, so whoever plans with them knows the minibatches to come. That makes
-these policies bounds for what a controller could do, and not controllers.
+Copies have the random streams of the original, so these policies know the minibatches to come. They are upper
+references for controllers, not controllers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, In
 from kasmina_env.lifecycle.transitions import Op
 
 NONE = -1  # no action chosen
-Intention = tuple[tuple[int, int], ...]  # germinations to come: the step from which on, and the flat action
+Intention = tuple[tuple[int, int], ...]  # germinations to come: the earliest step and the flat action of each
 
 
 def intention_of(plan: Plan, problem: Problem) -> Intention:
-    """The germinations of a plan, first things first."""
+    """The germinations of a plan, sorted by step."""
     return tuple(sorted((seed.start, seed.action(problem.actions)) for seed in plan))
 
 
 class Completion:
-    """Carries an intention out: what is due queues up, fossilizing first, then advancing, then growing; then WAIT."""
+    """Rule that carries out an intention: fossilize if legal, else advance, else grow what is due, else WAIT."""
 
     def __init__(self, problem: Problem) -> None:
         self._finish = np.concatenate([problem.actions.find(op) for op in (Op.FOSSILIZE, Op.ADVANCE)])
@@ -46,7 +46,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Future:
-    """A copy of a row's episode: one action now (or `NONE`), and then an intention carried out to the end."""
+    """A way to go on with a row's episode: one action now (or `NONE`), then an intention to the end."""
 
     row: int
     first: int
@@ -54,12 +54,12 @@ class Future:
 
 
 class Futures:
-    """Plays futures, many at a time, in episodes of its own: the original's random streams are not touched.
+    """Player of many futures at a time, in its own episodes. The original's random streams stay untouched.
 
     Args:
         problem: Problem of the episodes.
-        original: Episodes that are copied.
-        num_copies: Copies played side by side.
+        original: Episodes to copy.
+        num_copies: Number of copies played side by side.
     """
 
     def __init__(self, problem: Problem, original: Episodes, num_copies: int = 64) -> None:
@@ -92,26 +92,27 @@ class Futures:
 
 
 def done_with(intention: Intention, action: int) -> Intention:
-    """The rest of an intention after an action."""
+    """An intention without the germination that was just carried out."""
     return tuple(entry for entry in intention if entry[1] != action)
 
 
 class Lookahead(Policy):
-    """Tries actions in copies of the episode and takes the one with the best end.
+    """Policy that tries actions in copies of the episode and takes the one with the best return.
 
     Each legal action of a subset (WAIT; every blueprint in every slot, with the first operator and the shortest
-    tempo; ADVANCE, FOSSILIZE and the quickest PRUNE of every slot) is followed to the end of the episode, once by
-    what was intended before and once by nothing new; seeds that are there are advanced and fossilized as soon as they
-    may be. The best future is intended from then on, so a plan is only ever left for a better one; between two
-    decisions it is carried out. At the start of an episode the known plans are tried as well. Copies have the
-    original's random streams: it foresees the minibatches, and the samples the score is measured on.
+    tempo; ADVANCE, FOSSILIZE and the quickest PRUNE of every slot) is tried to the end of the episode, once followed
+    by the present intention and once by no further germination. Present seeds are advanced and fossilized as soon as
+    that is legal. The intention of the best future replaces the present one, so a plan is only given up for a better
+    one. Between two decisions the intention is carried out. At the start of an episode the known plans are tried too.
+    Copies have the original's random streams, so the policy knows the minibatches to come
+    and the samples that are scored.
 
     Args:
         problem: Problem it plays.
         known: Plans to begin with.
-        every: Steps between decisions.
-        budget: Futures tried for each decision; beyond it they are drawn at random.
-        num_copies: Copies played side by side.
+        every: Number of steps between decisions.
+        budget: Most futures to try for each decision; a random subset if there are more.
+        num_copies: Number of copies played side by side.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class Lookahead(Policy):
         return np.asarray(actions)
 
     def _options(self, row: int, planned: int, step: int, mask: BoolArray) -> list[Future]:
-        """The intended future, first, then all others within the budget, if it is time to decide."""
+        """The intended future, then, if a decision is due, others within the budget."""
         intention = self._intentions[row]
         if step % self._every:
             return [Future(row, NONE, intention)]
@@ -174,17 +175,17 @@ def tried_actions(problem: Problem) -> IntArray:
 
 
 class Oracle(Policy):
-    """Searches for the best schedule of the very episode it plays, in copies of it, and plays that.
+    """Policy that searches for the best schedule of the very episode it plays, in copies of it, and plays that one.
 
-    Open loop: it decides everything at the start. It begins with known and structured plans, and improves the best of
-    them by single changes. Copies have the original's random streams, so it foresees all that a schedule leads to.
+    It decides everything at the start (open loop). It begins with known and structured plans and improves the best of
+    them by single changes. Copies have the original's random streams, so it knows the exact outcome of a schedule.
 
     Args:
         problem: Problem it plays.
         known: Plans to begin with.
-        budget: Plans tried at first for each episode; half as many in each round of changes.
-        num_rounds: Rounds of changes.
-        num_copies: Copies played side by side.
+        budget: Number of structured plans tried first for each episode; half as many plans in each round of changes.
+        num_rounds: Number of rounds of changes.
+        num_copies: Number of copies played side by side.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class Oracle(Policy):
         return actions
 
     def _search(self, futures: Futures, streams: Sequence[np.random.Generator]) -> list[Plan]:
-        """The best plan found for each row, from a random stream each."""
+        """The best plan found for each row; one random stream per row."""
         ranked: list[list[tuple[float, Plan]]] = [[] for _ in streams]
         more = [self._known + structured_plans(stream, self._problem, self._budget) for stream in streams]
         for _ in range(1 + self._num_rounds):
@@ -216,7 +217,7 @@ class Oracle(Policy):
             for best, plans in zip(ranked, more, strict=True):
                 best += [(next(returns), plan) for plan in plans]
                 best.sort(key=lambda entry: -entry[0])
-            count = -(-self._budget // 6)  # of three plans each: half the budget
+            count = -(-self._budget // 6)  # for each of three plans; half the budget together
             more = [
                 [other for _, plan in best[:3] for other in neighbours(stream, plan, self._problem, count)]
                 for best, stream in zip(ranked, streams, strict=True)

@@ -1,6 +1,6 @@
-"""Contexts: what a controller is told of an instance before anything is trained, cut into a small grid of cells.
+"""Contexts: a small grid of cells over the visible facts of an instance, which are known before any training.
 
-A schedule for each cell is the strongest control that does not watch the training.
+One schedule per cell is the strongest control that does not watch the training.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Context:
     """A cell of the grid.
 
     Attributes:
-        bounds: Entry of the observation, ``instance.<fact>``, to lowest and highest value.
+        bounds: Lowest and highest value of each entry ``instance.<fact>`` of the observation.
     """
 
     bounds: Mapping[str, tuple[float, float]]
 
 
 def make_contexts(entries: Sequence[str], values: FloatArray) -> list[Context]:
-    """Cut each fact at its quantiles; cells without any instance are left out.
+    """Cut each fact at its quantiles; cells without instances are left out.
 
     Args:
-        entries: V names of the observation's entries.
-        values: Facts of the instances to train on ``[I, V]``, in units of the observation.
+        entries: Names of V entries of the observation.
+        values: Facts of the I train instances ``[I, V]``, in units of the observation.
     """
     num_cells = 4 if len(entries) == 1 else 2
     edges = [np.quantile(column, np.linspace(0, 1, num_cells + 1)) for column in values.T]
@@ -50,12 +50,12 @@ def make_contexts(entries: Sequence[str], values: FloatArray) -> list[Context]:
 
 
 def nearest(contexts: Sequence[Context], entries: Sequence[str], values: FloatArray) -> IntArray:
-    """Index of the cell each instance lies in, or lies nearest to, ``[N]``.
+    """Index ``[N]`` of the cell that each instance lies in or nearest to.
 
     Args:
-        contexts: All cells.
-        entries: V names of the observation's entries.
-        values: ``[N, V]``, in units of the observation.
+        contexts: All C cells.
+        entries: Names of V entries of the observation.
+        values: Facts of the instances ``[N, V]``, in units of the observation.
     """
     bounds = np.array([[context.bounds[entry] for entry in entries] for context in contexts])  # [C, V, 2]
     low, high = bounds[None, ..., 0], bounds[None, ..., 1]
@@ -65,11 +65,11 @@ def nearest(contexts: Sequence[Context], entries: Sequence[str], values: FloatAr
 
 
 def contexts_of(problem: Problem, facts: Sequence[str] = ()) -> tuple[list[Context], IntArray]:
-    """The contexts of a family, and which of them each instance to train on lies in ``[I]``.
+    """The contexts of a family, and the index of the context of each train instance ``[I]``.
 
     Args:
         problem: Problem of a family.
-        facts: Names of the visible facts that span the grid; left out: all.
+        facts: Names of the visible facts that span the grid; all by default.
     """
     train, known = instances_of(problem, "train"), tuple(problem.instances.visible)
     if train is None or not known:
@@ -84,12 +84,12 @@ def contexts_of(problem: Problem, facts: Sequence[str] = ()) -> tuple[list[Conte
 
 
 class PerContext(Policy):
-    """Plays the schedule of the context that the observation says it is in, by the clock.
+    """Policy that plays the schedule of the context it observes, whatever happens in training.
 
     Args:
         problem: Problem it plays.
         contexts: C cells.
-        actions: A schedule for each ``[C, T]``.
+        actions: Flat actions ``[C, T]``, one schedule per cell.
     """
 
     def __init__(self, problem: Problem, contexts: Sequence[Context], actions: IntArray) -> None:
@@ -108,7 +108,7 @@ def save_contexts(
     found: Sequence[tuple[Context, IntArray, float]],
     about: Mapping[str, Any],
 ) -> None:
-    """Write contexts, the schedule of each and its mean return as JSON."""
+    """Write contexts with their schedules and mean returns as JSON."""
     contexts = [
         {"bounds": context.bounds, "steps": steps_of(actions, problem.actions), "mean_return": value}
         for context, actions, value in found
@@ -117,7 +117,7 @@ def save_contexts(
 
 
 def load_contexts(path: Path, problem: Problem) -> PerContext:
-    """Read what `save_contexts` wrote."""
+    """Policy from a file that `save_contexts` wrote."""
     found = read_document(path, "contexts")["contexts"]
     contexts = [Context({key: (low, high) for key, (low, high) in entry["bounds"].items()}) for entry in found]
     actions = np.stack([actions_from(entry["steps"], problem, path.name) for entry in found])

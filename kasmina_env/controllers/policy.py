@@ -1,4 +1,4 @@
-"""Policies: the protocol, the registry, and the loop in which one plays."""
+"""Policies: the protocol, the registry, and the loop that plays one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kasmina_env.settings.registry import Registry
 
 HELD_OUT = 1_000_000  # evaluation seeds start here
 MAX_SEED = 500_000  # training and search use seeds below this one
-FIRST_SEEDS = {"test": HELD_OUT, "train": MAX_SEED}  # of a comparison on the instances of a split
+FIRST_SEEDS = {"test": HELD_OUT, "train": MAX_SEED}  # of a comparison, by the split of its instances
 
 
 class Policy(Protocol):
     """A controller of N networks at once, made for a `Problem`."""
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
-        """Start of N episodes. Policies that are derived from this class and remember nothing leave it out.
+        """Start N episodes. A policy without memory need not override this.
 
         Args:
             seeds: Seeds of the episodes ``[N]``.
-            episodes: The episodes themselves, which none but an upper reference may look at.
+            episodes: The episodes; only an upper reference may look into them.
         """
         return
 
@@ -41,11 +41,11 @@ class Control:
     """A policy by name.
 
     Attributes:
-        make: Makes the policy for a problem.
+        make: Factory of the policy for a problem.
         meaning: One line for people.
-        settings: Settings of the environment it plays in, where they differ from the problem's.
-        planted: Flat GERMINATE actions that are carried out before the first step, from the problem.
-        is_bound: Whether it foresees the very episode it plays: an upper reference, never a competitor.
+        settings: Settings of its environment that differ from those of the problem.
+        planted: Function of the problem that returns flat GERMINATE actions to carry out before the first step.
+        is_bound: Whether it is an upper reference, which knows the course of the episode it plays.
     """
 
     make: Callable[[Problem], Policy]
@@ -67,14 +67,14 @@ def register_policy(
     planted: Callable[[Problem], IntArray] | None = None,
     is_bound: bool = False,
 ) -> Callable[[MakeT], MakeT]:
-    """Register a class, or a function, that makes a policy for a problem.
+    """Register a class or function that makes a policy for a problem.
 
     Args:
         name: New name; a duplicate raises ``ValueError``.
         meaning: One line for people; by default the first line of its docstring.
-        settings: See `Control`, as for what follows.
-        planted: See there.
-        is_bound: See there.
+        settings: See `Control`.
+        planted: See `Control`.
+        is_bound: See `Control`.
     """
 
     def decorate(make: MakeT) -> MakeT:
@@ -93,7 +93,7 @@ class Played:
     """Finished episodes of one policy, in the order of their seeds. E episodes, T steps."""
 
     seeds: IntArray  # [E]
-    instances: IntArray  # [E] number of each
+    instances: IntArray  # [E] number of each episode's instance
     returns: FloatArray  # [E] sum of rewards
     scores: FloatArray  # [E] committed
     test_accuracies: FloatArray  # [E]
@@ -101,23 +101,23 @@ class Played:
     param_growths: FloatArray  # [E] fossilized parameters over the host's
     computes: FloatArray  # [E] mean compute of seeds over the host's
     illegal: IntArray  # [E] actions that were not legal
-    actions: IntArray  # [E, T] flat, as carried out: WAIT where one was not legal; -1 beyond the end
+    actions: IntArray  # [E, T] flat, as carried out: WAIT for one that was not legal; -1 beyond the end
     curves: FloatArray  # [E, T + 1] score after every step, NaN beyond the end
 
     def __len__(self) -> int:
         return len(self.seeds)
 
 
-OnStep = Callable[[int], None]  # called with the number of steps done since the last call
+OnStep = Callable[[int], None]  # takes the number of steps since the last call
 
 
 def instances_of(problem: Problem, split: str) -> IntArray | None:
-    """Numbers of a family's instances to train on, or to test on; None for a problem without a family."""
+    """Numbers of the instances in a split ("train" or "test"); None if the problem is no family."""
     return problem.instances.split(split) if problem.is_family else None
 
 
 def instances_for(problem: Problem, seeds: IntArray, split: str = "test") -> IntArray | None:
-    """The instance of a family that each episode of a comparison is about: its split in turn; None without a family.
+    """Instances ``[E]`` of a comparison: those of the split in turn; None if the problem is no family.
 
     Args:
         problem: Problem of the episodes.
@@ -136,15 +136,15 @@ def play(
     instances: IntArray | None = None,
     planted: IntArray | None = None,
 ) -> Played:
-    """Play one episode for each seed, as many side by side as the environment has rows.
+    """Play one episode per seed, as many side by side as the environment has rows.
 
     Args:
-        env: N rows that do not reset in the same step.
-        policy: Who decides.
-        seeds: E seeds; equal seeds give equal hosts and equal minibatches, whoever plays.
+        env: Environment of N rows whose `autoreset_mode` is not SAME_STEP.
+        policy: Policy that chooses the actions.
+        seeds: Seeds of E episodes. Equal seeds give equal hosts and minibatches under every policy.
         on_step: Callback for progress bars.
-        instances: Instances of a family ``[E]``; left out: each seed draws its own from the train split.
-        planted: Flat GERMINATE actions that are carried out before the first step.
+        instances: Instances of a family ``[E]``; by default each seed draws one from the train split.
+        planted: Flat GERMINATE actions to carry out before the first step.
     """
     parts = []
     for start in range(0, len(seeds), env.num_envs):

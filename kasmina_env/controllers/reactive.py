@@ -1,7 +1,7 @@
-"""Reactive rules: what an engineer would write who watches the training, with its numbers found by search.
+"""Reactive rules: rules that an engineer who watches the training would write, with numbers found by search.
 
-A rule grows one kind of seed in one slot when accuracy has been below its best for some steps, or at a given step;
-prunes it when its contribution has been low for some steps; and fossilizes it when that has been high.
+A rule grows one kind of seed in one slot when accuracy has been below its best for some steps, or at a given step. It
+prunes the seed when its contribution has been low for some steps, and fossilizes it when that has been high.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.config import check_nested
 from kasmina_env.settings.documents import read_document
 
-NEVER = 10**6  # steps that no episode has
+NEVER = 10**6  # a step that no episode reaches
 DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24)  # of accuracy below its best
 CONTRIBUTIONS = (-0.02, 0.0, 0.01, 0.02, 0.04, 0.08)
 PATIENCES = (1, 2, 3, 4, 6)
@@ -33,18 +33,18 @@ PATIENCES = (1, 2, 3, 4, 6)
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule for all slots it may grow in.
+    """A rule for one kind of seed in one slot.
 
     Attributes:
-        slot, blueprint, operator, tempo: The seed to grow.
-        clock: Step from which on it is grown whatever is seen; `NEVER` for a rule that only watches.
-        drop: Loss of accuracy against the best of the episode from which on it is grown; above 1 for never.
-        drop_patience: Steps that the loss must last.
+        slot, blueprint, operator, tempo: Seed to grow.
+        clock: Step from which the seed is grown in any case; `NEVER` for a rule that only watches.
+        drop: Drop of accuracy below the best of the episode at which the seed is grown; above 1 for never.
+        drop_patience: Number of steps that the drop must last.
         prune_below: Contribution below which the seed is pruned; below -1 for never.
-        prune_patience: Steps that it must last.
-        prune_tempo: Steps of the ramp down.
+        prune_patience: Number of steps that the low contribution must last.
+        prune_tempo: Length of the ramp down in steps.
         keep_above: Contribution above which the seed is fossilized; above 1 for never.
-        keep_patience: Steps that it must last.
+        keep_patience: Number of steps that the high contribution must last.
     """
 
     slot: str
@@ -62,7 +62,7 @@ class Rule:
 
 
 class Reactive(Policy):
-    """Plays rules: row i the i-th, in turn.
+    """Policy that plays R rules: row i plays rule i modulo R.
 
     Args:
         problem: Problem it plays.
@@ -91,7 +91,7 @@ class Reactive(Policy):
         }
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
-        self._dropped, self._low, self._high = np.zeros((3, len(seeds)), dtype=np.int64)  # steps that it has lasted
+        self._dropped, self._low, self._high = np.zeros((3, len(seeds)), dtype=np.int64)  # steps it has lasted
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         rows = np.arange(len(observation))
@@ -121,7 +121,7 @@ class Reactive(Policy):
 
 
 def random_rule(rng: np.random.Generator, problem: Problem) -> Rule:
-    """A rule drawn at random, of which some only watch, some only count steps, and some never prune or fossilize."""
+    """A random rule. Some only watch accuracy, some only the clock; some never prune, some never fossilize."""
     config = problem.config
     is_watching = rng.random() < 0.7
     return Rule(
@@ -141,7 +141,7 @@ def random_rule(rng: np.random.Generator, problem: Problem) -> Rule:
 
 
 def neighbours(rng: np.random.Generator, rule: Rule, problem: Problem, count: int) -> list[Rule]:
-    """Rules that differ from one in one or two of its parts."""
+    """Rules that differ from the given one in one or two fields."""
     found: list[Rule] = []
     while len(found) < count:
         other = asdict(random_rule(rng, problem))
@@ -157,9 +157,9 @@ class Effort:
     """Numbers of rules and episodes that a search tries.
 
     Attributes:
-        num_random: Rules to begin with.
-        rounds: Rounds of successive halving: rules kept, neighbours added to each of the best four, and episodes that
-            each rule is then played on.
+        num_random: Number of rules to begin with.
+        rounds: Rounds of successive halving. Each is three numbers: rules to keep, neighbours of each of the best
+            four to add, and episodes to play every rule on.
     """
 
     num_random: int = 256
@@ -167,7 +167,7 @@ class Effort:
 
     @property
     def num_episodes(self) -> int:
-        """Number of episodes, at most."""
+        """Upper bound of the number of episodes."""
         return sum((kept + 4 * around) * episodes for kept, around, episodes in self.rounds)
 
 
@@ -183,13 +183,13 @@ class Found:
 
 
 def search_rule(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
-    """Find a good rule for the instances to train on; growing nothing is among its neighbours.
+    """Find a good rule for the train instances. The search may also end with a rule that never grows.
 
     Args:
         problem: Problem of the rule.
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
-        effort: Rules and episodes tried.
+        effort: Numbers of rules and episodes to try.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
     rules = [random_rule(rng, problem) for _ in range(effort.num_random)]
@@ -213,13 +213,13 @@ def play_rules(
     instances: IntArray | None = None,
     on_step: OnStep | None = None,
 ) -> FloatArray:
-    """Returns of every rule on the same episodes, ``[R, E]``, all of them side by side.
+    """Returns ``[R, E]`` of every rule on the same episodes, which are played side by side.
 
     Args:
-        env: Any number of rows.
+        env: Environment with any number of rows.
         rules: R rules.
         seeds: Seeds of E episodes.
-        instances: Instances of a family, one for each episode; left out: the seeds draw them.
+        instances: Instances of a family ``[E]``; by default each seed draws one.
         on_step: Callback for progress bars.
     """
     of_rule, of_episode = (index.ravel() for index in np.indices((len(rules), len(seeds))))

@@ -20,7 +20,7 @@ from kasmina_env.settings.documents import read_document, write_document
 
 @dataclass(frozen=True)
 class Planned:
-    """One seed of a plan: grown at a step, advanced as soon as it may, fossilized as soon as it may."""
+    """One seed of a plan: grown at step `start`, then advanced and fossilized as soon as that is legal."""
 
     start: int
     slot: str
@@ -38,15 +38,15 @@ Plan = tuple[Planned, ...]
 
 
 def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> IntArray:
-    """A plan written out as one flat action per step, ``[T]``; 0 (WAIT) where nothing is due.
+    """A plan as one flat action per step ``[T]``; 0 (WAIT) where no action is due.
 
-    One network takes one action a step, so what is due at the same time queues up: fossilizing first, then advancing,
-    then growing.
+    A network takes one action a step. Actions due at the same time queue up: fossilizing first, then advancing, then
+    growing.
 
     Args:
         plan: Seeds to grow.
-        problem: Problem they grow in.
-        is_instant: Whether seeds join at alpha 1 at once; by default as the problem's settings say.
+        problem: Problem that the plan is for.
+        is_instant: Whether seeds start at alpha 1; by default the setting `instant` of the problem.
     """
     instant = problem.config.instant if is_instant is None else is_instant
     table, rank = problem.actions, {Op.FOSSILIZE: 0, Op.ADVANCE: 1, Op.GERMINATE: 2}
@@ -68,7 +68,7 @@ def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> 
 
 
 class Fixed(Policy):
-    """Plays one schedule, or one for each network, by the clock.
+    """Policy that plays one schedule, or one per network, whatever happens in training.
 
     Args:
         problem: Problem it plays.
@@ -80,7 +80,7 @@ class Fixed(Policy):
         self._progress, self._horizon = problem.observations.column("progress"), problem.horizon
 
     def act(self, observation: Float32Array, mask: BoolArray, schedule: IntArray | None = None) -> IntArray:
-        """Choose; `schedule` ``[N]`` names the one that each network follows, by default that of its row."""
+        """Choose actions; `schedule` ``[N]`` is the index of each network's schedule, by default its row."""
         step = np.rint(observation[:, self._progress] * self._horizon).astype(np.int64)
         chosen_by = np.arange(len(step)) % len(self._actions) if schedule is None else schedule
         chosen = self._actions[chosen_by, np.minimum(step, self._actions.shape[1] - 1)]
@@ -89,7 +89,7 @@ class Fixed(Policy):
 
 
 def plan_of(actions: IntArray, table: ActionTable) -> Plan:
-    """The seeds that a schedule makes permanent, as a plan."""
+    """Plan of the seeds that a schedule makes permanent."""
     started: dict[str | None, Planned] = {}
     kept: list[Planned] = []
     for step, number in enumerate(actions.tolist()):
@@ -103,17 +103,17 @@ def plan_of(actions: IntArray, table: ActionTable) -> Plan:
 
 
 def steps_of(actions: IntArray, table: ActionTable) -> dict[str, str]:
-    """A schedule as JSON values: step to name of the action, WAIT left out."""
+    """A schedule for JSON: name of the action by step, without WAIT."""
     return {str(step): table.names[a] for step, a in enumerate(actions) if a != 0}
 
 
 def actions_from(steps: Mapping[str, str], problem: Problem, source: str) -> IntArray:
-    """A schedule from JSON values as flat actions ``[T]``; an action that the problem does not have raises.
+    """Flat actions ``[T]`` of a schedule from JSON; an action that the problem does not have raises.
 
     Args:
-        steps: As `steps_of` makes them.
-        problem: Problem they are for.
-        source: Name of the file, for the message.
+        steps: Name of the action by step, as from `steps_of`.
+        problem: Problem of the schedule.
+        source: Name of the file, for error messages.
     """
     if not isinstance(steps, Mapping):
         raise ValueError(f"`{source}` must map steps to actions, got {reprlib.repr(steps)}. Search again.")
@@ -136,12 +136,12 @@ def save_schedule(path: Path, problem: Problem, actions: IntArray, about: Mappin
 
 
 def load_schedule(path: Path, problem: Problem) -> IntArray:
-    """Read a schedule back as flat actions ``[T]``; an action that the problem does not have raises."""
+    """Read a schedule as flat actions ``[T]``; an action that the problem does not have raises."""
     return actions_from(read_document(path, "steps")["steps"], problem, path.name)
 
 
 def describe(actions: Sequence[int] | IntArray, table: ActionTable) -> str:
-    """A schedule in one line, WAIT and ADVANCE left out."""
+    """A schedule in one line, without WAIT and ADVANCE."""
     hidden = (Op.WAIT, Op.ADVANCE)
     words = [f"{step}: {table.names[a]}" for step, a in enumerate(actions) if a >= 0 and table.op[a] not in hidden]
     return ", ".join(words) or "WAIT throughout"

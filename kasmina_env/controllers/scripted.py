@@ -1,4 +1,4 @@
-"""Policies that are written down, neither searched for nor learned."""
+"""Policies written by hand, neither searched for nor learned."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kasmina_env.lifecycle.transitions import Op
 
 @register_policy("wait", "lets the host train as it is")
 class Wait(Policy):
-    """Always waits."""
+    """Policy that always waits."""
 
     def __init__(self, problem: Problem) -> None:
-        """Needs nothing of the problem."""
+        """Ignore the problem."""
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         return np.zeros(len(observation), dtype=np.int64)
@@ -24,7 +24,7 @@ class Wait(Policy):
 
 @register_policy("random", "a legal action at random")
 class Random(Policy):
-    """Chooses uniformly among the legal actions, from a stream for each episode's seed."""
+    """Policy that draws legal actions uniformly, with one random stream per episode."""
 
     def __init__(self, problem: Problem) -> None:
         self._streams: list[np.random.Generator] = []
@@ -41,14 +41,13 @@ class Random(Policy):
 class Plateau(Policy):
     """Grows when accuracy stalls, keeps what helps, prunes what hurts, as an engineer would by hand.
 
-    In this order, the first that applies: fossilize a seed whose contribution is positive, prune one whose
-    contribution is negative, advance one that has trained enough, and, if inner accuracy rose by less than
-    `min_gain` over three steps, grow the menu's next blueprint in the first empty slot, with the first operator and
-    the shortest tempo.
+    The first of these that applies: fossilize a seed whose contribution is positive; prune one whose contribution is
+    negative; advance one that has trained enough; and, if accuracy on inner_valid rose by less than `min_gain` over
+    three steps, grow the menu's next blueprint in the first empty slot, with the first operator and the shortest tempo.
 
     Args:
         problem: Problem it plays.
-        min_gain: Rise of accuracy over three steps below which progress has stalled.
+        min_gain: Rise of accuracy over three steps; progress below it counts as stalled.
     """
 
     def __init__(self, problem: Problem, min_gain: float = 0.03) -> None:
@@ -89,15 +88,15 @@ class Plateau(Policy):
 
 
 class Keep(Policy):
-    """Fossilizes the seeds it finds, one a step from the second decision on, and does nothing else.
+    """Policy that fossilizes the seeds it finds, one a step from the second decision on, and otherwise waits.
 
-    It plays networks that are given an architecture from the start (``reset(options={"planted": ...})``): seeds at
-    alpha 1 before the first minibatch, which train as long, on the same minibatches, as a network that grows, and are
-    paid for like grown ones.
+    It is for networks that have their final architecture from the start (``reset(options={"planted": ...})``). Planted
+    seeds stand at alpha 1 before the first minibatch and cost as much as grown ones. The network trains as long and on
+    the same minibatches as one that grows.
 
     Args:
         problem: Problem it plays, with ``instant=True``.
-        slots: Slots whose seeds it keeps, in this order.
+        slots: Names of the slots whose seeds it keeps, in this order.
     """
 
     def __init__(self, problem: Problem, slots: list[str]) -> None:

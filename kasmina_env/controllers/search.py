@@ -1,4 +1,4 @@
-"""Open-loop search for the best fixed schedule: many plans at once, as rows of one population."""
+"""Open-loop search for the best fixed schedule. Many plans are played at once, as rows of one population."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.population.device import find_device
 
-FAMILY = 3  # times as many episodes where one plan must serve all instances
+FAMILY = 3  # factor of the number of episodes if one plan must serve all instances
 NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
 
 
@@ -25,9 +25,9 @@ class Effort:
     """Numbers of plans and episodes that a search tries.
 
     Attributes:
-        num_structured, num_random: Plans to begin with.
-        rounds: Rounds of successive halving: plans kept, neighbours added to each of the best four, and episodes that
-            each plan is then played on.
+        num_structured, num_random: Numbers of plans to begin with.
+        rounds: Rounds of successive halving. Each is three numbers: plans to keep, neighbours of each of the best four
+            to add, and episodes to play every plan on.
     """
 
     num_structured: int = 216
@@ -36,7 +36,7 @@ class Effort:
 
     @property
     def num_episodes(self) -> int:
-        """At most."""
+        """Upper bound of the number of episodes."""
         return sum((kept + 4 * num_neighbours) * episodes for kept, num_neighbours, episodes in self.rounds)
 
     def times(self, factor: int) -> Effort:
@@ -45,17 +45,17 @@ class Effort:
 
 
 USUAL_EFFORT = Effort()
-# In each context, which holds a part of the instances: the menu at once, then changes of what is best there.
+# For each context, which holds a part of the instances: structured plans first, then changes of the best ones.
 CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (8, 4, 12), (5, 0, 40)))
 
 
 def structured_plans(rng: np.random.Generator, problem: Problem, limit: int) -> list[Plan]:
-    """Ways to put at most one blueprint in each slot at once, with the first operator and the shortest tempo.
+    """Plans with at most one blueprint per slot, all started at step 0 with the first operator and shortest tempo.
 
     Args:
         rng: Random stream of the choice.
         problem: Problem of the plans.
-        limit: All ways if there are no more, otherwise so many of them at random.
+        limit: Largest number of plans; a random subset if there are more.
     """
     config, slots = problem.config, problem.slot_names
     menu = (None, *config.blueprints)
@@ -87,7 +87,7 @@ def random_plan(rng: np.random.Generator, problem: Problem) -> Plan:
 
 
 def neighbours(rng: np.random.Generator, plan: Plan, problem: Problem, count: int) -> list[Plan]:
-    """Plans that differ from one in a single choice."""
+    """Plans that differ from the given one in a single choice."""
     found: list[Plan] = []
     while len(found) < count:
         other = random_plan(rng, problem)
@@ -117,18 +117,18 @@ class Found:
 
 
 def num_rows() -> int:
-    """How many episodes to play side by side where networks train by default."""
+    """Number of episodes to play side by side on the default device."""
     return NUM_ENVS if find_device().type == "cpu" else NUM_ENVS_ON_GPU
 
 
 def search(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
-    """Find a good schedule for all instances to train on; doing nothing is one.
+    """Find a good schedule for all train instances. Waiting throughout is one of the candidates.
 
     Args:
         problem: Problem of the schedules.
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
-        effort: Plans and episodes tried; for families on `FAMILY` times the episodes.
+        effort: Numbers of plans and episodes to try; families play `FAMILY` times the episodes.
     """
     train = instances_of(problem, "train")
     effort = effort if train is None else effort.times(FAMILY)
@@ -143,14 +143,14 @@ def search_contexts(
     on_step: OnStep | None = None,
     effort: Effort = CONTEXT_EFFORT,
 ) -> list[tuple[Context, Found]]:
-    """Find a good schedule for each context, from the instances to train on that lie in it; doing nothing is one.
+    """Find a good schedule for each context, on its train instances. Waiting throughout is one of the candidates.
 
     Args:
         problem: Problem of a family.
         seed: Seed of the search.
-        facts: Visible facts that span the grid; left out: all.
+        facts: Names of the visible facts that span the grid; all by default.
         on_step: Callback for progress bars.
-        effort: Plans and episodes tried in each context.
+        effort: Numbers of plans and episodes to try in each context.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
     contexts, homes = contexts_of(problem, facts)
@@ -168,14 +168,14 @@ def find_plan(
     known: Sequence[Plan] = (),
     on_step: OnStep | None = None,
 ) -> Found:
-    """Successive halving over plans that are known, structured or random, improved by single changes.
+    """Find a plan by successive halving over known, structured and random plans, improved by single changes.
 
     Args:
-        env: Environment they are played in.
+        env: Environment to play in.
         rng: Random stream of plans and episodes.
-        instances: Numbers to draw episodes from, or None.
-        effort: Plans and episodes tried.
-        known: Plans to begin with, besides.
+        instances: Numbers of the instances to draw episodes from; None if the problem is no family.
+        effort: Numbers of plans and episodes to try.
+        known: Further plans to begin with.
         on_step: Callback for progress bars.
     """
     problem = env.problem
@@ -194,7 +194,7 @@ def find_plan(
 
 
 def num_search_steps(problem: Problem, per_context: bool = False, facts: Sequence[str] = ()) -> int:
-    """Environment steps a search takes, at most."""
+    """Upper bound of the environment steps that a search takes."""
     if per_context:
         num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(problem, facts)[0])
     else:
@@ -209,15 +209,15 @@ def play_plans(
     instances: IntArray | None = None,
     on_step: OnStep | None = None,
 ) -> FloatArray:
-    """Returns of every plan on the same episodes, ``[P, E]``; all of them side by side, as rows of one population.
+    """Returns ``[P, E]`` of every plan on the same episodes, which are played side by side.
 
-    Plans that come to the same actions are played once.
+    Plans with equal actions are played once.
 
     Args:
-        env: Any number of rows.
+        env: Environment with any number of rows.
         plans: P plans.
         seeds: Seeds of E episodes.
-        instances: Instances of a family, one for each episode; left out: the seeds draw them.
+        instances: Instances of a family ``[E]``; by default each seed draws one.
         on_step: Callback for progress bars.
     """
     problem = env.problem

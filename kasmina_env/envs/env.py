@@ -25,7 +25,7 @@ ROW = np.zeros(1, dtype=np.int64)
 
 
 class KasminaEnv(gym.Env[Any, ArrayLike]):
-    """One episode is one complete training run of a fresh network; the controller decides what it grows.
+    """Environment in which an episode is one training run of a fresh network. The controller decides what it grows.
 
     A *host* network is trained by gradient descent. Every few minibatches the controller may let a *seed* (a small
     module, of some *blueprint*) germinate in one of the host's *slots*, choose how and how fast it is blended in,
@@ -34,8 +34,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     Action: one flat ``Discrete`` whose entries are named by `action_names`, with exact masks from `action_masks`;
     or, with ``action_space="factored"``, a ``MultiDiscrete`` of heads (op, slot, blueprint, operator, tempo, target,
     curve). Every action in the space is accepted: one that is not legal counts as WAIT and sets
-    ``info["action_legal"] = False``. ``info["action_mask"]`` (int8) is the mask as ``Discrete.sample(mask=...)``
-    takes it.
+    ``info["action_legal"] = False``. ``info["action_mask"]`` is the mask as int8, for ``Discrete.sample(mask=...)``.
 
     Observation: ``Box(float32)``, entries named by `observation_names`, all finite and clipped to their bounds. It is
     computed from the training data and the inner_valid split; the score is measured on outer_valid.
@@ -45,22 +44,22 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     so the sum of ``info["reward_terms"]["score_change"]`` over an episode is exactly the final committed score minus
     the first.
 
-    Episode: ends (terminated) after `horizon` steps, or when the network is not finite any more (``info["failure"]``
-    is an index into `kasmina_env.FAILURES`). The info of the last step has also "committed_score", "test_accuracy",
-    "is_success", "compute", "actions" (flat, -1 beyond the end) and "instance"; where a wrapper cuts an episode off
-    they are measured when they are looked up.
+    Episode: terminates after `horizon` steps, or when a loss is no longer finite (``info["failure"]`` is an index
+    into `kasmina_env.FAILURES`). The info of the last step also has "committed_score", "test_accuracy", "is_success",
+    "compute", "actions" (flat, -1 beyond the end) and "instance". If a wrapper cuts an episode off, these are measured
+    at the first look-up.
 
     Args:
         preset: Registered id, or a problem made by `make_problem`.
         action_space: "flat" or "factored".
-        observation: "flat", or "dict" for ``{"observations", "action_mask"}``, as some libraries want it.
+        observation: "flat", or "dict" for ``{"observations", "action_mask"}``, the form that some libraries need.
         render_mode: "ansi", "rgb_array" or None.
-        device: Device of the network, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
-            and without one it is the CPU.
+        device: Device of the network, such as "cuda"; default: the environment variable KASMINA_DEVICE, or the CPU
+            if that is unset.
         dtype: "float32" or "float64".
-        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
-            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
-            says why it is "torch" under "auto".
+        engine: Engine of the network: "auto", "torch" or "fused"; default: the environment variable KASMINA_ENGINE, or
+            "auto" if that is unset. ``info["engine"]`` is the index into `kasmina_env.ENGINES` of the running engine.
+            `engine_reason` says why "auto" chose "torch".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -104,11 +103,11 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     @property
     def engine_reason(self) -> str:
-        """Why the network trains with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        """Reason why "auto" chose "torch"; empty otherwise."""
         return self.episodes.engine_reason()
 
     def action_masks(self) -> BoolArray:
-        """Legal actions ``[num_actions]``, True = allowed; in the factored form the heads' masks, concatenated."""
+        """Mask of legal actions ``[num_actions]``; in the factored form the concatenated masks of all heads."""
         return np.array(translate.masks(self.problem, self.episodes.report, self._form)[0])
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
@@ -117,10 +116,10 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         """Start a fresh host. The same seed gives the same episode, bit for bit, on one machine.
 
         Args:
-            seed: Seed of this and, through the environment's own generator, of all following episodes.
-            options: "instance", the number of a family's instance; "split", whether instances that are not named are
-                drawn from those to "train" (default) or "test" on; "planted", flat GERMINATE actions that are carried
-                out before the first step. Unknown keys raise.
+            seed: Seed of this episode and of all that follow without a seed.
+            options: "instance": number of a family's instance. "split": "train" (default) or "test", the instances to
+                draw from if none is named. "planted": flat GERMINATE actions, carried out before the first step.
+                Unknown keys raise.
         """
         translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, 1, options)
@@ -145,7 +144,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         return self._observe(report), float(report.reward[0]), is_over, False, info
 
     def _ending_info(self, report: Report) -> dict[str, Any]:
-        """Facts of an episode that ends now, whoever ends it; a ``KeyError`` once it has gone on."""
+        """Final figures of an episode that ends now, by itself or cut off; a ``KeyError`` after a further step."""
         if self.episodes.report is not report:
             raise KeyError("The episode has gone on since.")
         return translate.plain_info(translate.ending_infos(report, self.episodes.ending(0)), 0)
@@ -160,12 +159,12 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
     def snapshot(self) -> EnvSnapshot:
-        """Copy the episode with everything its future depends on."""
+        """Copy the episode and its random streams."""
         translate.check_open(self.episodes)
         return self._streams.snapshot(self.episodes.snapshot(ROW), ROW)
 
     def restore(self, saved: EnvSnapshot) -> None:
-        """Go back to a snapshot, of this or of an equal environment: training goes on bit for bit."""
+        """Go back to a snapshot of this or an equal environment. Training continues bit for bit."""
         translate.check_open(self.episodes)
         check_snapshot(saved)
         self.episodes.restore(saved.episodes, ROW)
@@ -174,23 +173,23 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
             self.np_random = self._streams.generators[0]
 
     def save(self, path: Path | str, overwrite: bool = False) -> None:
-        """Write the episode to a file with everything that it and the following ones depend on.
+        """Write the episode and its random streams to a file.
 
         Args:
-            path: Ends in ``.safetensors``.
+            path: File name that ends in ``.safetensors``.
             overwrite: Whether to replace a file that exists.
         """
         save_snapshot(path, self.problem, self.snapshot(), overwrite)
 
     def load(self, path: Path | str) -> None:
-        """Go on where an equal environment was saved, in whichever process: training goes on bit for bit."""
+        """Continue from a file that an equal environment saved, in any process. Training continues bit for bit."""
         self.restore(load_snapshot(path, self.problem, 1, self.episodes.dtype))
 
     def network(self, committed: bool = False) -> GrownNetwork:
         """The network as an ordinary `torch.nn.Module` with its own copy of the weights, on the device it trained on.
 
         Args:
-            committed: Host and fossilized seeds only, which is what you keep; otherwise all seeds at their alpha.
+            committed: Whether to keep only the host and fossilized seeds; otherwise all seeds are kept at their alpha.
         """
         translate.check_open(self.episodes)
         return self.episodes.network(0, committed)
@@ -208,7 +207,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
 
 class Info(dict[str, Any]):
-    """Info of a step. Facts of the episode's end are measured when looked up, where an outer limit ended it."""
+    """Info of a step. If a wrapper cuts the episode off, its final figures are measured at the first look-up."""
 
     def __init__(self, known: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
         super().__init__(known)
@@ -225,6 +224,6 @@ class Info(dict[str, Any]):
 
 
 def check_snapshot(saved: object) -> None:
-    """Raise one clear sentence for what is no snapshot of an environment."""
+    """Raise ``ValueError`` if a value is not a snapshot of an environment."""
     if not isinstance(saved, EnvSnapshot):
         raise ValueError(f"`saved` must be what `snapshot()` returned, got {type(saved).__name__}.")

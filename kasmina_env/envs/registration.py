@@ -6,7 +6,7 @@ from typing import Any
 
 
 def register_with_gymnasium() -> None:
-    """Register all environments; a network that was taken home does without Gymnasium."""
+    """Register all environments, if Gymnasium is installed. Exported networks do not need it."""
     from kasmina_env.settings.presets import PRESETS
 
     try:
@@ -23,7 +23,7 @@ def register_environment(env_id: str, description: str, **settings: Any) -> None
     Args:
         env_id: New Gymnasium id, such as "Mine/Flowers-v0".
         description: One line for people.
-        **settings: Fields of `kasmina_env.settings.config.EnvConfig`; `settings_from_arrays` has some for your data.
+        **settings: Fields of `kasmina_env.settings.config.EnvConfig`; `settings_from_arrays` makes those of your data.
 
     Raises:
         ValueError: If the id is taken, or a setting is unknown or breaks its rule; nothing is registered then.

@@ -1,7 +1,7 @@
-"""Environments on disk: episodes with everything that their future, and the episodes after them, depend on.
+"""Environments on disk: episodes and their random streams.
 
-A file holds the arrays of a snapshot, and in its header the problem it is of and where each array belongs. It fits the
-environments of an equal problem with as many rows, however they are spread over processes and devices.
+A file holds the arrays of a snapshot. Its header names the problem and says where each array belongs. The file can be
+loaded by any environment of an equal problem with as many rows, whatever its processes and devices.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAME = "episodes"  # before the names of the tensors
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Content:
-    """Episodes and their streams, without the problem. R episodes."""
+    """R episodes and their random streams, without the problem."""
 
     episodes: CoreSnapshot
     generators: tuple[np.random.Generator, ...]
@@ -42,10 +42,10 @@ class Content:
 
 
 def save_snapshot(path: Path | str, problem: Problem, saved: EnvSnapshot, overwrite: bool = False) -> None:
-    """Write episodes to a file, whole or not at all.
+    """Write episodes to a file; a failed write changes nothing.
 
     Args:
-        path: Ends in ``.safetensors``.
+        path: File name that ends in ``.safetensors``.
         problem: Problem of the episodes.
         saved: Episodes.
         overwrite: Whether to replace a file that exists.
@@ -63,10 +63,10 @@ def load_snapshot(path: Path | str, problem: Problem, num_rows: int, dtype: torc
     """Read episodes from a file.
 
     Args:
-        path: A file of `save_snapshot`.
-        problem: Problem that they must be of.
-        num_rows: Number of episodes that it must hold.
-        dtype: Floating-point type that their networks must have.
+        path: File written by `save_snapshot`.
+        problem: Expected problem of the episodes.
+        num_rows: Expected number of episodes.
+        dtype: Expected floating-point type of the networks.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -77,7 +77,7 @@ def load_snapshot(path: Path | str, problem: Problem, num_rows: int, dtype: torc
 
 
 def describe_snapshot(problem: Problem, saved: EnvSnapshot) -> tuple[dict[str, Any], Packed]:
-    """Document of a file of episodes, and what it holds."""
+    """Header and tensors of a file of episodes."""
     packed = pack(Content(saved.episodes.content, saved.generators, saved.is_test), NAME)
     document = {
         "id": problem.id,
@@ -98,7 +98,7 @@ def read_snapshot(
     num_rows: int,
     dtype: torch.dtype,
 ) -> EnvSnapshot:
-    """Episodes of a document and the tensors of its file; see `load_snapshot`."""
+    """Episodes from the header and tensors of a file; see `load_snapshot`."""
     own, theirs = json.loads(to_json("config", dataclasses.asdict(problem.config))), document["config"]
     differs = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
     if differs:
@@ -129,7 +129,7 @@ def _checked(path: Path | str) -> Path:
 
 
 def _parts(problem: Problem) -> dict[str, str]:
-    """Fingerprints of what can be registered or written anew under the same name."""
+    """Fingerprints of the parts of a problem that may differ under equal names."""
     costs, instances = problem.costs, problem.instances
     found = {
         "observations": problem.observations.names,

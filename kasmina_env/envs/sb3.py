@@ -1,4 +1,4 @@
-"""A `KasminaVectorEnv` as a stable-baselines3 ``VecEnv``; nothing is stepped one by one."""
+"""A `KasminaVectorEnv` as a stable-baselines3 ``VecEnv``. All rows are stepped together."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PER_ROW = ("network",)  # methods that take the row as their first argument
 
 
 class KasminaVecEnv(VecEnv):
-    """Translates SAME_STEP vectors: terminal observations, lists of plain infos, float32 rewards.
+    """Adapter of a SAME_STEP vector: terminal observations, one plain info per row, float32 rewards.
 
     Args:
         env: Registered id, or an environment from ``gym.make_vec(id, num_envs=..., autoreset_mode="SameStep")``.
-        num_envs: Networks, where an id is given.
-        **settings: Keywords of `KasminaVectorEnv`, where an id is given.
+        num_envs: Number of networks, if `env` is an id.
+        **settings: Keywords of `KasminaVectorEnv`, if `env` is an id.
     """
 
     def __init__(self, env: KasminaVectorEnv | str, num_envs: int = 64, **settings: Any) -> None:
@@ -50,7 +50,7 @@ class KasminaVecEnv(VecEnv):
         return observations  # type: ignore[no-any-return]
 
     def seed(self, seed: int | Sequence[int | None] | None = None) -> Sequence[int | None]:
-        """Seeds of the next `reset`: one from which row i gets ``seed + i``, or one for each row."""
+        """Set the seeds of the next `reset`: one per row, or a single one that gives row i ``seed + i``."""
         if seed is None or isinstance(seed, int | np.integer):
             return super().seed(seed)
         if len(seed) != self.num_envs:
@@ -59,7 +59,7 @@ class KasminaVecEnv(VecEnv):
         return self._seeds
 
     def _joined_options(self) -> dict[str, Any] | None:
-        """What `set_options` was given for each row as options of the whole vector; None if nothing was."""
+        """Options of the vector, joined from those of each row in `set_options`; None if there are none."""
         keys = {key for options in self._options for key in options}
         columns = {key: [options.get(key) for options in self._options] for key in keys}
         for key, values in columns.items():

@@ -35,7 +35,7 @@ NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 
 
 def check_settings(caller: str, settings: Mapping[str, Any]) -> None:
-    """Raise Python's own ``TypeError`` for keywords that are no settings; wrappers of other libraries look for it."""
+    """Raise Python's own ``TypeError`` for unknown keywords; wrappers of other libraries rely on it."""
     for name in settings:
         if name not in SETTINGS:
             nearest = difflib.get_close_matches(name, SETTINGS, n=1)
@@ -53,7 +53,7 @@ def make_episodes(
     num_workers: int = 1,
     engine: str | None = None,
 ) -> Episodes:
-    """Episodes of a preset with overridden settings; every argument is checked."""
+    """Check every argument and make the episodes of a preset with overridden settings."""
     check_choice("dtype", dtype, tuple(DTYPES))
     check_count("num_workers", num_workers)
     if engine is not None:
@@ -75,26 +75,26 @@ def make_episodes(
 
 
 def check_open(episodes: Episodes) -> None:
-    """Raise Gymnasium's own error where an environment is used after `close`."""
+    """Raise Gymnasium's own error if the environment is closed."""
     if episodes.is_closed:
         raise ClosedEnvironmentError("The environment is closed. Make a new one.")
 
 
 def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
-    """Raise one clear sentence if a value is not among the known ones."""
+    """Raise ``ValueError`` if a value is not among the known ones."""
     if value not in known:
         raise ValueError(unknown_name_message(name, value, tuple(str(k) for k in known)))
 
 
 def check_count(name: str, value: object, can_be_none: bool = False) -> None:
-    """Raise one clear sentence if a value is not a positive integer."""
+    """Raise ``ValueError`` if a value is not a positive integer."""
     if not (is_integer(value) and value >= 1) and not (can_be_none and value is None):  # type: ignore[operator]
         rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
         raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer, which True and False are not."""
+    """Whether a value is an integer; booleans are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -106,7 +106,7 @@ def _entries(value: object) -> list[Any] | None:
 
 
 def _as_array(value: object) -> NDArray[Any]:
-    """An array whose type can be checked; one of objects where NumPy cannot make any."""
+    """A value as an array; an array of dtype object if NumPy cannot convert it."""
     try:
         return np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -114,7 +114,7 @@ def _as_array(value: object) -> NDArray[Any]:
 
 
 def read_seeds(seed: object, num_rows: int) -> list[int | None]:
-    """Seeds of rows: s + i from an integer s, or one seed (or None) for each row."""
+    """Seeds of rows: s + i for an integer s, otherwise one seed or None per row."""
     if is_integer(seed):
         seeds: list[Any] = [int(seed) + row for row in range(num_rows)]  # type: ignore[call-overload]
     elif seed is None:
@@ -139,7 +139,7 @@ def read_rng_seeds(rng_seeds: object, num_rows: int) -> IntArray:
 
 
 def read_mask(mask: object, num_rows: int) -> BoolArray:
-    """Rows to reset ``[N]``; all of them where None is given."""
+    """Mask of the rows to reset ``[N]``; None means all."""
     if mask is None:
         return np.ones(num_rows, dtype=bool)
     found = _as_array(mask)
@@ -149,7 +149,7 @@ def read_mask(mask: object, num_rows: int) -> BoolArray:
 
 
 def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False) -> IntArray:
-    """Row numbers as an array."""
+    """Row numbers as an array; `is_different` forbids repeats."""
     found = _as_array(rows)
     is_good = found.ndim == 1 and found.size > 0 and found.dtype.kind in "iu"
     if not is_good or ((found < 0) | (found >= num_rows)).any():
@@ -162,14 +162,14 @@ def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False
 def read_options(
     problem: Problem, num_rows: int, options: object, others: tuple[str, ...] = ()
 ) -> tuple[IntArray | None, bool, IntArray]:
-    """Options of a reset: instances asked for ``[N]`` (-1: none), whether the split is "test", and planted actions.
+    """Options of a reset: requested instances ``[N]`` (-1: draw one), whether the split is "test", planted actions.
 
     Args:
         problem: Problem of the episodes.
         num_rows: N.
-        options: "instance", a number or one for each network (None: drawn); "split", "train" or "test"; "planted",
+        options: "instance": a number, or one per network (None: draw one). "split": "train" or "test". "planted":
             flat GERMINATE actions to carry out before the first step.
-        others: Keys that the caller reads itself.
+        others: Further keys, which the caller reads itself.
     """
     if options is not None and not isinstance(options, Mapping):
         raise ValueError(f"`options` must be a dictionary, got {options!r}.")
@@ -212,7 +212,7 @@ def _read_planted(planted: Any, problem: Problem) -> IntArray:
 
 
 def observation_space(problem: Problem, form: ObservationForm, actions: ActionForm) -> spaces.Space[Any]:
-    """Bounds of one observation ``[F]``; in the form "dict" beside the mask of actions."""
+    """Space of one observation ``[F]``; in the form "dict" together with the action mask."""
     box = spaces.Box(problem.observations.low, problem.observations.high, dtype=np.float32)
     if form == "flat":
         return box
@@ -228,9 +228,9 @@ def action_space(problem: Problem, form: ActionForm) -> spaces.Space[Any]:
 
 
 def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: ArrayLike) -> IntArray:
-    """Decode the actions of N networks to flat ones ``[N]``, -1 for a factored combination that means nothing.
+    """Decode the actions of N networks to flat ones ``[N]``; -1 for a factored combination that is not in the table.
 
-    A flat -1 is such a combination that a caller decoded before; all else outside the space raises.
+    A flat -1 is accepted: it is such a combination, decoded before. Other values outside the space raise.
     """
     table, array = problem.actions, _as_array(actions)
     sizes = np.array([table.num_actions] if form == "flat" else table.num_choices)
@@ -273,7 +273,7 @@ def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
 
 
 def ending_infos(report: Report, ending: Ending) -> Infos:
-    """Infos of a step that ends an episode have these besides."""
+    """Further infos of a step that ends an episode."""
     return {
         "committed_score": ending.committed_score,
         "test_accuracy": ending.test_accuracy,
@@ -304,7 +304,7 @@ def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
 
 
 def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
-    """Copies, for the caller to keep, with Gymnasium's ``_key`` masks: the networks that a key is meant for."""
+    """Copies of infos with Gymnasium's ``_key`` masks, which mark the networks that have a key."""
     masked: Infos = {}
     for key, value in infos.items():
         masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value.copy()
@@ -313,7 +313,7 @@ def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
 
 
 def choose(where: BoolArray, yes: Infos, no: Infos) -> Infos:
-    """Infos of some rows from one dictionary, of the others from another with the same keys."""
+    """Infos from `yes` in the rows of `where`, and from `no` in the other rows; both have the same keys."""
     return {
         key: choose(where, value, no[key]) if isinstance(value, dict) else _pick(where, value, no[key])
         for key, value in yes.items()

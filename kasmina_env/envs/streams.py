@@ -1,4 +1,4 @@
-"""Random streams of rows: the seeds of their networks and the instances of their episodes are drawn from these."""
+"""Random streams of rows. Seeds of networks and instances of episodes are drawn from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SEED = 2**31
 
 @dataclass(frozen=True, eq=False)
 class EnvSnapshot:
-    """Episodes with everything that their future, and the episodes after them, depend on."""
+    """R episodes with their random streams: all that they and the following episodes depend on."""
 
     episodes: EpisodesSnapshot
     generators: tuple[np.random.Generator, ...]
@@ -29,7 +29,7 @@ class EnvSnapshot:
 
 
 class Streams:
-    """A random generator for each of N rows, and the split that each draws its instances from."""
+    """Random generator of each of N rows, and the split that the row draws instances from."""
 
     def __init__(self, num_rows: int) -> None:
         self.generators = [np.random.default_rng(row) for row in range(num_rows)]
@@ -41,29 +41,29 @@ class Streams:
         Args:
             problem: Problem of the episodes.
             rows: R rows.
-            wanted: Instances ``[R]``; left out, or where -1, drawn from the row's split.
+            wanted: Instances ``[R]``. Where -1, and for None, they are drawn from the row's split.
 
         Returns:
-            ``[R]`` each.
+            Seeds ``[R]`` and instances ``[R]``.
         """
         rng_seeds = np.array([self.generators[row].integers(MAX_SEED) for row in rows], dtype=np.int64)
         drawn = self._draw_instances(problem, rows)
         return rng_seeds, drawn if wanted is None else np.where(wanted < 0, drawn, wanted)
 
     def _draw_instances(self, problem: Problem, rows: IntArray) -> IntArray:
-        """Instances from the rows' own streams, which a problem with just one does not touch."""
+        """Instances from the rows' own streams; a problem with a single instance draws nothing."""
         if not problem.is_family:
             return np.zeros(len(rows), dtype=np.int64)
         pools = [problem.instances.split(SPLIT_NAMES[int(is_test)]) for is_test in self.is_test[rows]]
         return np.array([self.generators[row].choice(pool) for row, pool in zip(rows, pools, strict=True)])
 
     def snapshot(self, episodes: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> EnvSnapshot:
-        """Episodes of some rows with copies of these streams."""
+        """The given episodes with copies of the streams of their rows."""
         generators = tuple(deepcopy(self.generators[row]) for row in rows)
         return EnvSnapshot(episodes, generators, self.is_test[np.asarray(rows)].copy())
 
     def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray) -> None:
-        """Streams of some rows as they were."""
+        """Set the streams of some rows to those of a snapshot."""
         self.is_test[np.asarray(rows)] = saved.is_test
         for row, generator in zip(rows, saved.generators, strict=True):
             own = self.generators[row].bit_generator

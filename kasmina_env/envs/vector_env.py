@@ -30,29 +30,29 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
     """N episodes that train and grow side by side as one wide network.
 
     Episodes, actions, observations, rewards and infos are those of `KasminaEnv`; row i follows the single environment
-    with seed ``s + i``, floats up to rounding. Infos are arrays with Gymnasium's ``_key`` masks.
+    with seed ``s + i``, up to rounding of floats. Infos are arrays with Gymnasium's ``_key`` masks.
 
     Args:
         num_envs: N.
         preset: Registered id, or a problem made by `make_problem`.
         action_space: "flat" or "factored".
         observation: "flat" or "dict".
-        autoreset_mode: When a row whose episode is over starts the next one: NEXT_STEP (default, as in Gymnasium's own
+        autoreset_mode: Time at which a finished row starts its next episode: NEXT_STEP (default, as in Gymnasium's own
             vectors), SAME_STEP (the last observation and info are in ``infos["final_obs"]`` and
             ``infos["final_info"]``), or DISABLED (reset rows with ``reset(options={"reset_mask": ...})``).
-        max_episode_steps: Truncate after so many steps; the horizon itself is termination.
+        max_episode_steps: Number of steps after which an episode is truncated. At the horizon it is terminated.
         render_mode: "ansi", "rgb_array" or None.
-        device: Device of the networks, such as "cuda"; by default the environment variable KASMINA_DEVICE names it,
-            and without one it is the CPU.
-        devices: Several, such as ``["cuda:0", "cuda:1"]``, over which to spread the rows in place of `device`; each
-            has a thread of its own.
-        num_workers: Processes over which to spread the rows on the CPU, each of one thread; 1 is this process.
-            `kasmina bench` tells whether it pays. A script that uses them keeps its code under
-            ``if __name__ == "__main__":``, as with any processes of Python.
+        device: Device of the networks, such as "cuda"; default: the environment variable KASMINA_DEVICE, or the CPU
+            if that is unset.
+        devices: Devices over which to spread the rows, instead of `device`, such as ``["cuda:0", "cuda:1"]``. Each has
+            its own thread.
+        num_workers: Number of single-threaded processes over which to spread the rows on the CPU; 1 is this process.
+            `kasmina bench` measures whether more are faster. A script that uses them keeps its code under
+            ``if __name__ == "__main__":``, as `multiprocessing` requires.
         dtype: "float32" or "float64".
-        engine: Engine of the networks: "auto" (default, or what the environment variable KASMINA_ENGINE says), "torch"
-            or "fused". ``info["engine"]`` is the one that runs, an index into `kasmina_env.ENGINES`; `engine_reason`
-            says why it is "torch" under "auto".
+        engine: Engine of the networks: "auto", "torch" or "fused"; default: the environment variable KASMINA_ENGINE, or
+            "auto" if that is unset. ``infos["engine"]`` is the index into `kasmina_env.ENGINES` of the running engine.
+            `engine_reason` says why "auto" chose "torch".
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
@@ -73,7 +73,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         engine: str | None = None,
         **settings: Any,
     ) -> None:
-        self.closed = True  # until there is something to close: `__del__` asks, also after a refused argument
+        self.closed = True  # until there is something to close: `__del__` reads it even if an argument was refused
         translate.check_settings("KasminaVectorEnv.__init__", settings)
         translate.check_choice("action_space", action_space, ("flat", "factored"))
         translate.check_choice("observation", observation, ("flat", "dict"))
@@ -113,11 +113,11 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     @property
     def engine_reason(self) -> str:
-        """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
+        """Reason why "auto" chose "torch"; empty otherwise."""
         return self.episodes.engine_reason()
 
     def action_masks(self) -> BoolArray:
-        """Legal actions, ``[num_envs, num_actions]``; in the factored form the heads' masks, concatenated."""
+        """Mask of legal actions ``[num_envs, num_actions]``; in the factored form all heads' masks, joined."""
         return translate.masks(self.problem, self.episodes.report, self._form).copy()
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
@@ -128,11 +128,10 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         """Start fresh hosts in all rows, or in those of ``options["reset_mask"]`` (the first reset is of all rows).
 
         Args:
-            seed: Integer s gives row i the seed s + i; or one seed (or None) per row.
-            options: "reset_mask", bool ``[num_envs]``; "instance", the number of a family's instance, or one (or None)
-                per row; "split", whether instances that are not named are drawn from those to "train" (default) or
-                "test" on, now and in the episodes that follow; "planted", flat GERMINATE actions that are carried out
-                in all these rows before the first step.
+            seed: Integer s, which gives row i the seed s + i, or one seed or None per row.
+            options: "reset_mask": bool ``[num_envs]``. "instance": number of a family's instance, or one or None per
+                row. "split": "train" (default) or "test", the instances to draw from if none is named, now and in
+                later episodes. "planted": flat GERMINATE actions, carried out in these rows before the first step.
         """
         translate.check_open(self.episodes)
         instances, is_test, planted = translate.read_options(self.problem, self.num_envs, options, ("reset_mask",))
@@ -157,13 +156,13 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         return self.episodes.reset(rows, rng_seeds, numbers, planted)
 
     def _is_done(self, report: Report) -> BoolArray:
-        """Whether the episode has ended, by itself or by the time limit, and was not reset since ``[num_envs]``."""
+        """Whether the current episode has ended, by itself or at the time limit ``[num_envs]``."""
         if self._limit is None:
             return report.is_over
         return np.asarray(report.is_over | (report.step >= self._limit))
 
     def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, BoolArray, BoolArray, Infos]:
-        """One decision for every row; see the class for what happens to rows whose episode is over."""
+        """Carry out one action in every row. `autoreset_mode` decides what happens to finished rows."""
         translate.check_open(self.episodes)
         was_done = self._is_done(self.episodes.report)
         if was_done.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
@@ -205,13 +204,13 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
     def snapshot(self, rows: Sequence[int] | IntArray | None = None) -> EnvSnapshot:
-        """Copy some rows, or all, with everything their future depends on."""
+        """Copy the episodes and random streams of some rows, or of all."""
         translate.check_open(self.episodes)
         chosen = np.arange(self.num_envs) if rows is None else translate.read_rows("rows", rows, self.num_envs)
         return self._streams.snapshot(self.episodes.snapshot(chosen), chosen)
 
     def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray | None = None) -> None:
-        """Go back to a snapshot in some different rows, or in all: training goes on bit for bit."""
+        """Go back to a snapshot in the given distinct rows, or in all. Training continues bit for bit."""
         translate.check_open(self.episodes)
         check_snapshot(saved)
         chosen = np.arange(self.num_envs)
@@ -221,18 +220,18 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         self._streams.restore(saved, chosen)
 
     def save(self, path: Path | str, overwrite: bool = False) -> None:
-        """Write all rows to a file with everything that they and the episodes after them depend on.
+        """Write the episodes and random streams of all rows to a file.
 
         Args:
-            path: Ends in ``.safetensors``.
+            path: File name that ends in ``.safetensors``.
             overwrite: Whether to replace a file that exists.
         """
         save_snapshot(path, self.problem, self.snapshot(), overwrite)
 
     def load(self, path: Path | str) -> None:
-        """Go on where an equal environment was saved, in whichever process.
+        """Continue from a file that an equal environment with as many rows saved, in any process.
 
-        It must have as many rows; over other numbers of processes and devices floats are equal up to rounding.
+        With another number of processes or devices, floats are equal up to rounding.
         """
         self.restore(load_snapshot(path, self.problem, self.num_envs, self.episodes.dtype))
 
@@ -243,9 +242,9 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
         Args:
             source: Rows to copy; may repeat.
-            target: Different rows to overwrite, as many.
-            rng_seeds: New random streams for the targets, to part them; otherwise equal actions give equal futures,
-                floats up to rounding.
+            target: Distinct rows to overwrite, one per source.
+            rng_seeds: Seeds of new random streams, one per target. Without them equal actions give equal futures, up
+                to rounding of floats.
         """
         origin = translate.read_rows("source", source, self.num_envs)
         goal = translate.read_rows("target", target, self.num_envs, is_different=True)
@@ -267,7 +266,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         return self.episodes.network(number, committed)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End threads and processes."""
+        """Stop threads and processes."""
         self.episodes.close()
 
     def render(self) -> tuple[Any, ...] | None:

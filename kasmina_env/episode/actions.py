@@ -1,4 +1,4 @@
-"""Actions: one table of values, from which masks, names, the factored form and commands derive."""
+"""Table of actions. Masks, names, the factored form and commands are computed from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Action:
-    """One entry of the table, by its values; None where its operation has no such argument."""
+    """One entry of the table as values; None for an argument that the operation does not take."""
 
     op: Op
     slot: str | None
@@ -52,8 +52,8 @@ class ActionTable:
     """All flat actions of an environment. A actions, S slots.
 
     Attributes:
-        menus: Head to the values that its indices stand for. Operations, operators and curves are there by name.
-        entries: Index into the menu of each head, 0 where the operation has no such argument ``[A, len(HEADS)]``.
+        menus: Values that each head chooses from. Operations, operators and curves stand there by name.
+        entries: Index into the menu of each head ``[A, len(HEADS)]``; 0 where the operation has no such argument.
     """
 
     menus: dict[str, tuple[Value, ...]]
@@ -72,7 +72,7 @@ class ActionTable:
 
     @cached_property
     def actions(self) -> tuple[Action, ...]:
-        """All entries, by their values."""
+        """All entries as values."""
         return tuple(self._action(entry) for entry in self.entries.tolist())
 
     def _action(self, entry: Sequence[int]) -> Action:
@@ -97,14 +97,14 @@ class ActionTable:
         """Values of one flat action.
 
         Raises:
-            ValueError: If it is not in the table; -1 stands for no action.
+            ValueError: If the action is not in the table; nor is -1, which stands for no action.
         """
         if not 0 <= action < self.num_actions:
             raise ValueError(f"`action` must be from 0 to {self.num_actions - 1}, got {action}.")
         return self.actions[action]
 
     def column(self, head: str) -> IntArray:
-        """Index into the menu of a head, `NONE` where the operation has no such argument, ``[A]``."""
+        """Index into one head's menu for each action ``[A]``; `NONE` where the operation has no such argument."""
         i = HEADS.index(head)
         return np.where(_HAS_HEAD[self.entries[:, 0], i], self.entries[:, i], NONE)
 
@@ -115,7 +115,7 @@ class ActionTable:
 
     @cached_property
     def slot(self) -> IntArray:
-        """Slot of each action by its index, `NONE` for WAIT, ``[A]``."""
+        """Index of each action's slot ``[A]``; `NONE` for WAIT."""
         return self.column("slot")
 
     def find(
@@ -128,15 +128,15 @@ class ActionTable:
         target: float | None = None,
         curve: str | Curve | None = None,
     ) -> IntArray:
-        """All flat actions with the given values, in the order of the table; none where no action has them all.
+        """Flat actions that have all the given values, in the order of the table; may be empty.
 
         Args:
             op: Operation.
             slot: Name of a slot, or its index.
             blueprint: Name of a blueprint.
             operator: Blend operator, or its name.
-            tempo: Steps of a ramp.
-            target: Target of alpha.
+            tempo: Length of a ramp in steps.
+            target: Alpha at the end of a ramp.
             curve: Curve of a ramp, or its name.
 
         Raises:
@@ -172,10 +172,10 @@ class ActionTable:
         return {name: i for i, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """Flat action of a name that was read from a file.
+        """Flat action with a given name, for names read from files.
 
         Raises:
-            ValueError: If no action has this name; the message has the nearest one.
+            ValueError: If no action has this name; the message suggests the nearest one.
         """
         if name not in self._index_of_name:
             raise ValueError(f"`action` must be in the table, got {name!r}.{_nearest(name, self.names)}")
@@ -201,7 +201,7 @@ class ActionTable:
 
     @cached_property
     def _flat_index(self) -> IntArray:
-        """Factored choices, with unused heads at 0, to the flat action; -1 where there is none."""
+        """Flat action of each factored combination, unused heads at 0; -1 where there is none."""
         lookup = np.full(int(np.prod(self.num_choices)), -1, dtype=np.int64)
         lookup[np.ravel_multi_index(tuple(self.entries.T), self.num_choices)] = np.arange(self.num_actions)
         return lookup
@@ -213,14 +213,14 @@ class ActionTable:
 
     @cached_property
     def uses(self) -> BoolArray:
-        """True where an action uses a choice of the factored form, ``[A, sum(num_choices)]``."""
+        """Choices of the factored form that each action uses ``[A, sum(num_choices)]``."""
         return np.concatenate(
             [self.column(head)[:, None] == np.arange(len(self.menus[head])) for head in HEADS], axis=1
         )
 
 
 def _nearest(wanted: object, menu: Sequence[Value]) -> str:
-    """Sentence with the nearest value of a menu, behind a space; empty where none is near."""
+    """Hint that names the nearest value of a menu, with a leading space; empty if none is near."""
     numbers = [value for value in menu if not isinstance(value, str)]
     if numbers and isinstance(wanted, int | float):
         return f" The nearest is {min(numbers, key=lambda value: abs(value - wanted))}."
@@ -228,7 +228,7 @@ def _nearest(wanted: object, menu: Sequence[Value]) -> str:
 
 
 def make_action_table(config: EnvConfig, slot_names: Sequence[str]) -> ActionTable:
-    """Table of all actions of the menus: WAIT, then operation by operation within each slot."""
+    """Table of all actions: WAIT first, then slot by slot, and within a slot operation by operation."""
     tempos = tuple(sorted({*config.tempos, *config.prune_tempos}))
     menus: dict[str, tuple[Value, ...]] = {
         "op": tuple(op.name for op in Op),

@@ -1,6 +1,6 @@
-"""Episodes of one problem in this process: reset and stepped together, rows in and arrays out.
+"""Episodes of one problem in this process, reset and stepped together.
 
-`kasmina_env.episode.episodes` places one or several of these and is what environments use.
+Environments use `kasmina_env.episode.episodes`, which spreads episodes over one or several of these cores.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from kasmina_env.tasks import Split
 
 ThingT = TypeVar("ThingT")
 NO_DRIFT = "the fused engine evaluates all networks on the same data, and these drift"
-FAILURES = ("", "non_finite")  # texts of the codes in infos: none, and weights or losses that are not finite
+FAILURES = ("", "non_finite")  # by code: no failure; weights or losses are not finite
 
 
 @dataclass(frozen=True, eq=False)
 class Ending:
-    """Figures of episodes that end, by themselves or at a limit; 0 in other rows. N networks, T steps."""
+    """Final figures of the episodes that end now, by themselves or at a limit; 0 in other rows. N networks."""
 
     committed_score: FloatArray  # [N] score of the network that is kept
     test_accuracy: FloatArray  # [N] quality of that network on the test split
-    is_success: BoolArray  # [N] it lives, and its score is at least `success_score`; read only where an episode ends
+    is_success: BoolArray  # [N] finite, and score of at least `success_score`; valid only where an episode ends
 
     @classmethod
     def none(cls, num_networks: int) -> Ending:
@@ -50,7 +50,7 @@ class Ending:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """News of N episodes after a reset or a step. F entries of an observation, A actions, K terms, T steps."""
+    """Results of N episodes after a reset or a step. F entries of an observation, A actions, K terms, T steps."""
 
     observation: Float32Array  # [N, F]
     mask: BoolArray  # [N, A] True = legal
@@ -63,11 +63,11 @@ class Report:
     quality: FloatArray  # [N] on outer_valid
     accuracy: FloatArray  # [N] on inner_valid
     train_loss: FloatArray  # [N]
-    param_growth: FloatArray  # [N] parameters of all seeds over the host's; of those kept, where the episode is over
+    param_growth: FloatArray  # [N] seeds' parameters over the host's; once the episode is over, kept seeds only
     compute: FloatArray  # [N] compute of seeds over the host's, mean over the horizon
     num_fossilized: IntArray  # [N]
     num_alive: IntArray  # [N] seeds that may still be pruned
-    is_legal: BoolArray  # [N] the last action was
+    is_legal: BoolArray  # [N] the last action was legal
     failure: IntArray  # [N] index into `FAILURES`
     engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
@@ -86,7 +86,7 @@ class CoreSnapshot:
         return len(self.networks)
 
     def take(self, rows: IntArray) -> CoreSnapshot:
-        """Copies of some of them, in the given order."""
+        """Copy of some episodes, in the given order."""
         return CoreSnapshot(self.networks.take(rows), take_rows(self.state, rows), take_rows(self.report, rows))
 
     @classmethod
@@ -107,7 +107,7 @@ class EpisodeCore:
         num_networks: N.
         device: Device of the networks.
         dtype: Floating-point type of the networks.
-        has_neighbours: Whether other cores train in threads of this process: then no CUDA graphs are recorded.
+        has_neighbours: Whether other cores train in threads of this process; CUDA graphs are recorded only if not.
         engine: Engine of the networks, a name in `kasmina_env.population.ENGINES`; by default that of the environment
             variable KASMINA_ENGINE, and without one "auto".
     """
@@ -142,7 +142,7 @@ class EpisodeCore:
 
     @property
     def report(self) -> Report:
-        """The latest news; a ``RuntimeError`` before the first reset."""
+        """The latest report; a ``RuntimeError`` before the first reset."""
         return _existing(self._report)
 
     def state(self, rows: IntArray | None = None) -> EpisodeState:
@@ -159,8 +159,8 @@ class EpisodeCore:
             rows: R different rows; all of them the first time.
             rng_seeds: Seeds of the networks' random streams ``[R]``.
             instances: Numbers of the instances ``[R]``.
-            planted: P flat GERMINATE actions, carried out in all of these rows before the first step, which pays for
-                them; one that is not legal changes nothing.
+            planted: P flat GERMINATE actions, carried out in all of these rows before the first step. The first step
+                pays for them. One that is not legal changes nothing.
         """
         with own_modes(self.device):
             conditions = self._conditions(instances)
@@ -177,11 +177,11 @@ class EpisodeCore:
         return self.report
 
     def step(self, actions: IntArray, limit: int | None = None) -> Report:
-        """Carry out one decision for every network, train, measure, pay.
+        """Carry out one action for every network, train, measure and compute the reward.
 
         Args:
-            actions: Flat actions ``[N]``; one that is not legal, or -1, counts as WAIT and is reported.
-            limit: Steps after which episodes are cut off from outside: those cut off now are measured as if they ended.
+            actions: Flat actions ``[N]``. One that is not legal, or -1, counts as WAIT and is reported as not legal.
+            limit: Step at which a time limit cuts episodes off; their final figures are measured then.
         """
         before, problem = self.state(), self.problem
         commands = take_rows(problem.actions.commands, np.maximum(actions, 0))
@@ -206,7 +206,7 @@ class EpisodeCore:
         return self._report
 
     def ending(self, rows: IntArray) -> Ending:
-        """Figures of episodes that are cut off now, ``[R]``: the committed network serves the steps that are left."""
+        """Final figures ``[R]`` of episodes that are cut off now, as if the committed network served all steps left."""
         state, problem = self.state(), self.problem
         with own_modes(self.device):
             quality, test_accuracy = self._measure_committed(state.lifecycle, rows, state.quality)
@@ -253,7 +253,7 @@ class EpisodeCore:
         return population
 
     def _first_state(self, rows: IntArray, instances: IntArray) -> EpisodeState:
-        """After the warm-up, whose gradients a controller sees; without one none are known."""
+        """State after the warm-up. Its gradients are observed; without a warm-up they are 0."""
         config, num_slots = self.problem.config, self.problem.num_slots
         alpha, none = np.zeros((self.num_networks, num_slots)), np.zeros((len(rows), num_slots))
         gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, num_slots)]
@@ -294,7 +294,7 @@ class EpisodeCore:
         self._state = replace(before, lifecycle=lifecycle)
 
     def _grow(self, before: LifecycleState, after: LifecycleState) -> None:
-        """Make the networks follow the lifecycle."""
+        """Remove, connect and germinate seeds in the networks, as the lifecycle changed."""
         removed = before.has_seed & ~after.has_seed
         connected = (before.stage == Stage.TRAINING) & after.is_live
         for slot in range(self.problem.num_slots):
@@ -350,7 +350,7 @@ class EpisodeCore:
         )
 
     def _pace(self, step: IntArray) -> FloatArray:
-        """Factors of the learning rates in the coming step, ``[N]``."""
+        """Learning-rate factors of the coming step ``[N]``."""
         lost = np.minimum(step / self.problem.horizon, 1.0)
         return np.asarray(1.0 - lost * (self.problem.config.decay == "linear"))
 
@@ -360,9 +360,9 @@ class EpisodeCore:
         """Quality of committed networks on all of outer_valid, and on test, ``[N]`` each.
 
         Args:
-            lifecycle: At the end of the step.
+            lifecycle: Lifecycle at the end of the step.
             rows: Rows to measure.
-            quality: Values for other rows on outer_valid ``[N]``; on test they have 0.
+            quality: Quality on outer_valid ``[N]`` that the other rows keep; on test they get 0.
         """
         outer, test = quality.copy(), np.zeros_like(quality)
         if len(rows):
@@ -374,7 +374,7 @@ class EpisodeCore:
             outer[rows], test[rows] = to_numpy(figures)
         return outer, test
 
-    # ── news ─────────────────────────────────────────────────────────────────────────────────
+    # ── reports ─────────────────────────────────────────────────────────────────────────────────
 
     def _no_terms(self) -> dict[str, FloatArray]:
         return {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
@@ -416,7 +416,7 @@ class EpisodeCore:
         return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows))
 
     def restore(self, saved: CoreSnapshot, rows: IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot of an equal problem, in order; all of them the first time."""
+        """Overwrite episodes with those of a snapshot of an equal problem, in order; the first time, all of them."""
         if self._population is None:
             return self._begin(saved)
         state, report = put_rows(self.state(), rows, saved.state), put_rows(self.report, rows, saved.report)
@@ -426,10 +426,10 @@ class EpisodeCore:
         return report
 
     def _begin(self, saved: CoreSnapshot) -> Report:
-        """The first episodes, where they are not fresh ones.
+        """Make the population from a snapshot, where there is none yet.
 
-        The engine that trained them goes on, if none is asked for: where it is "torch" because of a seed that was
-        there once, a choice made anew would be another one.
+        Under "auto" the engine that trained the episodes goes on. It may be "torch" because of a seed that has gone
+        since; a fresh choice would then be "fused".
         """
         engine = self.engine
         if engine in (None, "auto") and ENGINES[saved.report.engine[0]] == "torch":
@@ -457,7 +457,7 @@ class EpisodeCore:
         return NO_DRIFT if self._has_drift else self.population.engine_reason
 
     def test_data(self, row: int) -> Split:
-        """The test split as one network is evaluated on it."""
+        """The test split with the noise and changes that one network sees."""
         return self.population.seen_by(row, self.data.splits["test"])
 
 

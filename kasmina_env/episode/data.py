@@ -1,4 +1,4 @@
-"""Samples of a problem on the device where its networks are."""
+"""Samples of a problem, on the device of its networks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Data:
     splits: Mapping[str, Split]
     watched: Split  # slice of inner_valid that the controller sees every step
     scored: Split  # slice of outer_valid that is scored every step
-    warmup: Split  # samples that hosts are trained on before their episode, without noise
+    warmup: Split  # samples for training hosts before their episode, without noise
     criterion: Criterion
 
 
 def make_task(problem: Problem) -> Task:
-    """Load the problem's task, which must fit its host."""
+    """Load the problem's task and check that it fits the host."""
     config, host = problem.config, problem.host
     task = build(TASKS.get(config.task), "task_settings", config.task_settings)
     if task.input_shape != host.input_shape:
@@ -50,7 +50,7 @@ def load_data(problem: Problem, device: torch.device, dtype: torch.dtype) -> Dat
     """Samples of a problem on a device."""
     task, config, numbers = make_task(problem), problem.config, problem.instances.numbers
     splits = {name: split.to(device, dtype) for name, split in task.splits.items()}
-    warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]  # before, and so without, the noise
+    warmup = task.warmup.to(device, dtype) if task.warmup else splits["train"]  # taken before noise is added below
     if any(numbers[name].any() for name in ("label_noise", "pixel_noise")):
         named = enumerate(splits.items())
         splits = {name: with_noise(split, task.num_classes, seed=number) for number, (name, split) in named}

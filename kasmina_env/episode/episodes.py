@@ -1,4 +1,4 @@
-"""N episodes, wherever their networks train: rows in and arrays out."""
+"""N episodes, spread over threads, processes or devices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EpisodesSnapshot:
         return len(self.content)
 
     def check(self, episodes: Episodes, rows: Sequence[int] | IntArray) -> None:
-        """Raise one clear sentence where these episodes cannot be those of some rows."""
+        """Raise ``ValueError`` if the snapshot does not fit these episodes and rows."""
         if self.config != episodes.problem.config:
             theirs, own = self.config, episodes.problem.config
             differs = [name for name in SETTINGS if getattr(theirs, name) != getattr(own, name)]
@@ -48,15 +48,15 @@ class EpisodesSnapshot:
 
 @dataclass(frozen=True)
 class _Share:
-    """The part of some rows that one place holds."""
+    """The requested rows that one place holds."""
 
     place: int
-    positions: IntArray  # among the rows asked for
-    rows: IntArray  # as the place counts them
+    positions: IntArray  # indices into the requested rows
+    rows: IntArray  # row numbers within the place
 
 
 class Episodes:
-    """N episodes of one problem, spread evenly over places, in order.
+    """N episodes of one problem. Each place holds one block of consecutive rows, of nearly equal size.
 
     Args:
         problem: Names, menus and costs.
@@ -64,7 +64,7 @@ class Episodes:
         device: Device of the networks.
         dtype: Floating-point type of the networks.
         devices: Devices over which to spread the rows in place of `device`, each with a thread of its own.
-        num_workers: Processes over which to spread the rows, if more than one.
+        num_workers: Number of processes over which to spread the rows; 1 is this process.
         engine: Engine of the networks: see `EpisodeCore`.
     """
 
@@ -89,7 +89,7 @@ class Episodes:
         self._starts = np.array([part[0] for part in parts])
         kind: Callable[..., Place] = Process if num_workers > 1 else Thread if len(parts) > 1 else Here
         if kind is Process:
-            make_task(problem)  # a setting that does not fit the data is found here, and not in the workers
+            make_task(problem)  # raise here, not in the workers, if a setting does not fit the data
         self._places = [
             kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread, engine=engine))
             for part, where in zip(parts, self.devices, strict=True)
@@ -100,7 +100,7 @@ class Episodes:
 
     @property
     def local(self) -> EpisodeCore:
-        """The core of episodes that are all in this thread; a ``ValueError`` where they are spread."""
+        """The only core, if it is in this thread; otherwise a ``ValueError``."""
         (place, *others) = self._places
         if others or not isinstance(place, Here):
             raise ValueError("The episodes must be in one place, got several. Make them without devices or workers.")
@@ -108,12 +108,12 @@ class Episodes:
 
     @property
     def is_reset(self) -> bool:
-        """Whether there are episodes."""
+        """Whether the first episodes have started."""
         return self._report is not None
 
     @property
     def report(self) -> Report:
-        """The latest news; a ``RuntimeError`` before the first reset."""
+        """The latest report; a ``RuntimeError`` before the first reset."""
         if self._report is None:
             raise RuntimeError("There are no episodes yet. Call `reset()` first.")
         return self._report
@@ -121,13 +121,13 @@ class Episodes:
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 
     def reset(self, rows: IntArray, rng_seeds: IntArray, instances: IntArray, planted: IntArray = NO_ACTIONS) -> Report:
-        """Start new episodes: see `EpisodeCore.reset`. The first time in all rows."""
+        """Start new episodes, the first time in all rows; see `EpisodeCore.reset`."""
         self._check_first(rows)
         calls = [(s.place, (s.rows, rng_seeds[s.positions], instances[s.positions], planted)) for s in self._of(rows)]
         return self._news("reset", calls)
 
     def step(self, actions: IntArray, limit: int | None = None) -> Report:
-        """One decision in every row: see `EpisodeCore.step`."""
+        """Carry out one action in every row; see `EpisodeCore.step`."""
         parts = np.split(actions, self._starts[1:])
         return self._news("step", [(place, (part, limit)) for place, part in enumerate(parts)])
 
@@ -139,7 +139,7 @@ class Episodes:
         return parts[0] if len(parts) == 1 else take_rows(join_rows(parts), _order(shares))
 
     def ending(self, row: int) -> Ending:
-        """Figures of an episode that is cut off now, ``[1]``: see `EpisodeCore.ending`."""
+        """Final figures ``[1]`` of an episode that is cut off now; see `EpisodeCore.ending`."""
         (share,) = self._of([row])
         (ending,) = self._run("ending", [(share.place, (share.rows,))])
         return ending  # type: ignore[no-any-return]
@@ -147,16 +147,16 @@ class Episodes:
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
     def snapshot(self, rows: Sequence[int] | IntArray) -> EpisodesSnapshot:
-        """Copies of episodes, which may be restored in other rows and other places."""
+        """Copies of episodes, to be restored in any rows and places."""
         shares = self._of(rows)
         parts = self._run("snapshot", [(s.place, (s.rows,)) for s in shares])
         content = parts[0] if len(parts) == 1 else CoreSnapshot.join(parts).take(_order(shares))
         return EpisodesSnapshot(self.problem.config, self.dtype, content)
 
     def restore(self, saved: EpisodesSnapshot, rows: Sequence[int] | IntArray) -> Report:
-        """Overwrite episodes by those of a snapshot, in order; nothing is changed if it does not fit.
+        """Overwrite episodes with those of a snapshot, in order. A snapshot that does not fit changes nothing.
 
-        Where there are no episodes yet, the snapshot's are the first ones; then they are those of all rows.
+        Before the first reset a snapshot must hold all rows; its episodes become the first ones.
         """
         saved.check(self, rows)
         self._check_first(rows)
@@ -176,7 +176,7 @@ class Episodes:
         return network  # type: ignore[no-any-return]
 
     def test_data(self, row: int) -> Split:
-        """The test split as one network is evaluated on it."""
+        """The test split with the noise and changes that one network sees."""
         (share,) = self._of([row])
         (split,) = self._run("test_data", [(share.place, (int(share.rows[0]),))])
         return split  # type: ignore[no-any-return]
@@ -195,7 +195,7 @@ class Episodes:
     # ── rows and places ──────────────────────────────────────────────────────────────────────
 
     def _of(self, rows: Sequence[int] | IntArray | None) -> list[_Share]:
-        """The places that hold some rows, or all."""
+        """Shares of the given rows, or of all, by place."""
         numbers = np.arange(self.num_networks) if rows is None else np.asarray(rows, dtype=np.int64)
         if ((numbers < 0) | (numbers >= self.num_networks)).any():
             last = self.num_networks - 1
@@ -209,7 +209,7 @@ class Episodes:
             raise RuntimeError("The first episodes must be those of all rows. Call `reset()` first.")
 
     def _run(self, method: str, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
-        """Let places work at the same time, and wait for all of them, whatever one of them raises."""
+        """Call a method in several places at once and wait for all. Then raise the first error, if any."""
         if self.is_closed:
             raise RuntimeError("The episodes are closed. Make the environment anew.")
         waits: list[Wait] = []
@@ -225,7 +225,7 @@ class Episodes:
             except Exception as error:  # noqa: BLE001 - the first one is raised below
                 errors.append(error)
             except BaseException:
-                self.close()  # an answer that nobody waits for would be taken for that to a later call
+                self.close()  # an unread answer would be taken for that of a later call
                 raise
         if errors:
             raise errors[0]
@@ -243,5 +243,5 @@ class Episodes:
 
 
 def _order(shares: Sequence[_Share]) -> IntArray:
-    """Where each row asked for stands among the rows of the shares."""
+    """Index of each requested row among the joined rows of the shares."""
     return np.argsort(np.concatenate([share.positions for share in shares]))

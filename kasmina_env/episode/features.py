@@ -1,4 +1,4 @@
-"""The features a controller sees, as one table, from which `observation.py` derives the rest."""
+"""Table of the features that a controller observes; `observation.py` computes names, bounds and values from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kasmina_env.settings.instances import Instances
 
 @dataclass(frozen=True)
 class Scene:
-    """What a feature may look at."""
+    """Inputs of a feature."""
 
     state: EpisodeState
     costs: Costs
@@ -28,14 +28,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Feature:
-    """One row of the table: one entry of the observation, or one per slot, or one per slot and label.
+    """One row of the table: one or more entries of the observation, by slot and by label where it has them.
 
     Attributes:
         name: Name of the feature; entries are named `name`, `slot.name` or `slot.name=label`.
         low, high: Bounds; values are clipped to them.
-        value: Scene to ``[N]``, for features of slots ``[N, S]``, with labels one more axis ``[..., L]``.
+        value: Function of a scene that returns ``[N]``, or ``[N, S]`` per slot; labels add a last axis ``[..., L]``.
         meaning: One sentence for people.
-        is_per_slot: Whether every slot has one.
+        is_per_slot: Whether every slot has its own entries.
         labels: Names of the last axis, from settings and instances; an empty tuple leaves the feature out.
         joint: Text between name and label.
     """
@@ -51,12 +51,12 @@ class Feature:
 
 
 def _squash(x: FloatArray) -> FloatArray:
-    """[0, inf) to [0, 1)."""
+    """Map of [0, inf) to [0, 1)."""
     return x / (1 + x)
 
 
 def _log2_size(ratio: FloatArray) -> FloatArray:
-    """Growth by a factor 1 to 0, by a factor 64 to 1."""
+    """Logarithm of growth: ratio 0 gives 0, ratio 63 gives 1."""
     return np.log2(1 + ratio) / 6
 
 
@@ -73,7 +73,7 @@ def _operator_codes(config: EnvConfig) -> IntArray:
 
 
 def _log_norm(norm: FloatArray) -> FloatArray:
-    """1e-4 to -1, 1 to 0, 1e4 to 1."""
+    """Logarithm of a norm: 1e-4 gives -1, 1 gives 0, 1e4 gives 1."""
     return np.log10(np.maximum(norm, 1e-4)) / 4
 
 

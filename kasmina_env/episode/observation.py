@@ -16,7 +16,7 @@ from kasmina_env.settings.registry import unknown_name_message
 
 @dataclass(frozen=True, eq=False)
 class ObservationTable:
-    """Layout of an observation: F entries, features of the network first, then slot by slot."""
+    """Layout of an observation of F entries: features of the network first, then those of each slot."""
 
     features: tuple[Feature, ...]
     names: tuple[str, ...]
@@ -25,14 +25,14 @@ class ObservationTable:
     high: Float32Array  # [F]
 
     def column(self, name: str) -> int:
-        """Index of an entry; a ``ValueError`` names the nearest one where there is none."""
+        """Index of an entry. A ``ValueError`` for an unknown name suggests the nearest one."""
         if name not in self.names:
             raise ValueError(unknown_name_message("observation", name, self.names))
         return self.names.index(name)
 
 
 def make_observation_table(config: EnvConfig, instances: Instances, slot_names: Sequence[str]) -> ObservationTable:
-    """Lay the features out for these menus, facts and slots."""
+    """Table of the entries that these settings, instances and slots have."""
     features = tuple(f for f in FEATURES if f.labels(config, instances) != ())
     rows: list[tuple[str, Feature]] = []
     for scope in (None, *slot_names):

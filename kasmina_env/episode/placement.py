@@ -1,6 +1,6 @@
 """Places where an `EpisodeCore` lives: this thread, another thread, or another process.
 
-A place starts a method by name and gives back a function that waits for its result, so that several work at once.
+A place starts a method by name and returns a function that waits for its result. So several places work at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kasmina_env.settings import imports
 from kasmina_env.settings.machine import keep_freed_memory, sheltered_children
 
 NO_MAIN_GUARD = "A script that uses workers keeps its code under `if __name__ == '__main__':`."
-GRACE = 60  # seconds that a worker lives on after SIGTERM
+GRACE = 60  # seconds between SIGTERM and the end of a worker
 Wait = Callable[[], Any]  # returns the result of a method, or raises what it raised
 Make = Callable[[], EpisodeCore]
 
@@ -33,16 +33,16 @@ class Place(Protocol):
     """A core, wherever it is."""
 
     def start(self, method: str, *args: object) -> Wait:
-        """Begin a method of the core; the one before must have been waited for."""
+        """Start a method of the core. Wait for the previous one first."""
         ...
 
     def close(self) -> Wait:
-        """Begin to free what the place holds."""
+        """Start to free the resources of the place."""
         ...
 
 
 class Here:
-    """A core in this thread: a method is done when it has been started."""
+    """A core in this thread. `start` returns when the method is done."""
 
     def __init__(self, make: Make) -> None:
         self.core = make()
@@ -56,7 +56,7 @@ class Here:
 
 
 class Thread:
-    """A core in a thread of its own, for a device of its own: PyTorch lets other threads go on while it computes."""
+    """A core in its own thread, for its own device. PyTorch releases the interpreter lock while it computes."""
 
     def __init__(self, make: Make) -> None:
         self.core = make()
@@ -85,14 +85,14 @@ def _one_thread() -> ThreadPoolExecutor:
 
 
 class Process:
-    """A core in a process with one thread. Python computes in one thread at a time, and half of a step is Python."""
+    """A core in its own process. Half of a step is Python, which threads cannot run at the same time."""
 
     def __init__(self, make: Make) -> None:
         if multiprocessing.current_process().daemon:
             raise RuntimeError("`num_workers` must be 1 in a daemon process, which may not start others.")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # A worker imports the script that started it, which goes on to start workers. Python would raise too, with
-            # sixty lines from every worker; the script itself learns of it from `_death`.
+            # sixty lines from every worker; the script that started it gets the error of `_death`.
             raise SystemExit(NO_MAIN_GUARD)
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
@@ -131,7 +131,7 @@ class Process:
         except (EOFError, OSError) as error:
             raise self._death() from error
         except BaseException:
-            self.close()()  # an answer that nobody waits for would be taken for that to the next call
+            self.close()()  # an unread answer would be taken for that of the next call
             raise
         if not is_good:
             raise value
@@ -148,7 +148,7 @@ class Process:
         )
 
     def close(self) -> Wait:
-        self._process.kill()  # it may be busy, and has nothing to lose
+        self._process.kill()  # it may be busy, and holds nothing to save
         return self._end
 
 
@@ -159,7 +159,7 @@ def _end(pipe: Connection, process: SpawnProcess) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Tensors as arrays, which is ten times as fast as PyTorch's own way."""
+    """Pickler that sends tensors as arrays: ten times as fast as PyTorch's own reducer."""
 
     def reducer_override(self, thing: Any) -> Any:
         if type(thing) is torch.Tensor and thing.dtype is not torch.bfloat16 and thing.device.type == "cpu":
@@ -178,12 +178,12 @@ def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
 
     Args:
         pipe: Connection to the process that started this one.
-        make: Makes the core.
-        modules: Code of the user that registers what the problem names.
+        make: Factory of the core.
+        modules: User modules to import first; they register names that the problem uses.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides
     if hasattr(signal, "alarm"):
-        # Where a whole group is terminated, whoever started this may want to save what is here first.
+        # When a whole process group is terminated, the parent may first want to save the episodes held here.
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -194,7 +194,7 @@ def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
             pipe.send_bytes(_answer(core, pipe.recv_bytes()))
     except (EOFError, OSError):
         pass
-    os._exit(0)  # without the seconds that PyTorch takes to say goodbye
+    os._exit(0)  # skips the seconds of PyTorch's own shutdown
 
 
 def _made(make: Make, modules: Sequence[str]) -> tuple[EpisodeCore | None, bytes]:
@@ -217,6 +217,6 @@ def _answer(core: EpisodeCore, call: bytes) -> bytes:
 def _dump_error(error: Exception) -> bytes:
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - an exception need not survive the way
+    except Exception:  # noqa: BLE001 - some exceptions cannot be pickled
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return _dump((False, error))

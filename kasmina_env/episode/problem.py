@@ -1,4 +1,4 @@
-"""The decision problem: everything about an environment that no episode changes, without a device and without data."""
+"""The decision problem: all of an environment that stays fixed over episodes. Holds no data and no device."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Problem:
         id: Registered id.
         config: All settings.
         host: Specification of the host network.
-        instances: Instances that episodes are about.
-        variants: Different hosts of the instances; none where all are `host` itself.
-        variant_of: Index of each instance's host among them, ``[I]``.
-        changes: Different changes of the data in all instances; the first is none.
-        change_at: Index of the change that is on in each step of an episode about each instance, ``[I, T + 1]``.
+        instances: Instances to draw episodes from.
+        variants: Distinct hosts of the instances; empty if all instances use `host`.
+        variant_of: Index into `variants` for each instance ``[I]``.
+        changes: Distinct changes of the data over all instances; entry 0 means unchanged.
+        change_at: Index into `changes` for each instance and step ``[I, T + 1]``.
         actions: Flat actions.
         observations: Entries of an observation.
         reward: Reward terms.
@@ -55,7 +55,7 @@ class Problem:
     reward: Reward
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Features and reward terms are functions of the code: another process looks them up in its own.
+        # Features and reward terms are functions, which are not pickled: another process builds its own problem.
         return problem_of, (self.id, self.config)
 
     @property
@@ -65,7 +65,7 @@ class Problem:
 
     @cached_property
     def slot_names(self) -> tuple[str, ...]:
-        """Names of the host's slots, S."""
+        """Names of the host's S slots."""
         return tuple(slot.name for slot in self.host.slots)
 
     @property
@@ -75,7 +75,7 @@ class Problem:
 
     @property
     def is_family(self) -> bool:
-        """Whether episodes are about different instances."""
+        """Whether there is more than one instance."""
         return len(self.instances) > 1
 
     @cached_property
@@ -99,7 +99,7 @@ def make_problem(id: str, **settings: Any) -> Problem:
 
 
 def problem_of(id: str, config: EnvConfig) -> Problem:
-    """The problem of these settings, whose names and menus are checked against each other."""
+    """The problem of these settings; checks that names and menus fit each other."""
     host = _make_host(config)
     instances = make_instances(config)
     variants, variant_of = _make_variants(config, instances)
@@ -121,13 +121,13 @@ def problem_of(id: str, config: EnvConfig) -> Problem:
 
 
 def build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) -> BuiltT:
-    """Call a registered function with its keyword settings, whose names and kinds are checked first."""
+    """Check names and types of keyword settings, then call a registered function with them."""
     check_nested(setting, make, values)
     return make(**values)
 
 
 def _make_host(config: EnvConfig) -> Host:
-    """The host, which must accept all blueprints of the menu."""
+    """The host; checks that it accepts all blueprints of the menu."""
     host = build(HOSTS.get(config.host), "host_settings", config.host_settings)
     for name in config.blueprints:
         if host.topology not in BLUEPRINTS.get(name).topologies:
@@ -139,7 +139,7 @@ def _make_host(config: EnvConfig) -> Host:
 
 
 def _make_changes(config: EnvConfig, instances: Instances) -> tuple[tuple[Change, ...], IntArray]:
-    """The different changes of all instances, and the one that is on at each step of each ``[I, T + 1]``."""
+    """Distinct changes over all instances, and their index for each instance and step ``[I, T + 1]``."""
     changes = [UNCHANGED]
     change_at = np.zeros((len(instances), config.horizon + 1), dtype=np.int64)
     for i, events in enumerate(instances.events):
@@ -152,7 +152,7 @@ def _make_changes(config: EnvConfig, instances: Instances) -> tuple[tuple[Change
 
 
 def _make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host, ...], IntArray]:
-    """The different hosts of all instances, and the index of each instance's own ``[I]``; none if all are whole."""
+    """Distinct hosts, and their index for each instance ``[I]``. No hosts if no instance has settings of its own."""
     settings = [{**config.host_settings, **own} for own in instances.host_settings]
     written = [repr(sorted(values.items())) for values in settings]  # hosts themselves need not be hashable
     different, make = dict(zip(written, settings, strict=True)), HOSTS.get(config.host)

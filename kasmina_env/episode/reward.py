@@ -1,12 +1,12 @@
-"""Rewards as tables of named terms; the default is the score, differenced.
+"""Rewards as tables of named terms. The default pays the change of the score in each step.
 
     score(network) = quality on outer_valid - param_price * log2(1 + fossilized parameters / host parameters)
 
-The last score of an episode is that of the committed network, so the undiscounted sum of ``score_change`` is final
-committed score minus first score, whatever the policy did. What remains are real costs, all of them at most 0.
+The last score of an episode is that of the committed network. So the undiscounted sum of ``score_change`` is the final
+committed score minus the first score, whatever the policy did. The other terms are costs, each at most 0.
 
-With the objective "mean" every step counts: the score is the mean over the episode of quality minus the price of all
-seeds' parameters, in which the present network stands for the steps to come.
+With the objective "mean" the score is a mean over all steps of the episode: quality minus the price of all seeds'
+parameters. For the steps to come, the present network stands in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Term:
     """A named part of a reward.
 
     Attributes:
-        value: Step to ``[N]``.
+        value: Function of a step that returns the term ``[N]``.
         meaning: One sentence for people.
     """
 
@@ -57,7 +57,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward by name: its terms sum to it."""
+    """A reward: the sum of its terms."""
 
     description: str
     terms: Mapping[str, Term]

@@ -1,4 +1,4 @@
-"""The state of N episodes in plain numbers: observations, rewards and infos read this and nothing else."""
+"""State of N episodes as plain arrays. Observations, rewards and infos are computed from it alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kasmina_env.lifecycle.transitions import LifecycleState, SeedMeasurements, 
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig, Operator
 
-LOSS_CEILING = 1e3  # a loss that is not finite, or absurd, counts as this
+LOSS_CEILING = 1e3  # stands for larger losses and for those that are not finite
 RATIO_CEILING = 10.0  # of seed to host gradients
-NO_ACTION = -1  # in the log of actions: none was taken, or one that is in no table
+NO_ACTION = -1  # in the log of actions: no action yet, or one that is not in the table
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Figures of one step as they came from the device; may hold NaN. N networks, S slots."""
+    """Raw measurements of one step; may hold NaN. N networks, S slots."""
 
     train_loss: FloatArray  # [N] mean over the step's minibatches
     host_gradient_norm: FloatArray  # [N]
-    segment_gradient_norm: FloatArray  # [N, S] of the host's segment that each slot stands behind
+    segment_gradient_norm: FloatArray  # [N, S] of the host's segment before each slot
     seed_gradient_norm: FloatArray  # [N, S] NaN where there is no seed
     vanishing: FloatArray  # [N, S] share of tensors, NaN where there is no seed
     exploding: FloatArray  # [N, S]
@@ -35,19 +35,19 @@ class Measurement:
 
     @property
     def is_finite(self) -> BoolArray:
-        """Whether the network still is, ``[N]``."""
+        """Whether all losses are finite ``[N]``."""
         return np.isfinite(self.train_loss + self.inner_loss + self.outer_loss)
 
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """Figures of one step, all finite. N networks, S slots."""
+    """Measurements of one step made finite. N networks, S slots."""
 
     train_loss: FloatArray  # [N]
     inner_loss: FloatArray  # [N]
     accuracy: FloatArray  # [N] on inner_valid
     gradient_norm: FloatArray  # [N] of the host; 0 until measured
-    gradient_share: FloatArray  # [N, S] of the host's gradient norm, of the segment before a slot; 0 until measured
+    gradient_share: FloatArray  # [N, S] norm of the segment before a slot over the host's; 0 until measured
     gradient_ratio: FloatArray  # [N, S] seed to host, per parameter; 0 until measured
     vanishing: FloatArray  # [N, S] share of the seed's tensors
     exploding: FloatArray  # [N, S]
@@ -56,7 +56,7 @@ class Signals:
 
     @classmethod
     def of(cls, measured: Measurement, lifecycle: LifecycleState, costs: Costs) -> Signals:
-        """Signals of a step's figures."""
+        """Signals of a step's raw measurements."""
         ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
         return cls(
             train_loss=finite_loss(measured.train_loss),
@@ -78,40 +78,40 @@ class Signals:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The course of episodes, entry t after t steps. N networks, S slots, T steps."""
+    """Course of episodes; entry t is the value after t steps. N networks, S slots, T steps."""
 
     accuracy: FloatArray  # [N, T + 1] on inner_valid
     score: FloatArray  # [N, T + 1]
     stage: IntArray  # [N, T + 1, S]
     alpha: FloatArray  # [N, T + 1, S]
-    actions: IntArray  # [N, T] taken, `NO_ACTION` beyond
+    actions: IntArray  # [N, T] flat; `NO_ACTION` for steps not taken yet
 
     def accuracy_before(self, step: IntArray, ago: int) -> FloatArray:
-        """Accuracy so many steps ago, at the earliest that of the start, ``[N]``."""
+        """Accuracy `ago` steps before `step` ``[N]``, at the earliest that of the start."""
         last = self.accuracy.shape[1] - 1
         return np.asarray(self.accuracy[np.arange(len(step)), np.clip(step - ago, 0, last)])
 
 
 @dataclass(frozen=True, eq=False)
 class EpisodeState:
-    """Everything known about N networks in the middle of their episodes. N networks, S slots, T steps."""
+    """Everything known about N episodes between two steps. N networks, S slots, T steps."""
 
     lifecycle: LifecycleState
     now: Signals
-    previous: Signals  # one step before; at the start the same
+    previous: Signals  # one step before; equal to `now` at the start
     history: History
-    instance: IntArray  # [N] number of the instance the episode is about
+    instance: IntArray  # [N] number of the episode's instance
     step: IntArray  # [N] steps taken
     best_accuracy: FloatArray  # [N]
     steps_since_best: IntArray  # [N]
-    quality: FloatArray  # [N] on outer_valid; at the end of the episode, of the committed network on all of it
+    quality: FloatArray  # [N] on a slice of outer_valid; at the end that of the committed network, on all of it
     value: FloatArray  # [N] quality minus the price of parameters, summed over the steps so far
     score: FloatArray  # [N]
     first_score: FloatArray  # [N] of the untrained host
-    compute_spent: FloatArray  # [N] compute of seeds over that of the host, mean over the whole horizon so far
+    compute_spent: FloatArray  # [N] sum over the steps so far of seeds' compute over the host's, divided by T
     last_op: IntArray  # [N]
-    is_legal: BoolArray  # [N] the last action was
-    is_dead: BoolArray  # [N] the network is not finite any more
+    is_legal: BoolArray  # [N] the last action was legal
+    is_dead: BoolArray  # [N] losses are no longer finite
 
     @property
     def num_networks(self) -> int:
@@ -125,24 +125,24 @@ class EpisodeState:
 
     @property
     def is_over(self) -> BoolArray:
-        """Whether episodes have ended, because the horizon is reached or the network died, ``[N]``.
+        """Whether episodes have ended ``[N]``: the horizon is reached, or the network died.
 
-        One that died in its warm-up is over after its first step, which tells of it.
+        An episode whose network died in the warm-up ends with its first step, which reports the failure.
         """
         return _is_over(self.step, self.is_dead, self.horizon)
 
     @property
     def num_fossilized(self) -> IntArray:
-        """Seeds that are kept, ``[N]``."""
+        """Number of fossilized seeds ``[N]``."""
         return np.asarray((self.lifecycle.stage == Stage.FOSSILIZED).sum(axis=1))
 
     @property
     def num_alive(self) -> IntArray:
-        """Seeds that may still be pruned, ``[N]``."""
+        """Number of seeds that are not fossilized ``[N]``."""
         return np.asarray(self.lifecycle.has_seed.sum(axis=1)) - self.num_fossilized
 
     def ends_with(self, measured: Measurement) -> BoolArray:
-        """Whether the step in which this was measured is the last of its episode, ``[N]``."""
+        """Whether the step with these measurements is the last of its episode ``[N]``."""
         return _is_over(self.step + 1, self.is_dead | ~measured.is_finite, self.horizon)
 
 
@@ -152,7 +152,7 @@ def first_state(instance: IntArray, horizon: int, measured: Measurement, costs: 
     Args:
         instance: Numbers of instances ``[N]``.
         horizon: Steps of an episode.
-        measured: Figures of fresh hosts. Their training loss is unknown: the loss on inner_valid stands in for it.
+        measured: Measurements of fresh hosts. The loss on inner_valid stands in for the unknown training loss.
         costs: Parameters and compute of networks.
     """
     n, num_slots = measured.contribution.shape
@@ -206,10 +206,10 @@ def advance(
     """The state one step later.
 
     Args:
-        state: Before the step.
-        lifecycle: After it.
-        decision: Actions taken in it.
-        measured: Figures of it; where the episode ends with it, `quality` is that of the committed network.
+        state: State before the step.
+        lifecycle: Lifecycle after the step.
+        decision: Actions of the step.
+        measured: Measurements of the step; where the episode ends, `quality` is that of the committed network.
         costs: Parameters and compute of networks.
         config: Settings of the problem.
         prices: Price of parameters ``[N]``.
@@ -239,24 +239,24 @@ def advance(
 
 
 def charged_growth(lifecycle: LifecycleState, is_over: BoolArray, costs: Costs, config: EnvConfig) -> FloatArray:
-    """Parameters the score charges for over those of the host, ``[N]``: of seeds that are kept, in the end.
+    """Parameters that the score charges for, over those of the host ``[N]``.
 
-    Until then a network in service (objective "mean") pays for all seeds it carries.
+    They are those of fossilized seeds. With the objective "mean" they are those of all seeds, except at the last step.
     """
     kept = costs.fossil_growth(lifecycle)
     return kept if config.objective == "final" else np.where(is_over, kept, costs.param_growth(lifecycle))
 
 
 def worth(quality: FloatArray, growth: FloatArray, price: FloatArray) -> FloatArray:
-    """Quality minus the price of the parameters bought, ``[N]``."""
+    """Quality minus the price of the charged parameters ``[N]``."""
     return np.asarray(quality - price * np.log2(1 + growth))
 
 
 def score_from(state: EpisodeState, value: FloatArray, config: EnvConfig) -> FloatArray:
-    """Score if a network serves all steps that are left, ``[N]``.
+    """Score ``[N]`` if a network of the given worth stays for all remaining steps.
 
     Args:
-        state: Before these steps.
+        state: State before the remaining steps.
         value: Worth of the network ``[N]``.
         config: Settings of the problem.
     """
@@ -268,7 +268,7 @@ def score_from(state: EpisodeState, value: FloatArray, config: EnvConfig) -> Flo
 def _extended(
     state: EpisodeState, lifecycle: LifecycleState, actions: IntArray, accuracy: FloatArray, score: FloatArray
 ) -> History:
-    """The history with one step more."""
+    """The history with one more step."""
     rows, past = np.arange(state.num_networks), state.history
     step = np.minimum(state.step + 1, state.horizon)
     entries = {"accuracy": accuracy, "score": score, "stage": lifecycle.stage, "alpha": lifecycle.alpha.value}
@@ -289,13 +289,13 @@ def _finite_norm(norm: FloatArray) -> FloatArray:
 
 
 def _gradient_share(segment_norm: FloatArray, host_norm: FloatArray) -> FloatArray:
-    """Of segments ``[N, S]`` in whole hosts ``[N, 1]``."""
+    """Gradient norm of segments ``[N, S]`` over that of whole hosts ``[N, 1]``."""
     with np.errstate(invalid="ignore"):  # infinity over infinity
         return np.nan_to_num(segment_norm / (host_norm + 1e-12))
 
 
 def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Costs) -> tuple[FloatArray, BoolArray]:
-    """Gradient per parameter of every seed over that of its host, clamped, and where it was measured: ``[N, S]``."""
+    """Gradient per parameter of each seed over its host's, clamped, and whether it was measured: ``[N, S]`` both."""
     bare = np.broadcast_to(costs.seed_parameters[..., [Operator.ADD]], costs.seed_parameters.shape)  # without gates
     parameters = np.maximum(costs.of_seeds(bare, lifecycle), 1.0)
     host = measured.host_gradient_norm[:, None] / np.sqrt(costs.host_parameters)
@@ -306,5 +306,5 @@ def _gradient_ratio(lifecycle: LifecycleState, measured: Measurement, costs: Cos
 
 
 def finite_loss(loss: FloatArray) -> FloatArray:
-    """Losses with those that are not finite, or absurd, at a ceiling."""
+    """Losses capped at `LOSS_CEILING`; those that are not finite are set to it."""
     return np.minimum(np.nan_to_num(loss, nan=LOSS_CEILING, posinf=LOSS_CEILING), LOSS_CEILING)

@@ -31,7 +31,7 @@ CHUNK, CHUNK_ON_GPU, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 1024 * 100, 25, 1
 
 @dataclass(frozen=True)
 class Stream:
-    """One way through a slot: which stream it comes from, and whether the slot's seeds are on there."""
+    """One version of the features behind a slot: its parent stream, and whether the slot's seeds are on."""
 
     parent: int
     is_on: bool | Tensor  # for all networks, or [N] where networks differ
@@ -44,12 +44,12 @@ def plan_streams(
 
     Args:
         off: Seeds switched off, ``[M, N, S]``.
-        has_seed: Where there is anything to switch, ``[N, S]``.
-        order: Slots as features pass them, S indices.
-        sources: Which data each setting is for, M indices.
+        has_seed: Mask of seeds that can be switched off ``[N, S]``.
+        order: Indices of the S slots in the order of the forward.
+        sources: Index of the data of each of M settings.
 
     Returns:
-        For each slot its streams, and for each setting the stream behind all slots that computes it.
+        The streams of each slot, and for each setting the index of its stream behind the last slot.
     """
     num_settings, _, num_slots = off.shape
     stream_of = list(sources)
@@ -72,7 +72,7 @@ def plan_streams(
 def _branch(
     slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], lanes: Lanes, batch: int
 ) -> Callable[[Tensor], Tensor]:
-    """A slot that takes the parents' features, stacked along the batch, to its streams'."""
+    """Function of a slot from the features of parent streams to those of its streams, stacked along the batch."""
     needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
     axis = lanes.batch_axis
 
@@ -111,18 +111,18 @@ def evaluate(
 
     Args:
         networks: Hosts and seeds; seeds in TRAINING change nothing.
-        data: D times n samples.
+        data: D splits of n samples each.
         alpha: Amplitudes ``[N, S]``.
-        off: Seeds switched off, D times ``[M, N, S]``.
+        off: Seeds switched off ``[M, N, S]``, for each of the D splits.
 
     Returns:
-        D times loss ``[M, N]`` and quality ``[M, N]``, on the device.
+        For each of the D splits loss ``[M, N]`` and quality ``[M, N]``, on the device.
     """
     setting, num_networks = networks.setting, len(networks)
     plan = make_plan(networks, alpha, partial(_working_copies, setting), with_training=False)
     order = execution_order(setting.host.slots)
     sources = [source for source, settings in enumerate(off) for _ in settings]
-    # at alpha = 0 a seed is off as it is
+    # at alpha = 0 a seed is off already
     can_switch = networks.has_seed & ~networks.in_training & (alpha > 0)
     levels, stream_of = plan_streams(np.concatenate(off), can_switch, order, sources)
     num_streams = max(stream_of) + 1
@@ -141,7 +141,7 @@ def evaluate(
         y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])
         labels = y.unsqueeze(1).expand(-1, num_networks, *y.shape[1:])
         figures.append(torch.stack(setting.loss_and_quality(logits, labels)).unflatten(1, (num_streams, batch)))
-    # summed at once: how data are cut must not show in the last digit
+    # one sum over all samples: the size of chunks must not change the last digit
     means = torch.cat(figures, dim=2).mean(dim=2)  # [2, streams, N]
     parts = means[:, setting.index(stream_of)].split([len(settings) for settings in off], dim=1)
     return [(loss, quality.clamp(0, 1)) for loss, quality in parts]

@@ -20,7 +20,7 @@ from kasmina_env.settings.config import Operator
 
 
 class TakeNetworks(torch.autograd.Function):
-    """Networks of features in another order: `take`, a permutation; `give` undoes it."""
+    """Reorder the networks of features by the permutation `take`; `give` is its inverse."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, lanes: Lanes, take: Tensor, give: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def _kinds_that_read(slot: PlannedSlot) -> list[Kind]:
 
 
 class Collect(torch.autograd.Function):
-    """Changes that cells propose to those of kinds."""
+    """Regroup the changes that cells propose by kind."""
 
     @staticmethod
     def forward(ctx: Any, slot: PlannedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
@@ -137,7 +137,7 @@ def slot_function(slot: PlannedSlot | None) -> Callable[[Tensor], Tensor]:
 
 
 def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
-    """Features in the slot's order to what they are behind the slot."""
+    """Features behind the slot from those before it, both in the slot's order."""
     lanes = slot.lanes
     if len(slot.cells) == len(slot.kinds) == 1 and slot.kinds[0].size * lanes.width == opened.shape[lanes.axis]:
         return _grow_alike(slot, opened)
@@ -160,7 +160,7 @@ def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
 
 
 def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
-    """The same where every network, often the only one, has the same kind of seed: there is nothing to deal."""
+    """`_grow` for the case that all networks have the same kind of seed, so no features need to be dealt out."""
     (kind,), (cell,), lanes = slot.kinds, slot.cells, slot.lanes
     features = lanes.close(x.detach() if kind.in_training else x)
     gate = slot.gates.call(features) if slot.gates is not None else None

@@ -1,4 +1,4 @@
-"""Noise on samples and labels: drawn once with the data; each network takes as much as its conditions say."""
+"""Noise on samples and labels. It is drawn once with the data and scaled by each network's conditions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def noisy_inputs(setting: Setting, conditions: Conditions, noise: Noise, x: Tens
         conditions: Conditions of N networks.
         noise: Noise of the data.
         x: Clean samples ``[B, N, ...]``.
-        index: Which they are, ``[B, N]`` or, the same for all networks, ``[B, 1]``.
+        index: Numbers of the samples ``[B, N]``, or ``[B, 1]`` if all networks have the same.
     """
     width = setting.column(conditions.pixel_noise).view(-1, *[1] * (x.ndim - 2))
     return x + noise.inputs[index] * width
 
 
 def noisy_labels(setting: Setting, conditions: Conditions, data: Split, index: Tensor) -> Tensor:
-    """Labels to learn from ``[B, N]``, some of them wrong."""
+    """Training labels ``[B, N]``, some of them wrong."""
     assert data.noise is not None
     share = setting.column(conditions.label_noise).squeeze(1)  # [N]
     return torch.where(data.noise.chance[index] < share, data.noise.labels[index], data.y[index])

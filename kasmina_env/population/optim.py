@@ -23,7 +23,7 @@ class Optimizer:
     Attributes:
         name: "adam" (Kingma & Ba 2015) or "sgd" (with heavy-ball momentum, as `torch.optim.SGD`).
         learning_rate: Step size.
-        host_factor: Factor of the learning rate of hosts: a mature one has little of it left.
+        host_factor: Factor of the learning rate of hosts; small for a mature host.
         momentum: Momentum of SGD; the first beta of Adam.
         beta2: Second beta of Adam.
         eps: Added to Adam's denominator.
@@ -64,19 +64,19 @@ def _bias_correction(beta: float, steps: Tensor) -> Tensor:
 
 
 class Updates:
-    """The next few updates of some stacks together, whose optimiser states lie in one flat tensor until `finish`.
+    """The next few updates of several stacks, whose optimiser states lie in flat tensors until `finish`.
 
-    A launch costs more than its arithmetic here, so what need not know rows is one call for all of them.
+    A launch costs more than its arithmetic here. So operations that are equal for all rows are one call.
 
     Args:
         optimizer: Settings.
-        stacks: Each of its own R networks and P parameters.
-        learning_rates: For each stack ``[R, 1]``.
-        num_updates: Number of updates that follow.
+        stacks: Stacks to update, each with its own R networks and P parameters.
+        learning_rates: Learning rates of each stack ``[R, 1]``.
+        num_updates: Number of updates to come.
 
     Attributes:
-        gradient: Flat, of all stacks; to be filled before each update.
-        factors: For each update what `turn_` needs.
+        gradient: Flat gradient of all stacks; fill it before each update.
+        factors: Arguments of `turn_` for each update.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Updates:
         self._scale_rows_(self._of_gradient, factors)
 
     def turn_(self, rates: Tensor, root_scales: Tensor) -> None:
-        """Overwrite the clipped gradient by what is to be subtracted from the parameters.
+        """Replace the clipped gradient with the update to subtract from the parameters.
 
         Args:
             rates: Learning rates of the rows of all stacks ``[rows, 1]``.
@@ -136,7 +136,7 @@ class Updates:
         gradient.div_(self._root.add_(optimizer.eps))
 
     def finish(self) -> None:
-        """Give the stacks their optimiser states back."""
+        """Write the optimiser states back into the stacks."""
         for i, moment in enumerate(self.moments):
             for stack, block in zip(self.stacks, self.by_stack(moment), strict=True):
                 stack.moments[i] = block

@@ -1,4 +1,4 @@
-"""The plan of a step: for every slot what runs, over which networks, and in which order these stand side by side.
+"""Plan of a step: the seeds that run in each slot, their networks, and the order of networks along the wide axis.
 
 Structure changes only between steps, so it is planned once. Seeds of one blueprint in one slot run together whatever
 their operator and stage: on small networks a launch costs as much as its arithmetic (64 networks with random seeds
@@ -35,7 +35,7 @@ class PlannedCell:
     sizes: tuple[int, ...]  # [2 * operators] how many of each kind, acting before in TRAINING
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Run them on the wide features of their networks."""
+        """Changes of the seeds, or values of the gates, from the wide features of their networks."""
         return self.template.call(self.parameters, inputs)
 
     @property
@@ -44,13 +44,13 @@ class PlannedCell:
 
     @property
     def has_live(self) -> bool:
-        """Whether any of them acts."""
+        """Whether any seed acts."""
         return any(self.sizes[: len(Operator)])
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Networks next to each other in a slot whose seeds have an operator and stage in common."""
+    """A run of adjacent networks in a slot whose seeds share operator and stage."""
 
     operator: Operator
     in_training: bool
@@ -60,7 +60,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Piece:
-    """Networks next to each other in a slot and in a cell."""
+    """A run of networks that are adjacent both in a slot and in a cell."""
 
     cell: int
     kind: int  # index into the kinds that there are
@@ -85,13 +85,13 @@ class PlannedSlot:
 
     @cached_property
     def slot_to_cells(self) -> Regroup:
-        """Features, to what each cell reads."""
+        """Map from the slot's features to the inputs of each cell."""
         targets = [[Stretch(0, p.in_slot, p.size) for p in self.pieces if p.cell == c] for c in range(len(self.cells))]
         return Regroup(self.lanes, [sum(kind.size for kind in self.kinds)], targets)
 
     @cached_property
     def cells_to_kinds(self) -> Regroup:
-        """Changes that cells propose, to those of each kind."""
+        """Map from the changes of each cell to those of each kind."""
         targets = [
             [Stretch(p.cell, p.in_cell, p.size) for p in self.pieces if p.kind == k] for k in range(len(self.kinds))
         ]
@@ -99,7 +99,7 @@ class PlannedSlot:
 
     @cached_property
     def kinds_to_cells(self) -> Regroup:
-        """Their gradients back."""
+        """Map from the gradients of each kind to those of each cell."""
         targets = [
             [Stretch(p.kind, p.in_kind, p.size) for p in self.pieces if p.cell == c] for c in range(len(self.cells))
         ]
@@ -126,7 +126,7 @@ def make_plan(
     Args:
         networks: Hosts and seeds.
         alpha: Amplitudes ``[N, S]``.
-        parameters_of: Where parameters come from.
+        parameters_of: Function that returns the parameters of a cell's first members.
         with_training: Whether seeds in TRAINING run; in evaluation they change nothing.
     """
     networks.sort_cells()

@@ -38,7 +38,7 @@ Rows = Sequence[int] | IntArray
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Networks with everything their future depends on; a population never changes it."""
+    """Copies of networks and their random streams. A population never changes a snapshot."""
 
     networks: Networks
     streams: tuple[Streams, ...]
@@ -47,7 +47,7 @@ class Snapshot:
         return len(self.streams)
 
     def take(self, rows: IntArray) -> Snapshot:
-        """Copies of some networks, in the given order; one may be taken twice."""
+        """Copies of some networks, in the given order; `rows` may repeat."""
         return Snapshot(self.networks.take(rows), tuple(deepcopy(self.streams[row]) for row in rows))
 
     @classmethod
@@ -61,21 +61,20 @@ class Population:
     """N networks of one host, each with its own seeds, optimiser state and random streams.
 
     Args:
-        host: Recipe of the host network.
-        rng_seeds: One integer for each network: row i draws the same initial weights and minibatches whatever N is.
+        host: Specification of the host network.
+        rng_seeds: Seeds of the random streams, one integer per network. The draws of row i do not depend on N.
         optimizer: Settings of the optimiser.
-        device: Where the networks live.
+        device: Device of the networks.
         dtype: Floating-point type of weights and features; optimiser state, losses and qualities are at least in
             float32. In bfloat16 a step smaller than a 512th of a weight does not move it.
-        criterion: Loss and quality of the networks' logits, as a task gives it.
-        variants: Hosts that are smaller than `host`, of which `conditions` chooses; all whole if left out.
+        criterion: Function of logits and labels that returns loss and quality, from the task.
+        variants: Smaller versions of `host`; `conditions` names each network's. By default all are whole.
         conditions: Learning rate, noise and variant of each network; by default the optimiser's rate and no noise.
-        birth_gain: Factor of the constants that keep newborn seeds near identity: seeds of a large gain
-            disturb the network they are put into at once.
-        initial_weights: Parameters that every fresh host starts from ``[P]`` (see `load_initial_weights`); left out:
-            random ones.
-        engine: Name in `kasmina_env.population.ENGINES`; by default that of the environment variable KASMINA_ENGINE,
-            else "auto": "fused" where it can be, which also depends on the seeds that are grown, and "torch" elsewhere.
+        birth_gain: Factor of the constants that keep newborn seeds near identity. With a large gain a seed
+            disturbs its network at once.
+        initial_weights: Parameters of every fresh host ``[P]`` (see `load_initial_weights`); random by default.
+        engine: Name in `kasmina_env.population.ENGINES`; default: the environment variable KASMINA_ENGINE, or "auto" if
+            that is unset. "auto" is "fused" where the setting and all seeds grown allow it, otherwise "torch".
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Population:
         self._networks = Networks(self.setting, hosts, {}, *state)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The setting holds modules with the weights of the latest call, and what was recorded for this process alone.
+        # Leave the setting out: its modules hold the weights of the latest call, its recordings belong to this process.
         state = {name: value for name, value in vars(self).items() if name not in ("setting", "_engine")}
         return {**state, "is_recording": self.setting.recorder.is_on}
 
@@ -131,22 +130,22 @@ class Population:
 
     @property
     def learning_rate(self) -> FloatArray:
-        """Of each network ``[N]``; may be changed in place."""
+        """Learning rate of each network ``[N]``; may be changed in place."""
         return self._networks.conditions.learning_rate
 
     @property
     def conditions(self) -> Conditions:
-        """What each network trains under; may be changed in place, but for the variants."""
+        """Conditions of the networks. All but the variants may be changed in place."""
         return self._networks.conditions
 
     @property
     def engine(self) -> str:
-        """The engine that trains and evaluates."""
+        """Name of the engine that trains and evaluates."""
         return self._engine.name
 
     @property
     def engine_reason(self) -> str:
-        """Why it is "torch" where "auto" would rather have "fused", in one sentence; empty elsewhere."""
+        """Reason why "auto" chose "torch"; empty otherwise."""
         return self._engine_reason
 
     # ── training and evaluation ──────────────────────────────────────────────────────────────
@@ -154,11 +153,11 @@ class Population:
     def draw_minibatches(
         self, data: Split, num_batches: int, batch_size: int, augment: str = "none", rows: Rows | None = None
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Every network draws samples, with replacement, from its own stream, and how they are changed.
+        """Draw samples (with replacement) and their augmentation for each network from its own stream.
 
         Args:
-            data: To draw from.
-            num_batches, batch_size: K and B.
+            data: Samples to draw from.
+            num_batches, batch_size: Number K of minibatches, and their size B.
             augment: A name in `kasmina_env.settings.config.AUGMENTATIONS`.
             rows: R networks that draw; all by default.
 
@@ -191,8 +190,8 @@ class Population:
         """Train on wide minibatches (see `draw_minibatches`) with every seed at its alpha ``[N, S]``.
 
         Args:
-            x, y: K times inputs and labels.
-            alpha: Amplitudes.
+            x, y: Inputs and labels of K minibatches.
+            alpha: Amplitudes ``[N, S]``.
             pace: Factor of the learning rates, ``[N]`` or a number.
 
         Returns:
@@ -206,7 +205,7 @@ class Population:
     def warm_up(
         self, data: Split, num_batches: int, batch_size: int, learning_rate: float, rows: Rows
     ) -> GradientHealth:
-        """Train the given networks, which must have no seeds, for a while at a learning rate of that time."""
+        """Train the given networks, which must have no seeds, on `num_batches` minibatches at `learning_rate`."""
         rows = self._check_different(rows)
         chosen = self._networks.take(rows)
         x, y = self.draw_minibatches(data, num_batches, batch_size, rows=rows)
@@ -219,12 +218,12 @@ class Population:
     def evaluate(
         self, data: Split, alpha: FloatArray, off: BoolArray | None = None, rows: Rows | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and quality on shared data, under one or more settings of seeds switched off.
+        """Loss and quality on shared data, for M choices of seeds to switch off.
 
         Args:
-            data: n samples.
+            data: Samples.
             alpha: Amplitudes ``[N, S]``.
-            off: ``[M, N, S]``; left out: one setting with everything on.
+            off: Seeds to switch off ``[M, N, S]``; by default M is 1 and all seeds are on.
             rows: R networks to evaluate; all by default.
 
         Returns:
@@ -236,7 +235,7 @@ class Population:
     def evaluate_together(
         self, data: Sequence[Split], alpha: FloatArray, off: Sequence[BoolArray | None], rows: Rows | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """`evaluate` on several data, each under settings of its own; in one forward where they are equally long."""
+        """`evaluate` on several splits, each with its own `off`. Splits of equal length share one forward."""
         everything_on = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
         settings = [everything_on if o is None else o for o in off]
         networks, chosen = self._networks, self._check_rows(rows)
@@ -264,7 +263,7 @@ class Population:
         return numbers
 
     def seen_by(self, row: int, data: Split) -> Split:
-        """Data as one network is evaluated on it: with as much noise as its conditions say, and none to add."""
+        """Data as one network sees it in evaluation, with its noise and change already applied."""
         one = self._networks.take(self._check_rows([row]))
         return Split(seen_by_all(one, data, 0, len(data))[:, 0], data.y)
 
@@ -278,7 +277,7 @@ class Population:
             slot: Index of the slot.
             blueprint: Registered name.
             operator: Blend operator of the seed.
-            in_training: Start behind the straight-through estimator (the output of the network does not change).
+            in_training: Whether the seed starts behind a straight-through estimator, which keeps the output unchanged.
         """
         rows, networks = self._check_different(rows), self._networks
         taken = rows[networks.has_seed[rows, slot]]
@@ -294,7 +293,7 @@ class Population:
         networks.operator[rows, slot], networks.in_training[rows, slot] = operator, in_training
 
     def _admit(self, seeds: Iterable[tuple[int, str, Operator, bool]]) -> None:
-        """Change to the torch engine for good if the present one cannot grow seeds, or raise if it was insisted on."""
+        """Change to the torch engine for good if the present one cannot grow these seeds; raise under "fused"."""
         for slot, blueprint, operator, in_training in seeds:
             reason = self._engine.why_not(slot, blueprint, operator, in_training)
             if reason and self._engine_asked == "fused":
@@ -323,8 +322,8 @@ class Population:
 
         Args:
             rows: R different networks.
-            rng_seeds: R integers.
-            conditions: Conditions of the R networks; as they were if left out.
+            rng_seeds: Seeds of the new random streams ``[R]``.
+            conditions: Conditions of the R networks; unchanged by default.
         """
         rows = self._check_different(rows)
         self._networks.remove(rows, range(self.num_slots))
@@ -341,7 +340,7 @@ class Population:
             self._streams[row] = Streams.from_seed(seed)
 
     def snapshot(self, rows: Rows | None = None) -> Snapshot:
-        """Copy networks (all by default) with everything their future depends on."""
+        """Copy networks (all by default) and their random streams."""
         rows = self._check_rows(rows)
         streams = tuple(deepcopy(self._streams[row]) for row in rows)
         return Snapshot(self._networks.take(rows), streams)
@@ -366,9 +365,9 @@ class Population:
         """One network as an ordinary module with its own copy of the weights.
 
         Args:
-            row: Which.
-            alpha: Its amplitudes ``[S]``; a seed in TRAINING changes nothing and is left out.
-            keep: Slots ``[S]`` whose seeds come along; all by default.
+            row: Number of the network.
+            alpha: Amplitudes of its seeds ``[S]``. Seeds in TRAINING change nothing and are left out.
+            keep: Mask of the slots whose seeds to keep ``[S]``; all by default.
         """
         one = self._networks.take(self._check_rows([row]))
         is_kept = one.has_seed[0] & ~one.in_training[0] & (True if keep is None else keep)

@@ -36,7 +36,7 @@ NO_SEED = -1
 
 
 class Part(NamedTuple):
-    """What the members of one cell have in common: a slot, and the blueprint, or `GATE` for the gates of its seeds."""
+    """Key of a cell: a slot, and a blueprint or `GATE`."""
 
     slot: int
     name: str
@@ -44,15 +44,15 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """Seeds of one blueprint in one slot, or the slot's gates."""
+    """Seeds of one blueprint in one slot, or all gates of one slot."""
 
-    rows: IntArray  # [R]
+    rows: IntArray  # [R] network of each member
     weights: Stack
 
 
 @dataclass
 class Streams:
-    """Random streams of one network: growing does not disturb the order of its data."""
+    """Random streams of one network. Data has its own, so that growing does not change the minibatches."""
 
     data: RandomStream
     growth: RandomStream
@@ -65,17 +65,17 @@ class Streams:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What every network trains under; no step changes it. N networks."""
+    """Conditions that each of N networks trains under; training does not change them."""
 
     learning_rate: FloatArray  # [N]
-    label_noise: FloatArray  # [N] share of the labels to learn from that are wrong
+    label_noise: FloatArray  # [N] share of wrong training labels
     pixel_noise: FloatArray  # [N] standard deviation of the noise on inputs
-    variant: IntArray  # [N] which of the setting's variants of the host
-    change: IntArray  # [N] version of the data, where these drift; 0 is unchanged
+    variant: IntArray  # [N] index of the host among the setting's variants
+    change: IntArray  # [N] index of the present change of the data; 0 is unchanged
 
     @classmethod
     def plain(cls, num_networks: int, learning_rate: float) -> Conditions:
-        """No noise, and hosts that are whole."""
+        """Conditions without noise or change, for whole hosts."""
         zero = np.zeros(num_networks)
         whole = np.zeros(num_networks, dtype=np.int64)
         return cls(np.full(num_networks, learning_rate), zero, zero.copy(), whole, whole.copy())
@@ -92,7 +92,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every network of a population shares and no step changes."""
+    """Settings that all networks of a population share; training does not change them."""
 
     host: Host
     optimizer: Optimizer
@@ -100,8 +100,8 @@ class Setting:
     dtype: torch.dtype
     host_template: Template
     criterion: Criterion
-    scales: FloatArray | None  # [V, P] of the host's initial weights by variant, 0 where one is absent; None: all whole
-    birth_gain: float = 1.0  # what a blueprint's constant starting values are multiplied by
+    scales: FloatArray | None  # [V, P] factor of initial weights by variant, 0 for absent ones; None: all whole
+    birth_gain: float = 1.0  # factor of a blueprint's constant initial values
     part_templates: dict[Part, Template] = field(default_factory=dict)
     recorder: Recorder = field(default_factory=Recorder)
 
@@ -111,11 +111,11 @@ class Setting:
 
     @cached_property
     def lanes(self) -> list[Lanes]:
-        """Of each slot."""
+        """Lanes of each slot."""
         return [Lanes(self.host.topology, slot.channels) for slot in self.host.slots]
 
     def template(self, part: Part) -> Template:
-        """The architecture of a blueprint, or of a gate, in a slot; built when it is first needed."""
+        """The architecture of a blueprint or gate in a slot; built at first use."""
         if part not in self.part_templates:
             self.part_templates[part] = self._make_template(part)
         return self.part_templates[part]
@@ -135,21 +135,21 @@ class Setting:
         return new_stack(parameters, self.optimizer.num_moments)
 
     def draw_hosts(self, streams: Sequence[RandomStream], variant: IntArray) -> Stack:
-        """Fresh hosts, one from each random stream, each of its variant ``[R]``."""
+        """R fresh hosts, one from each random stream, of the given variants ``[R]``."""
         return self.draw_stack(self.host_template, streams, 1.0 if self.scales is None else self.scales[variant])
 
     def absent(self, variant: IntArray) -> torch.Tensor | None:
-        """Which weights hosts of these variants ``[R]`` do not have, ``[R, P]``; None where all are whole."""
+        """Mask ``[R, P]`` of weights that hosts of the given variants ``[R]`` lack; None if all are whole."""
         if self.scales is None:
             return None
         return torch.from_numpy(self.scales[variant] == 0).to(self.device, non_blocking=True)
 
     def loss_and_quality(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and quality ``[B, N]`` of what a wide host returns, at least in float32."""
+        """Loss and quality ``[B, N]`` of a wide host's logits, at least in float32."""
         return self.criterion(split_logits(logits, labels.shape[1]).to(at_least_float32(self.dtype)), labels)
 
     def column(self, values: FloatArray) -> torch.Tensor:
-        """One number per row, ``[R]`` to ``[R, 1]``, where the parameters are."""
+        """Numbers ``[R]`` as a tensor ``[R, 1]`` on the population's device."""
         return torch.from_numpy(values).to(self.device, self.dtype, non_blocking=True).unsqueeze(1)
 
     def index(self, rows: IntArray | Sequence[int]) -> torch.Tensor:
@@ -170,7 +170,7 @@ def make_setting(
     """Assemble the shared settings of a population."""
     template = make_template(partial(make_network, host))
     if initial_weights is not None:
-        template = replace(template, low=initial_weights, high=initial_weights)  # drawn from a range without width
+        template = replace(template, low=initial_weights, high=initial_weights)  # a uniform range of width 0
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
     return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain)
@@ -178,7 +178,7 @@ def make_setting(
 
 @dataclass
 class Networks:
-    """Hosts side by side and the seeds in their slots. N networks, S slots."""
+    """N hosts side by side and the seeds in their S slots."""
 
     setting: Setting
     hosts: Stack  # of N
@@ -191,18 +191,18 @@ class Networks:
         return len(self.hosts)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A population has a setting of its own: networks that are copied or sent to another one go without.
+        # Leave the setting out: the population that networks are copied or sent to has its own.
         return {name: value for name, value in vars(self).items() if name != "setting"}
 
     def _with(self, **fields: Any) -> Networks:
-        """A copy with other fields. `dataclasses.replace` would ask for a setting, which networks may go without."""
+        """A copy with some fields replaced. `dataclasses.replace` would fail where the setting is missing."""
         changed = object.__new__(Networks)
         vars(changed).update(vars(self), **fields)
         return changed
 
     @property
     def has_seed(self) -> BoolArray:
-        """Where a seed grows, ``[N, S]``."""
+        """Mask of slots that hold a seed ``[N, S]``."""
         return np.asarray(self.operator != NO_SEED)
 
     def seeds(self) -> set[tuple[int, str, Operator, bool]]:
@@ -216,7 +216,7 @@ class Networks:
         return found
 
     def insert(self, part: Part, rows: IntArray, weights: Stack) -> None:
-        """File weights under their part."""
+        """Add weights to the cell of their part."""
         if part in self.cells:
             old = self.cells[part]
             rows = np.concatenate([old.rows, rows])
@@ -226,7 +226,7 @@ class Networks:
     def sort_cells(self) -> None:
         """Sort the members of every cell: acting seeds before those in TRAINING, then by operator, then by network.
 
-        Gates stand as their seeds do: by blueprint where those stand by operator.
+        Gates all have one operator: they are sorted by the blueprint of their seed instead.
         """
         for part, cell in self.cells.items():
             kind = self.operator[:, part.slot]
@@ -252,7 +252,7 @@ class Networks:
             self.operator[rows, slot], self.in_training[rows, slot] = NO_SEED, False
 
     def take(self, rows: IntArray) -> Networks:
-        """Copies of the given networks, in the given order (one may be taken twice), as networks of their own."""
+        """Independent copies of the given networks, in the given order; `rows` may repeat."""
         cells = {}
         for part, cell in self.cells.items():
             positions, members = np.nonzero(rows[:, None] == cell.rows[None, :])  # of [len(rows), R]
@@ -268,7 +268,7 @@ class Networks:
         )
 
     def put(self, rows: IntArray, source: Networks) -> None:
-        """Overwrite the given networks, all different, by copies of others."""
+        """Overwrite the given distinct networks with copies of others."""
         self.remove(rows, range(self.operator.shape[1]))
         self.hosts.put_(self._index(rows), source.hosts)
         for part, cell in source.cells.items():
@@ -283,13 +283,13 @@ class Networks:
         return self._with(hosts=self.hosts.to(device), cells=cells)
 
     def _index(self, rows: IntArray) -> torch.Tensor:
-        """Row numbers where the weights are."""
+        """Row numbers as an index tensor on the device of the weights."""
         device = self.hosts.parameters.device
         return torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(device, non_blocking=True)
 
 
 def join_networks(parts: Sequence[Networks]) -> Networks:
-    """Networks of several populations of one setting as those of one, in order, where the first ones are."""
+    """Join networks of one setting, in order, on the device of the first ones."""
     device = parts[0].hosts.parameters.device
     starts = np.cumsum([0, *(len(part) for part in parts)])
     cells: dict[Part, list[Cell]] = {}

@@ -22,13 +22,13 @@ EXPLODING = 1e3  # and above which it counts as exploding
 
 @dataclass(frozen=True)
 class GradientHealth:
-    """Of one step's minibatches, before clipping; on the device. Slots without a seed are NaN: never measured.
+    """Gradient statistics of one step's minibatches, before clipping, on the device. Slots without a seed are NaN.
 
-    A seed here is what its blueprint made; its gate is not counted.
+    The gate of a seed is not counted.
     """
 
     host_norm: Tensor  # [N] root mean square over minibatches of the Euclidean norm
-    segment_norm: Tensor  # [N, S] the same of the host's segment each slot stands behind
+    segment_norm: Tensor  # [N, S] the same for the host's segment before each slot
     seed_norm: Tensor  # [N, S]
     vanishing: Tensor  # [N, S] share of the seed's tensors whose gradient has vanished
     exploding: Tensor  # [N, S] share of the seed's tensors whose gradient explodes or is not finite
@@ -38,8 +38,8 @@ class GradientHealth:
 class _Trainee:
     """A stack in training: contiguous leaves, and its part of the flat gradient.
 
-    The parameters of one network lie together as they are, and its leaves are views. Those of several do not, and its
-    leaves are working copies.
+    In a stack of one network every tensor is contiguous already, and leaves are views. In a larger stack leaves are
+    working copies.
     """
 
     template: Template
@@ -49,7 +49,7 @@ class _Trainee:
     squares: Tensor  # [R, P] sum over minibatches
 
     def collect(self, found: Sequence[Tensor]) -> None:
-        """Lay the gradients of the leaves side by side."""
+        """Write the gradients of the leaves into `gradient`."""
         torch.cat([part.flatten(1) for part in found], dim=1, out=self.gradient)
 
     def sum_squares(self) -> Tensor:
@@ -57,7 +57,7 @@ class _Trainee:
         return torch.stack([part.sum(dim=1) for part in self.squares.split(self.template.sizes, dim=1)], dim=1)
 
     def update(self) -> None:
-        """Subtract what has become of the gradient."""
+        """Subtract the update that the optimiser left in `gradient`."""
         if len(self.stack) == 1:
             self.stack.parameters.sub_(self.gradient)
             return
@@ -65,7 +65,7 @@ class _Trainee:
             leaf.sub_(part)
 
     def put_back(self) -> None:
-        """Write working copies into the stack."""
+        """Write working copies back into the stack."""
         if len(self.stack) > 1:
             torch.cat([leaf.flatten(1) for leaf in self.leaves], dim=1, out=self.stack.parameters)
 
@@ -89,8 +89,8 @@ def train(
 
     Args:
         networks: Hosts and seeds.
-        x: K wide minibatches.
-        y: K times labels ``[B, N]`` or ``[B, N, T]``.
+        x: Wide inputs of K minibatches.
+        y: Labels of K minibatches, each ``[B, N]`` or ``[B, N, T]``.
         alpha: Amplitudes ``[N, S]``, constant for these minibatches.
         host_rate, seed_rate: Learning rates ``[N]``.
 
@@ -150,9 +150,9 @@ def measure_health(networks: Networks, host: Tensor, seeds: Mapping[Part, Tensor
     """Health of gradients.
 
     Args:
-        networks: After the step.
-        host: Squares of the gradients of each host's T tensors, summed over each and over the minibatches, ``[N, T]``.
-        seeds: The same of the seeds of each part ``[R, T]``.
+        networks: Networks after the step.
+        host: Squared gradients of each host's T tensors, summed within a tensor and over minibatches ``[N, T]``.
+        seeds: Squared gradients of the seeds of each part, summed alike ``[R, T]``.
         num_batches: Number of minibatches.
     """
     shape = (3, len(networks), networks.setting.num_slots)
@@ -164,7 +164,7 @@ def measure_health(networks: Networks, host: Tensor, seeds: Mapping[Part, Tensor
         sizes = networks.setting.template(part).sizes
         means = [total / (size * num_batches) for total, size in zip(sums.unbind(dim=1), sizes, strict=True)]
         rms = torch.stack(means, dim=1).sqrt()
-        # NaN where weights are not finite: behind a norm their gradients may still be
+        # NaN if weights are not finite: behind a normalisation layer their gradients may still be finite
         norm = (sums.sum(dim=1) / num_batches).sqrt() + 0.0 * cell.weights.parameters.sum(dim=1)
         vanishing = (rms < VANISHING).to(rms.dtype).mean(dim=1)
         # `rms < EXPLODING` is False for NaN as well
