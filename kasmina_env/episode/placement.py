@@ -24,6 +24,7 @@ from kasmina_env.settings import imports
 from kasmina_env.settings.machine import keep_freed_memory, sheltered_children
 
 NO_MAIN_GUARD = "A script that uses workers keeps its code under `if __name__ == '__main__':`."
+GRACE = 60  # seconds that a worker lives on after SIGTERM
 Wait = Callable[[], Any]  # returns the result of a method, or raises what it raised
 Make = Callable[[], EpisodeCore]
 
@@ -181,6 +182,9 @@ def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
         modules: Code of the user that registers what the problem names.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides
+    if hasattr(signal, "alarm"):
+        # Where a whole group is terminated, whoever started this may want to save what is here first.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
     keep_freed_memory()
     torch.set_num_threads(1)
     try:

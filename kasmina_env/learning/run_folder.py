@@ -67,11 +67,15 @@ def keep_config(run: Path, config: TrainingConfig) -> None:
 def locked(run: Path) -> Iterator[None]:
     """Keep other processes from training in a folder; the lock ends with this process, however that ends.
 
+    Files that were being written by one that was killed are removed.
+
     Raises:
         RuntimeError: If another one is training there.
     """
     try:
         with FileLock(run / LOCK, timeout=0):
+            for left in run.glob(".*.tmp"):  # by a process that was killed while it wrote
+                left.unlink()
             yield
     except Timeout as error:
         raise RuntimeError(

@@ -353,9 +353,8 @@ class Population:
             raise ValueError(
                 f"`rows` must be {len(saved)} networks, got {rows.tolist()}. Give one for each network of the snapshot."
             )
-        self._networks.put(rows, saved.networks.to(self.setting.device))
         self._admit(saved.networks.seeds())
-        self._networks.put(rows, saved.networks)
+        self._networks.put(rows, saved.networks.to(self.setting.device))
         for row, streams in zip(rows, saved.streams, strict=True):
             self._streams[row] = deepcopy(streams)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -223,6 +225,13 @@ def test_a_worker_that_was_killed_is_reported_and_the_other_still_answers(worker
         workers.step([WAIT] * 4)
     assert workers.network(0).state_dict().keys() == workers.network(1).state_dict().keys()
     assert digest(workers.network(0).state_dict()) != rescued  # it took both steps
+
+
+def test_a_worker_that_is_terminated_still_gives_its_networks_away(workers):
+    for place in workers.episodes._places:
+        os.kill(place._process.pid, signal.SIGTERM)
+    workers.step([WAIT] * 4)
+    assert len(workers.snapshot()) == 4
 
 
 def test_a_call_that_was_interrupted_leaves_no_answer_to_the_next_one(workers, monkeypatch):

@@ -92,6 +92,15 @@ def test_a_run_that_was_stopped_anywhere_equals_one_that_was_not(algorithm, undi
     assert outcome(tmp_path / "run") == undisturbed(config)
 
 
+def test_a_run_over_workers_goes_on_too(tmp_path):
+    config = rollouts_in_pieces("maskable_ppo")
+    train(config, tmp_path / "undisturbed", num_workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", interrupting(76), num_workers=2)
+    train(config, tmp_path / "run", resume=True, num_workers=2)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_for_whoever_handled_it_before_once_all_is_saved(number, tmp_path):
     seen = []

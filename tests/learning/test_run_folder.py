@@ -109,6 +109,12 @@ def test_two_do_not_train_in_one_folder(run):
     assert train(LONGER, run, resume=True).num_timesteps == 96
 
 
+def test_what_a_killed_process_was_writing_is_removed(run):
+    (run / ".checkpoint.safetensors.123.tmp").write_bytes(b"half")
+    train(CONFIG, run, resume=True)
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == [".lock"]
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(run, monkeypatch):
     before = (run / "checkpoint.safetensors").read_bytes()
     monkeypatch.setattr("os.fsync", no_space)
