@@ -71,7 +71,8 @@ def train(
     Args:
         config: Settings.
         out: Folder of the run: made here, or the one to go on in.
-        report: Called at the start, when everything has been accepted, and after every step of all rows.
+        report: Called at the start, when everything has been accepted, and after every step of all rows; not at all
+            where nothing is left to do.
         resume: Whether to go on from the folder's checkpoint; the settings must be the same but for `total_steps`.
         num_workers: Processes over which the networks are spread.
 

@@ -49,7 +49,8 @@ def interrupted_until_it_ends(config, run: Path, signals: list[int], longest: fl
     for number in signals:
         process, is_training = started(config, run)
         if rng.random() < 0.8:  # otherwise before it trains, too
-            is_training.wait(timeout=60)
+            while process.is_alive() and not is_training.wait(timeout=0.1):
+                pass
         process.join(timeout=rng.uniform(0, longest))
         if process.is_alive():
             os.kill(process.pid, number)
