@@ -7,7 +7,6 @@ environments of an equal problem with as many rows, however they are spread over
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from kasmina_env.episode.core import CoreSnapshot
 from kasmina_env.episode.episodes import EpisodesSnapshot
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray
-from kasmina_env.networks.tensor_file import describe, read_file, to_bytes
+from kasmina_env.networks.tensor_file import checksum, describe, read_file, to_bytes
 from kasmina_env.networks.tensor_tree import Packed, pack, unpack
 from kasmina_env.settings.documents import to_json, write_file
 
@@ -130,12 +129,12 @@ def _checked(path: Path | str) -> Path:
 
 def _parts(problem: Problem) -> dict[str, str]:
     """Fingerprints of what can be registered or written anew under the same name."""
-    costs, instances = problem.costs, problem.instances
     found = {
         "observations": problem.observations.names,
         "actions": problem.actions.names,
         "rewards": tuple(problem.reward.terms),
-        "networks": (costs.host_parameters, costs.seed_parameters.tolist()),
-        "instances": (instances.host_settings, {name: values.tolist() for name, values in instances.numbers.items()}),
+        "networks": (problem.costs.host_parameters, problem.costs.seed_parameters),
+        "instances": problem.instances,
     }
-    return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in found.items()}
+    packed = {name: pack(value) for name, value in found.items()}
+    return {name: checksum(to_json(name, {"tree": part.tree}), part.tensors) for name, part in packed.items()}
