@@ -1,13 +1,12 @@
-"""Environments on disk: episodes and their random streams.
+"""Environments on disk: episodes with everything that their future, and the episodes after them, depend on.
 
-A file holds the arrays of a snapshot. Its header names the problem and says where each array belongs. The file can be
-loaded by any environment of an equal problem with as many rows, whatever its processes and devices.
+A file holds the arrays of a snapshot, and in its header the problem it is of and where each array belongs. It fits the
+environments of an equal problem with as many rows, however they are spread over processes and devices.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from kasmina_env.episode.core import CoreSnapshot
 from kasmina_env.episode.episodes import EpisodesSnapshot
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray
-from kasmina_env.networks.tensor_file import describe, read_file, to_bytes
+from kasmina_env.networks.tensor_file import checksum, describe, read_file, to_bytes
 from kasmina_env.networks.tensor_tree import Packed, pack, unpack
 from kasmina_env.settings.documents import to_json, write_file
 
@@ -34,7 +33,7 @@ NAME = "episodes"  # before the names of the tensors
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Content:
-    """R episodes and their random streams, without the problem."""
+    """Episodes and their streams, without the problem. R episodes."""
 
     episodes: CoreSnapshot
     generators: tuple[np.random.Generator, ...]
@@ -42,10 +41,10 @@ class Content:
 
 
 def save_snapshot(path: Path | str, problem: Problem, saved: EnvSnapshot, overwrite: bool = False) -> None:
-    """Write episodes to a file; a failed write changes nothing.
+    """Write episodes to a file, whole or not at all.
 
     Args:
-        path: File name that ends in ``.safetensors``.
+        path: Ends in ``.safetensors``.
         problem: Problem of the episodes.
         saved: Episodes.
         overwrite: Whether to replace a file that exists.
@@ -63,10 +62,10 @@ def load_snapshot(path: Path | str, problem: Problem, num_rows: int, dtype: torc
     """Read episodes from a file.
 
     Args:
-        path: File written by `save_snapshot`.
-        problem: Expected problem of the episodes.
-        num_rows: Expected number of episodes.
-        dtype: Expected floating-point type of the networks.
+        path: A file of `save_snapshot`.
+        problem: Problem that they must be of.
+        num_rows: Number of episodes that it must hold.
+        dtype: Floating-point type that their networks must have.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -77,7 +76,7 @@ def load_snapshot(path: Path | str, problem: Problem, num_rows: int, dtype: torc
 
 
 def describe_snapshot(problem: Problem, saved: EnvSnapshot) -> tuple[dict[str, Any], Packed]:
-    """Header and tensors of a file of episodes."""
+    """Document of a file of episodes, and what it holds."""
     packed = pack(Content(saved.episodes.content, saved.generators, saved.is_test), NAME)
     document = {
         "id": problem.id,
@@ -98,7 +97,7 @@ def read_snapshot(
     num_rows: int,
     dtype: torch.dtype,
 ) -> EnvSnapshot:
-    """Episodes from the header and tensors of a file; see `load_snapshot`."""
+    """Episodes of a document and the tensors of its file; see `load_snapshot`."""
     own, theirs = json.loads(to_json("config", dataclasses.asdict(problem.config))), document["config"]
     differs = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
     if differs:
@@ -130,12 +129,12 @@ def _checked(path: Path | str) -> Path:
 
 def _parts(problem: Problem) -> dict[str, str]:
     """Fingerprints of the parts of a problem that may differ under equal names."""
-    costs, instances = problem.costs, problem.instances
     found = {
         "observations": problem.observations.names,
         "actions": problem.actions.names,
         "rewards": tuple(problem.reward.terms),
-        "networks": (costs.host_parameters, costs.seed_parameters.tolist()),
-        "instances": (instances.host_settings, {name: values.tolist() for name, values in instances.numbers.items()}),
+        "networks": (problem.costs.host_parameters, problem.costs.seed_parameters),
+        "instances": problem.instances,
     }
-    return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in found.items()}
+    packed = {name: pack(value) for name, value in found.items()}
+    return {name: checksum(to_json(name, {"tree": part.tree}), part.tensors) for name, part in packed.items()}
