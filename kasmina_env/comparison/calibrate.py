@@ -28,9 +28,10 @@ from kasmina_env.comparison.calibration_statistics import (
     gap_of_choices,
     gap_to_each,
 )
+from kasmina_env.controllers.halving import num_rows
 from kasmina_env.controllers.policy import MAX_SEED, OnStep
 from kasmina_env.controllers.schedule import Plan, Planned, actions_of
-from kasmina_env.controllers.search import num_rows, play_plans, random_plan
+from kasmina_env.controllers.search import play_plans, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.policy import MAX_SEED, OnStep, Policy, instances_of, play
-from kasmina_env.controllers.search import num_rows
+from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
+from kasmina_env.controllers.policy import OnStep, Policy, instances_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
@@ -153,37 +153,40 @@ def neighbours(rng: np.random.Generator, rule: Rule, problem: Problem, count: in
 
 
 @dataclass(frozen=True)
-class Effort:
+class RuleEffort:
     """Numbers of rules and episodes that a search tries.
 
     Attributes:
         num_random: Number of rules to begin with.
-        rounds: Rounds of successive halving. Each is three numbers: rules to keep, neighbours of each of the best
-            four to add, and episodes to play every rule on.
+        rounds: Rounds of successive halving.
     """
 
     num_random: int = 256
-    rounds: tuple[tuple[int, int, int], ...] = ((256, 0, 4), (48, 8, 12), (16, 8, 24), (8, 6, 48), (6, 0, 128))
+    rounds: tuple[Round, ...] = (
+        Round(257, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 128),
+    )  # fmt: skip
 
     @property
     def num_episodes(self) -> int:
         """Upper bound of the number of episodes."""
-        return sum((kept + 4 * around) * episodes for kept, around, episodes in self.rounds)
+        return sum(each.num_episodes for each in self.rounds)
 
 
-USUAL_EFFORT = Effort()
+USUAL_RULE_EFFORT = RuleEffort()
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRule:
     """The best rule of a search, and its returns on the last round's episodes."""
 
     rule: Rule
     returns: FloatArray  # [E]
 
 
-def search_rule(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
-    """Find a good rule for the train instances. The search may also end with a rule that never grows.
+def search_rule(
+    problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: RuleEffort = USUAL_RULE_EFFORT
+) -> FoundRule:
+    """Find a good rule for the train instances. A rule that never grows is one of the candidates.
 
     Args:
         problem: Problem of the rule.
@@ -193,17 +196,17 @@ def search_rule(problem: Problem, seed: int = 0, on_step: OnStep | None = None, 
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
     rules = [random_rule(rng, problem) for _ in range(effort.num_random)]
-    returns = np.zeros((len(rules), 0))
+    rules.append(replace(rules[0], clock=NEVER, drop=2.0))
     with closing(KasminaVectorEnv(num_rows(), problem)) as env:
-        for num_kept, num_neighbours, num_episodes in effort.rounds:
-            rules = rules[:num_kept]
-            rules += [other for best in rules[:4] for other in neighbours(rng, best, problem, num_neighbours)]
-            seeds = rng.integers(MAX_SEED, size=num_episodes)
-            chosen = None if train is None else rng.choice(train, size=num_episodes)
-            returns = play_rules(env, rules, seeds, chosen, on_step)
-            order = np.argsort(-returns.mean(axis=1), kind="stable")
-            rules, returns = [rules[i] for i in order], returns[order]
-    return Found(rules[0], returns[0])
+        rule, returns = halve(
+            rules,
+            effort.rounds,
+            rng,
+            train,
+            lambda rule, count: neighbours(rng, rule, problem, count),
+            lambda rules, seeds, chosen: play_rules(env, rules, seeds, chosen, on_step),
+        )
+    return FoundRule(rule, returns)
 
 
 def play_rules(
@@ -222,17 +225,14 @@ def play_rules(
         instances: Instances of a family ``[E]``; by default each seed draws one.
         on_step: Callback for progress bars.
     """
-    of_rule, of_episode = (index.ravel() for index in np.indices((len(rules), len(seeds))))
-    returns = np.zeros(len(of_rule))
-    for start in range(0, len(of_rule), env.num_envs):
-        part = slice(start, start + env.num_envs)
-        policy = Reactive(env.problem, [rules[i] for i in np.resize(of_rule[part], env.num_envs).tolist()])
-        chosen = None if instances is None else instances[of_episode[part]]
-        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
-    return returns.reshape(len(rules), len(seeds))
+
+    def policy_of(rows: IntArray) -> Policy:
+        return Reactive(env.problem, [rules[row] for row in rows.tolist()])
+
+    return play_side_by_side(env, len(rules), policy_of, seeds, instances, on_step)
 
 
-def save_rule(path: Path, problem: Problem, found: Found, about: Mapping[str, Any]) -> None:
+def save_rule(path: Path, problem: Problem, found: FoundRule, about: Mapping[str, Any]) -> None:
     """Write a rule as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {**about, "mean_return": float(found.returns.mean())}

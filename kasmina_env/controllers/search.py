@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
 from kasmina_env.controllers.per_context import Context, contexts_of
-from kasmina_env.controllers.policy import MAX_SEED, OnStep, instances_of, play
+from kasmina_env.controllers.policy import OnStep, instances_of
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.population.device import find_device
 
 FAMILY = 3  # factor of the number of episodes if one plan must serve all instances
-NUM_ENVS, NUM_ENVS_ON_GPU = 64, 256  # episodes side by side
 
 
 @dataclass(frozen=True)
@@ -26,27 +25,26 @@ class Effort:
 
     Attributes:
         num_structured, num_random: Numbers of plans to begin with.
-        rounds: Rounds of successive halving. Each is three numbers: plans to keep, neighbours of each of the best four
-            to add, and episodes to play every plan on.
+        rounds: Rounds of successive halving.
     """
 
     num_structured: int = 216
     num_random: int = 64
-    rounds: tuple[tuple[int, int, int], ...] = ((281, 0, 2), (32, 8, 8), (8, 6, 16), (6, 0, 64))
+    rounds: tuple[Round, ...] = (Round(281, 0, 2), Round(32, 8, 8), Round(8, 6, 16), Round(6, 0, 64))
 
     @property
     def num_episodes(self) -> int:
         """Upper bound of the number of episodes."""
-        return sum((kept + 4 * num_neighbours) * episodes for kept, num_neighbours, episodes in self.rounds)
+        return sum(each.num_episodes for each in self.rounds)
 
     def times(self, factor: int) -> Effort:
         """The same plans on more episodes."""
-        return replace(self, rounds=tuple((kept, around, factor * count) for kept, around, count in self.rounds))
+        return replace(self, rounds=tuple(replace(each, episodes=factor * each.episodes) for each in self.rounds))
 
 
 USUAL_EFFORT = Effort()
 # For each context, which holds a part of the instances: structured plans first, then changes of the best ones.
-CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=((73, 0, 4), (8, 4, 12), (5, 0, 40)))
+CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=(Round(73, 0, 4), Round(8, 4, 12), Round(5, 0, 40)))
 
 
 def structured_plans(rng: np.random.Generator, problem: Problem, limit: int) -> list[Plan]:
@@ -116,11 +114,6 @@ class Found:
     returns: FloatArray  # [E]
 
 
-def num_rows() -> int:
-    """Number of episodes to play side by side on the default device."""
-    return NUM_ENVS if find_device().type == "cpu" else NUM_ENVS_ON_GPU
-
-
 def search(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
     """Find a good schedule for all train instances. Waiting throughout is one of the candidates.
 
@@ -181,16 +174,15 @@ def find_plan(
     problem = env.problem
     plans = [*known, *structured_plans(rng, problem, effort.num_structured)]
     plans += [random_plan(rng, problem) for _ in range(effort.num_random)]
-    returns = np.zeros((len(plans), 0))
-    for num_kept, num_neighbours, num_episodes in effort.rounds:
-        plans = plans[:num_kept]
-        plans += [plan for best in plans[:4] for plan in neighbours(rng, best, problem, num_neighbours)]
-        seeds = rng.integers(MAX_SEED, size=num_episodes)
-        chosen = None if instances is None else rng.choice(instances, size=num_episodes)
-        returns = play_plans(env, plans, seeds, chosen, on_step)
-        order = np.argsort(-returns.mean(axis=1), kind="stable")
-        plans, returns = [plans[i] for i in order], returns[order]
-    return Found(plans[0], actions_of(plans[0], problem), returns[0])
+    plan, returns = halve(
+        plans,
+        effort.rounds,
+        rng,
+        instances,
+        lambda plan, count: neighbours(rng, plan, problem, count),
+        lambda plans, seeds, chosen: play_plans(env, plans, seeds, chosen, on_step),
+    )
+    return Found(plan, actions_of(plan, problem), returns)
 
 
 def num_search_steps(problem: Problem, per_context: bool = False, facts: Sequence[str] = ()) -> int:
@@ -222,11 +214,7 @@ def play_plans(
     """
     problem = env.problem
     schedules, which = np.unique([actions_of(plan, problem) for plan in plans], axis=0, return_inverse=True)
-    of_schedule, of_episode = (index.ravel() for index in np.indices((len(schedules), len(seeds))))
-    returns = np.zeros(len(of_schedule))
-    for start in range(0, len(of_schedule), env.num_envs):
-        part = slice(start, start + env.num_envs)
-        policy = Fixed(problem, schedules[np.resize(of_schedule[part], env.num_envs)])
-        chosen = None if instances is None else instances[of_episode[part]]
-        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
-    return returns.reshape(len(schedules), len(seeds))[which.ravel()]
+    returns = play_side_by_side(
+        env, len(schedules), lambda rows: Fixed(problem, schedules[rows]), seeds, instances, on_step
+    )
+    return returns[which.ravel()]

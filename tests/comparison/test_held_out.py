@@ -10,13 +10,14 @@ import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.evaluate import compare_arms
+from kasmina_env.controllers.halving import Round
 from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED
 from kasmina_env.controllers.search import Effort, search, search_contexts
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import TrainingConfig
 
 MIX = "Kasmina/DigitsMix-v0"
-TINY = Effort(num_structured=2, num_random=1, rounds=((3, 0, 2), (1, 1, 2)))
+TINY = Effort(num_structured=2, num_random=1, rounds=(Round(3, 0, 2), Round(1, 1, 2)))
 SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 8, "score_samples": 8}
 FEW = {"batch_size": 16}
 

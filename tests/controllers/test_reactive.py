@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 
 from kasmina_env import KasminaVectorEnv, make_problem
+from kasmina_env.controllers.halving import Round
 from kasmina_env.controllers.reactive import (
     NEVER,
-    Effort,
     Reactive,
     Rule,
+    RuleEffort,
     load_rule,
     play_rules,
     save_rule,
@@ -66,8 +67,14 @@ def test_rules_beside_each_other_play_as_they_do_alone():
     assert len(np.unique(together[:, 0])) == 3
 
 
+def test_where_growing_only_costs_the_search_finds_a_rule_that_never_grows():
+    dear = make_problem("Kasmina/Spirals-v0", **SMALL, operation_price=100.0)
+    found = search_rule(dear, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 2),)))
+    assert (found.rule.clock, found.returns.min() > -50) == (NEVER, True)
+
+
 def test_a_search_finds_a_rule_that_is_read_back_as_it_was(tmp_path):
-    found = search_rule(PROBLEM, effort=Effort(num_random=6, rounds=((6, 0, 1), (3, 1, 2))))
+    found = search_rule(PROBLEM, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
     save_rule(tmp_path / "rule.json", PROBLEM, found, {"command": "kasmina search"})
     assert load_rule(tmp_path / "rule.json") == found.rule
     assert found.returns.shape == (2,)

@@ -1,0 +1,101 @@
+"""Successive halving: many candidates on few episodes, then the best of them, improved, on more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from kasmina_env.controllers.policy import MAX_SEED, OnStep, Policy, play
+from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray
+from kasmina_env.population.device import find_device
+
+NUM_ROWS, NUM_ROWS_ON_GPU = 64, 256  # episodes side by side
+NUM_PARENTS = 4  # best candidates whose neighbours are added
+CandidateT = TypeVar("CandidateT")
+
+
+@dataclass(frozen=True)
+class Round:
+    """Sizes of one round.
+
+    Attributes:
+        kept: Candidates that are kept from the round before, best first.
+        neighbours: Neighbours that are added for each of the best `NUM_PARENTS`.
+        episodes: Episodes that every candidate is played on.
+    """
+
+    kept: int
+    neighbours: int
+    episodes: int
+
+    @property
+    def num_episodes(self) -> int:
+        """Upper bound of the number of episodes of all candidates."""
+        return (self.kept + NUM_PARENTS * self.neighbours) * self.episodes
+
+
+def num_rows() -> int:
+    """Number of episodes to play side by side on the default device."""
+    return NUM_ROWS if find_device().type == "cpu" else NUM_ROWS_ON_GPU
+
+
+def halve(
+    candidates: Sequence[CandidateT],
+    rounds: Sequence[Round],
+    rng: np.random.Generator,
+    instances: IntArray | None,
+    neighbours: Callable[[CandidateT, int], Sequence[CandidateT]],
+    returns_of: Callable[[Sequence[CandidateT], IntArray, IntArray | None], FloatArray],
+) -> tuple[CandidateT, FloatArray]:
+    """The best candidate, and its returns ``[E]`` on the episodes of the last round.
+
+    Args:
+        candidates: Candidates to begin with.
+        rounds: Sizes of the rounds, at least one.
+        rng: Random stream of the episodes; the seeds are below `MAX_SEED`.
+        instances: Numbers of the instances to draw episodes from; None if the problem is no family.
+        neighbours: Makes a number of neighbours of a candidate.
+        returns_of: Plays P candidates on E seeds and their instances: returns ``[P, E]``.
+    """
+    found, returns = list(candidates), np.zeros((len(candidates), 0))
+    for each in rounds:
+        found = found[: each.kept]
+        found += [other for best in found[:NUM_PARENTS] for other in neighbours(best, each.neighbours)]
+        seeds = rng.integers(MAX_SEED, size=each.episodes)
+        chosen = None if instances is None else rng.choice(instances, size=each.episodes)
+        returns = returns_of(found, seeds, chosen)
+        order = np.argsort(-returns.mean(axis=1), kind="stable")
+        found, returns = [found[i] for i in order], returns[order]
+    return found[0], returns[0]
+
+
+def play_side_by_side(
+    env: KasminaVectorEnv,
+    num_candidates: int,
+    make_policy: Callable[[IntArray], Policy],
+    seeds: IntArray,
+    instances: IntArray | None = None,
+    on_step: OnStep | None = None,
+) -> FloatArray:
+    """Returns ``[P, E]`` of P candidates on the same E episodes, as many side by side as there are rows.
+
+    Args:
+        env: Environment with N rows.
+        num_candidates: P.
+        make_policy: Makes the policy of the rows, given the number of each row's candidate ``[N]``.
+        seeds: Seeds of the episodes ``[E]``.
+        instances: Instances of a family ``[E]``; by default each seed draws one.
+        on_step: Callback for progress bars.
+    """
+    of_candidate, of_episode = (index.ravel() for index in np.indices((num_candidates, len(seeds))))
+    returns = np.zeros(len(of_candidate))
+    for start in range(0, len(of_candidate), env.num_envs):
+        part = slice(start, start + env.num_envs)
+        policy = make_policy(np.resize(of_candidate[part], env.num_envs))
+        chosen = None if instances is None else instances[of_episode[part]]
+        returns[part] = play(env, policy, seeds[of_episode[part]], on_step, chosen).returns
+    return returns.reshape(num_candidates, len(seeds))
