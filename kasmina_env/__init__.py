@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from kasmina_env.envs.registration import register_environment
     from kasmina_env.envs.sb3 import KasminaVecEnv
     from kasmina_env.envs.vector_env import KasminaVectorEnv
-    from kasmina_env.episode.core import FAILURES
     from kasmina_env.episode.problem import Problem, make_problem
+    from kasmina_env.episode.report import FAILURES
     from kasmina_env.episode.reward import register_reward
     from kasmina_env.networks.blueprints import register_blueprint
     from kasmina_env.networks.hosts import register_host
@@ -52,7 +52,7 @@ __all__ = [
 
 _LAZY = {
     "ENGINES": "kasmina_env.population",
-    "FAILURES": "kasmina_env.episode.core",
+    "FAILURES": "kasmina_env.episode.report",
     "PRESETS": "kasmina_env.settings.presets",
     "KasminaEnv": "kasmina_env.envs.env",
     "KasminaVecEnv": "kasmina_env.envs.sb3",

@@ -16,7 +16,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from kasmina_env import PRESETS
-from kasmina_env.episode.core import FAILURES
+from kasmina_env.episode.report import FAILURES
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.tasks import DATASETS
 

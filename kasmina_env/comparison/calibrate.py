@@ -66,17 +66,17 @@ class Calibration:
         preset: Registered id.
         settings: Settings of the problem at the time of measurement, as plain data.
         sizes: Numbers of schedules, seeds and instances.
-        instances: Measured instances.
+        instances: InstanceSample instances.
         gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
         means: Mean return of each arm.
-        contenders: Measured schedules, best first.
+        contenders: InstanceSample schedules, best first.
         best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
     """
 
     preset: str
     settings: Mapping[str, Any]
     sizes: Sizes
-    instances: Measured
+    instances: InstanceSample
     gaps: Mapping[str, Gap | None]
     means: Mapping[str, float]
     contenders: Contenders
@@ -84,20 +84,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Measured instances: some of a family's train split, or the only one of another problem."""
+class InstanceSample:
+    """InstanceSample instances: some of a family's train split, or the only one of another problem."""
 
     numbers: IntArray  # [I]
     visible: Mapping[str, FloatArray]  # [I] each; empty without a family
     is_family: bool
 
 
-def find_instances(problem: Problem, count: int) -> Measured:
+def find_instances(problem: Problem, count: int) -> InstanceSample:
     """`count` instances, evenly spread over the train split."""
     instances = problem.instances
     train = instances.split("train")
     numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
-    return Measured(numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, problem.is_family)
+    return InstanceSample(
+        numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, problem.is_family
+    )
 
 
 def latest_start(problem: Problem, plan: Plan) -> int:
@@ -146,7 +148,7 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 
 
 def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: Measured, count: int, on_step: OnStep | None
+    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: InstanceSample, count: int, on_step: OnStep | None
 ) -> Contenders:
     """Keep the best of many plans on a few seeds, once staged and once instant.
 
@@ -154,7 +156,7 @@ def screen(
         preset: Registered id.
         plans: Plans to choose from.
         seeds: Seeds of the episodes; in a family they play the instances in turn.
-        instances: Measured instances (see `find_instances`).
+        instances: InstanceSample instances (see `find_instances`).
         count: Number of plans to keep, staged and instant each.
         on_step: For progress bars.
     """
@@ -177,7 +179,7 @@ def _table(
     preset: str,
     plans: Sequence[Plan],
     seeds: IntArray,
-    instances: Measured,
+    instances: InstanceSample,
     on_step: OnStep | None,
     is_instant: bool = False,
 ) -> FloatArray:
@@ -265,7 +267,7 @@ def _best_first(plans: Sequence[Plan], returns: FloatArray) -> tuple[Plan, ...]:
     return tuple(plans[i] for i in np.argsort(-returns.mean(axis=(1, 2)), kind="stable"))
 
 
-def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Measured) -> dict[int, Plan]:
+def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: InstanceSample) -> dict[int, Plan]:
     if not instances.is_family:
         return {}
     return {

@@ -16,10 +16,10 @@ from kasmina_env.controllers.schedule import Plan
 from kasmina_env.controllers.search import neighbours, structured_plans
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.state import NO_ACTION
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 
-NONE = -1  # no action chosen
 Intention = tuple[tuple[int, int], ...]  # germinations to come: the earliest step and the flat action of each
 
 
@@ -46,7 +46,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Future:
-    """A way to go on with a row's episode: one action now (or `NONE`), then an intention to the end."""
+    """A way to go on with a row's episode: one action now (or `NO_ACTION`), then an intention to the end."""
 
     row: int
     first: int
@@ -83,7 +83,7 @@ class Futures:
         total, is_open = np.zeros(len(filled)), ~report.is_over
         while is_open.any():
             actions = self._completion.act(report.step, report.mask, intentions)
-            actions, first = np.where(first == NONE, actions, first), np.full_like(first, NONE)
+            actions, first = np.where(first == NO_ACTION, actions, first), np.full_like(first, NO_ACTION)
             report = self._copies.step(np.where(is_open, actions, 0))
             total += np.where(is_open, report.reward, 0.0)
             is_open &= ~report.is_over
@@ -142,7 +142,7 @@ class Lookahead(Policy):
             for row, part in zip(undecided, parts, strict=True):
                 chosen[row] = options[row][int(part.argmax())]
         first, intentions = np.array([f.first for f in chosen]), [f.intention for f in chosen]
-        actions = np.where(first == NONE, self._completion.act(step, mask, intentions), first)
+        actions = np.where(first == NO_ACTION, self._completion.act(step, mask, intentions), first)
         self._intentions = [done_with(i, a) for i, a in zip(intentions, actions.tolist(), strict=True)]
         return np.asarray(actions)
 
@@ -150,8 +150,8 @@ class Lookahead(Policy):
         """The intended future, then, if a decision is due, others within the budget."""
         intention = self._intentions[row]
         if step % self._every:
-            return [Future(row, NONE, intention)]
-        others = [Future(row, NONE, known) for known in self._known[1:]] if step == 0 else []
+            return [Future(row, NO_ACTION, intention)]
+        others = [Future(row, NO_ACTION, known) for known in self._known[1:]] if step == 0 else []
         for action in self._tried[mask[self._tried]].tolist():
             rest = tuple(entry for entry in intention if self._slot[entry[1]] != self._slot[action] or action == 0)
             others += [Future(row, action, kept) for kept in dict.fromkeys((rest, ()))]
@@ -159,7 +159,7 @@ class Lookahead(Policy):
         if len(others) > self._budget - 1:
             chosen = self._streams[row].choice(len(others), size=self._budget - 1, replace=False)
             others = [others[i] for i in sorted(chosen)]
-        return [Future(row, NONE, intention), *others]
+        return [Future(row, NO_ACTION, intention), *others]
 
 
 def tried_actions(problem: Problem) -> IntArray:
@@ -211,7 +211,9 @@ class Oracle(Policy):
         more = [self._known + structured_plans(stream, self._problem, self._budget) for stream in streams]
         for _ in range(1 + self._num_rounds):
             tried = [
-                Future(row, NONE, intention_of(plan, self._problem)) for row, plans in enumerate(more) for plan in plans
+                Future(row, NO_ACTION, intention_of(plan, self._problem))
+                for row, plans in enumerate(more)
+                for plan in plans
             ]
             returns = iter(futures.returns(tried).tolist())
             for best, plans in zip(ranked, more, strict=True):

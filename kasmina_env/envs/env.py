@@ -11,13 +11,14 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
-from kasmina_env.envs import spaces as translate
-from kasmina_env.envs.render import render
+from kasmina_env.envs import arguments, spaces
+from kasmina_env.envs.infos import ENDING, ending_infos, plain_info, step_infos
+from kasmina_env.envs.render import RENDER_FPS, RENDER_MODES, render
 from kasmina_env.envs.saving import load_snapshot, save_snapshot
-from kasmina_env.envs.spaces import ENDING_KEYS, ActionForm, ObservationForm
-from kasmina_env.envs.streams import EnvSnapshot, Streams
-from kasmina_env.episode.core import Report
+from kasmina_env.envs.spaces import ActionForm, ObservationForm
+from kasmina_env.envs.streams import EnvSnapshot, RowStreams
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import Report
 from kasmina_env.lifecycle.arrays import BoolArray
 from kasmina_env.networks.grown import GrownNetwork
 
@@ -63,7 +64,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         **settings: Fields of `kasmina_env.settings.config.EnvConfig`; an unknown one raises ``TypeError``.
     """
 
-    metadata = {"render_modes": list(translate.RENDER_MODES), "render_fps": translate.RENDER_FPS}
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
 
     def __init__(
         self,
@@ -77,17 +78,17 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         engine: str | None = None,
         **settings: Any,
     ) -> None:
-        translate.check_settings("KasminaEnv.__init__", settings)
-        translate.check_choice("action_space", action_space, ("flat", "factored"))
-        translate.check_choice("observation", observation, ("flat", "dict"))
-        translate.check_choice("render_mode", render_mode, (None, *translate.RENDER_MODES))
+        arguments.check_settings("KasminaEnv.__init__", settings)
+        arguments.check_choice("action_space", action_space, ("flat", "factored"))
+        arguments.check_choice("observation", observation, ("flat", "dict"))
+        arguments.check_choice("render_mode", render_mode, (None, *RENDER_MODES))
         self.render_mode = render_mode
-        self.episodes = translate.make_episodes(preset, 1, device, dtype, settings, engine=engine)
+        self.episodes = arguments.make_episodes(preset, 1, device, dtype, settings, engine=engine)
         self.problem: Problem = self.episodes.problem
         self._form, self._observation = action_space, observation
-        self._streams = Streams(1)
-        self.observation_space = translate.observation_space(self.problem, observation, action_space)
-        self.action_space = translate.action_space(self.problem, action_space)
+        self._streams = RowStreams(1)
+        self.observation_space = spaces.observation_space(self.problem, observation, action_space)
+        self.action_space = spaces.action_space(self.problem, action_space)
 
     # ── names and masks ──────────────────────────────────────────────────────────────────────
 
@@ -108,7 +109,7 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
     def action_masks(self) -> BoolArray:
         """Mask of legal actions ``[num_actions]``; in the factored form the concatenated masks of all heads."""
-        return np.array(translate.masks(self.problem, self.episodes.report, self._form)[0])
+        return np.array(spaces.masks(self.problem, self.episodes.report, self._form)[0])
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 
@@ -121,51 +122,51 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
                 draw from if none is named. "planted": flat GERMINATE actions, carried out before the first step.
                 Unknown keys raise.
         """
-        translate.check_open(self.episodes)
-        instances, is_test, planted = translate.read_options(self.problem, 1, options)
-        (checked,) = translate.read_seeds(seed, 1)
+        arguments.check_open(self.episodes)
+        instances, is_test, planted = arguments.read_options(self.problem, 1, options)
+        (checked,) = arguments.read_seeds(seed, 1)
         super().reset(seed=checked)
         self._streams.generators[0], self._streams.is_test[0] = self.np_random, is_test
         rng_seeds, numbers = self._streams.draw(self.problem, ROW, instances)
         report = self.episodes.reset(ROW, rng_seeds, numbers, planted)
-        return self._observe(report), translate.plain_info(translate.step_infos(self.problem, report, self._form), 0)
+        return self._observe(report), plain_info(step_infos(self.problem, report, self._form), 0)
 
     def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Carry out a decision, train for ``batches_per_step`` minibatches, and measure."""
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         if self.episodes.report.is_over[0]:
             raise ResetNeeded("The episode is over. Call `reset()` before the next step.")
-        report = self.episodes.step(translate.flat_actions(self.problem, 1, self._form, action))
-        infos = translate.step_infos(self.problem, report, self._form)
+        report = self.episodes.step(spaces.flat_actions(self.problem, 1, self._form, action))
+        infos = step_infos(self.problem, report, self._form)
         is_over = bool(report.is_over[0])
         if is_over:
-            infos |= translate.ending_infos(report, report.ending)
-        info = Info(translate.plain_info(infos, 0), lambda: self._ending_info(report))
+            infos |= ending_infos(report, report.ending)
+        info = Info(plain_info(infos, 0), lambda: self._ending_info(report))
         return self._observe(report), float(report.reward[0]), is_over, False, info
 
     def _ending_info(self, report: Report) -> dict[str, Any]:
         """Final figures of an episode that ends now, by itself or cut off; a ``KeyError`` after a further step."""
         if self.episodes.report is not report:
             raise KeyError("The episode has gone on since.")
-        return translate.plain_info(translate.ending_infos(report, self.episodes.ending(0)), 0)
+        return plain_info(ending_infos(report, self.episodes.ending(0)), 0)
 
     def _observe(self, report: Report) -> Any:
         observation = report.observation[0].copy()
         if self._observation == "flat":
             return observation
-        mask = translate.masks(self.problem, report, self._form)[0]
+        mask = spaces.masks(self.problem, report, self._form)[0]
         return {"observations": observation, "action_mask": mask.astype(np.int8)}
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
     def snapshot(self) -> EnvSnapshot:
         """Copy the episode and its random streams."""
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         return self._streams.snapshot(self.episodes.snapshot(ROW), ROW)
 
     def restore(self, saved: EnvSnapshot) -> None:
         """Go back to a snapshot of this or an equal environment. Training continues bit for bit."""
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         check_snapshot(saved)
         self.episodes.restore(saved.episodes, ROW)
         self._streams.restore(saved, ROW)
@@ -191,14 +192,14 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         Args:
             committed: Whether to keep only the host and fossilized seeds; otherwise all seeds are kept at their alpha.
         """
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         return self.episodes.network(0, committed)
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """A compact text panel ("ansi") or a picture ``[H, W, 3]`` ("rgb_array") of the episode so far."""
         if self.render_mode is None:
             return None
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         return render(self.problem, self.episodes.state(), 0, self.render_mode)
 
     def close(self) -> None:
@@ -214,7 +215,7 @@ class Info(dict[str, Any]):
         self._measure = measure
 
     def __missing__(self, key: str) -> Any:
-        if key not in ENDING_KEYS:
+        if key not in ENDING:
             raise KeyError(key)
         self.update(self._measure())
         return self[key]

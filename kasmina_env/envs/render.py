@@ -16,6 +16,8 @@ from kasmina_env.settings.config import Operator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+RENDER_MODES = ("ansi", "rgb_array")
+RENDER_FPS = 4
 BAR = 20  # characters
 STAGE_COLOURS = {  # colour-blind safe (Okabe & Ito)
     Stage.TRAINING: "#E69F00",

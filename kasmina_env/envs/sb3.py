@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from kasmina_env.envs import spaces as translate
+from kasmina_env.envs.infos import plain_info
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 
 PER_ROW = ("network",)  # methods that take the row as their first argument
@@ -44,7 +44,7 @@ class KasminaVecEnv(VecEnv):
     def reset(self) -> NDArray[np.float32]:
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
         observations, infos = self.env.reset(seed=seeds, options=self._joined_options())
-        self.reset_infos = [translate.plain_info(infos, row) for row in range(self.num_envs)]
+        self.reset_infos = [plain_info(infos, row) for row in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         return observations  # type: ignore[no-any-return]
@@ -73,11 +73,11 @@ class KasminaVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         final_obs, final_info = infos.pop("final_obs", None), infos.pop("final_info", None)
-        rows = [translate.plain_info(infos, row) for row in range(self.num_envs)]
+        rows = [plain_info(infos, row) for row in range(self.num_envs)]
         done = terminated | truncated
         for row in np.flatnonzero(done).tolist():
             self.reset_infos[row] = rows[row]
-            rows[row] = translate.plain_info(final_info, row)
+            rows[row] = plain_info(final_info, row)
             rows[row]["terminal_observation"] = final_obs[row]
             rows[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         return observations, rewards.astype(np.float32), done, rows

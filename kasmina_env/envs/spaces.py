@@ -1,214 +1,21 @@
-"""Translation to Gymnasium: arguments, spaces, decoding of actions, and infos."""
+"""Spaces of observations and actions, and decoding of actions."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.error import ClosedEnvironmentError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from kasmina_env.envs.arguments import as_array
 from kasmina_env.episode.actions import factored_mask
-from kasmina_env.episode.core import Ending, Report
-from kasmina_env.episode.episodes import Episodes
-from kasmina_env.episode.problem import Problem, make_problem
+from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import Report
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
-from kasmina_env.population import ENGINES
-from kasmina_env.population.device import find_device
-from kasmina_env.settings.config import SETTINGS
-from kasmina_env.settings.registry import unknown_name_message
 
 ActionForm = Literal["flat", "factored"]
 ObservationForm = Literal["flat", "dict"]
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-RENDER_MODES = ("ansi", "rgb_array")
-RENDER_FPS = 4
-Infos = dict[str, Any]  # key to array [N, ...], or to such a dictionary
-NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
-
-# ── arguments ───────────────────────────────────────────────────────────────────────────────────
-
-
-def check_settings(caller: str, settings: Mapping[str, Any]) -> None:
-    """Raise Python's own ``TypeError`` for unknown keywords; wrappers of other libraries rely on it."""
-    for name in settings:
-        if name not in SETTINGS:
-            nearest = difflib.get_close_matches(name, SETTINGS, n=1)
-            hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
-            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
-
-
-def make_episodes(
-    preset: str | Problem,
-    num_networks: int,
-    device: str | None,
-    dtype: str,
-    settings: Mapping[str, Any],
-    devices: Sequence[str] = (),
-    num_workers: int = 1,
-    engine: str | None = None,
-) -> Episodes:
-    """Check every argument and make the episodes of a preset with overridden settings."""
-    check_choice("dtype", dtype, tuple(DTYPES))
-    check_count("num_workers", num_workers)
-    if engine is not None:
-        check_choice("engine", engine, ENGINES)
-    if isinstance(devices, str) or not isinstance(devices, Sequence):
-        raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
-    if devices and device is not None:
-        raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
-    where = [find_device(name) for name in devices or (device,)]
-    if num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
-        raise ValueError(
-            f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
-            f"{num_workers}. Use fewer."
-        )
-    if isinstance(preset, Problem) and settings:
-        raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
-    problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
-    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers, engine)
-
-
-def check_open(episodes: Episodes) -> None:
-    """Raise Gymnasium's own error if the environment is closed."""
-    if episodes.is_closed:
-        raise ClosedEnvironmentError("The environment is closed. Make a new one.")
-
-
-def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
-    """Raise ``ValueError`` if a value is not among the known ones."""
-    if value not in known:
-        raise ValueError(unknown_name_message(name, value, tuple(str(k) for k in known)))
-
-
-def check_count(name: str, value: object, can_be_none: bool = False) -> None:
-    """Raise ``ValueError`` if a value is not a positive integer."""
-    if not (is_integer(value) and value >= 1) and not (can_be_none and value is None):  # type: ignore[operator]
-        rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
-        raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer; booleans are not."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _entries(value: object) -> list[Any] | None:
-    """The entries of a list, tuple or array; None for anything else, such as a string."""
-    if isinstance(value, np.ndarray):
-        return list(value) if value.ndim else None
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
-
-
-def _as_array(value: object) -> NDArray[Any]:
-    """A value as an array; an array of dtype object if NumPy cannot convert it."""
-    try:
-        return np.asarray(value)
-    except ValueError:  # lists of different lengths
-        return np.array([None])
-
-
-def read_seeds(seed: object, num_rows: int) -> list[int | None]:
-    """Seeds of rows: s + i for an integer s, otherwise one seed or None per row."""
-    if is_integer(seed):
-        seeds: list[Any] = [int(seed) + row for row in range(num_rows)]  # type: ignore[call-overload]
-    elif seed is None:
-        seeds = [None] * num_rows
-    else:
-        seeds = _entries(seed) or [seed]
-    is_good = all(entry is None or (is_integer(entry) and entry >= 0) for entry in seeds)
-    if len(seeds) != num_rows or not is_good:
-        rule = "an integer of at least 0" + (f", or {num_rows} of them" if num_rows > 1 else "")
-        raise ValueError(f"`seed` must be {rule}, got {seed!r}. Correct it.")
-    return [None if entry is None else int(entry) for entry in seeds]
-
-
-def read_rng_seeds(rng_seeds: object, num_rows: int) -> IntArray:
-    """Seeds of the random streams of rows, one for each."""
-    seeds = _entries(rng_seeds) or []
-    if len(seeds) != num_rows or not all(is_integer(seed) and 0 <= seed < 2**63 for seed in seeds):
-        raise ValueError(
-            f"`rng_seeds` must be {num_rows} integers from 0 to 2 ** 63 - 1, one for each target, got {rng_seeds!r}."
-        )
-    return np.array(seeds, dtype=np.int64)
-
-
-def read_mask(mask: object, num_rows: int) -> BoolArray:
-    """Mask of the rows to reset ``[N]``; None means all."""
-    if mask is None:
-        return np.ones(num_rows, dtype=bool)
-    found = _as_array(mask)
-    if found.dtype != np.bool_ or found.shape != (num_rows,) or not found.any():
-        raise ValueError(f"`reset_mask` must be {num_rows} booleans not all False, got {mask!r}. Correct it.")
-    return found
-
-
-def read_rows(name: str, rows: object, num_rows: int, is_different: bool = False) -> IntArray:
-    """Row numbers as an array; `is_different` forbids repeats."""
-    found = _as_array(rows)
-    is_good = found.ndim == 1 and found.size > 0 and found.dtype.kind in "iu"
-    if not is_good or ((found < 0) | (found >= num_rows)).any():
-        raise ValueError(f"`{name}` must be row numbers from 0 to {num_rows - 1}, got {rows!r}. Correct them.")
-    if is_different and len(np.unique(found)) != len(found):
-        raise ValueError(f"`{name}` must be different rows, got {rows!r}. Name each once.")
-    return found.astype(np.int64)
-
-
-def read_options(
-    problem: Problem, num_rows: int, options: object, others: tuple[str, ...] = ()
-) -> tuple[IntArray | None, bool, IntArray]:
-    """Options of a reset: requested instances ``[N]`` (-1: draw one), whether the split is "test", planted actions.
-
-    Args:
-        problem: Problem of the episodes.
-        num_rows: N.
-        options: "instance": a number, or one per network (None: draw one). "split": "train" or "test". "planted":
-            flat GERMINATE actions to carry out before the first step.
-        others: Further keys, which the caller reads itself.
-    """
-    if options is not None and not isinstance(options, Mapping):
-        raise ValueError(f"`options` must be a dictionary, got {options!r}.")
-    given, known = dict(options or {}), ("instance", "split", "planted", *others)
-    unknown = [key for key in given if key not in known]
-    if unknown:
-        raise ValueError(f"`options` must have only the keys {', '.join(known)}, got {', '.join(map(str, unknown))}.")
-    instances = problem.instances
-    allowed = instances.split(given["split"]) if "split" in given else np.arange(len(instances))
-    wanted = _read_instances(given.get("instance"), num_rows, allowed, "split" in given)
-    return wanted, given.get("split") == "test", _read_planted(given.get("planted"), problem)
-
-
-def _read_instances(wanted: Any, num_rows: int, allowed: IntArray, has_split: bool) -> IntArray | None:
-    if wanted is None:
-        return None
-    listed = _entries(wanted)
-    entries = [wanted] * num_rows if listed is None else listed
-    is_known = all(entry is None or (is_integer(entry) and entry in allowed) for entry in entries)
-    if len(entries) != num_rows or not is_known:
-        raise ValueError(
-            f"`instance` must be a number from {allowed[0]} to {allowed[-1]}, or one for each of {num_rows} networks, "
-            f"got {wanted!r}. Name instances that exist{' in that split' * has_split}."
-        )
-    return np.array([-1 if entry is None else entry for entry in entries])
-
-
-def _read_planted(planted: Any, problem: Problem) -> IntArray:
-    if planted is None:
-        return NOTHING_PLANTED
-    found, table = _as_array(planted), problem.actions
-    is_whole = found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu")
-    is_known = is_whole and ((found >= 0) & (found < table.num_actions)).all()
-    if not is_known or (table.op[found.astype(np.int64)] != Op.GERMINATE).any():
-        raise ValueError(f"`planted` must be a list of flat GERMINATE actions, got {planted!r}.")
-    return found.astype(np.int64)
-
-
-# ── spaces ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def observation_space(problem: Problem, form: ObservationForm, actions: ActionForm) -> spaces.Space[Any]:
@@ -232,7 +39,7 @@ def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: Arr
 
     A flat -1 is accepted: it is such a combination, decoded before. Other values outside the space raise.
     """
-    table, array = problem.actions, _as_array(actions)
+    table, array = problem.actions, as_array(actions)
     sizes = np.array([table.num_actions] if form == "flat" else table.num_choices)
     is_whole = array.dtype.kind in "iu" and array.size == num_rows * len(sizes)
     choices = array.reshape(num_rows, len(sizes)) if is_whole else np.full((1, 1), sizes.max())
@@ -248,77 +55,3 @@ def flat_actions(problem: Problem, num_rows: int, form: ActionForm, actions: Arr
 def masks(problem: Problem, report: Report, form: ActionForm) -> BoolArray:
     """Masks of the N networks in the given form; True = allowed."""
     return report.mask if form == "flat" else factored_mask(problem.actions, report.mask)
-
-
-# ── infos ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
-    """Infos of every reset and step, arrays over the N networks."""
-    return {
-        "action_mask": masks(problem, report, form).astype(np.int8),
-        "step": report.step,
-        "score": report.score,
-        "quality": report.quality,
-        "inner_valid_accuracy": report.accuracy,
-        "train_loss": report.train_loss,
-        "param_growth": report.param_growth,
-        "num_fossilized": report.num_fossilized,
-        "num_alive": report.num_alive,
-        "action_legal": report.is_legal,
-        "failure": report.failure,
-        "engine": report.engine,
-        "reward_terms": dict(zip(problem.reward.terms, report.terms.T, strict=True)),
-    }
-
-
-def ending_infos(report: Report, ending: Ending) -> Infos:
-    """Further infos of a step that ends an episode."""
-    return {
-        "committed_score": ending.committed_score,
-        "test_accuracy": ending.test_accuracy,
-        "is_success": ending.is_success,
-        "compute": report.compute,
-        "actions": report.actions,
-        "instance": report.instance,
-    }
-
-
-ENDING_KEYS = ("committed_score", "test_accuracy", "is_success", "compute", "actions", "instance")
-
-
-def plain_info(infos: Infos, row: int) -> dict[str, Any]:
-    """The infos of one network as plain numbers and arrays, without Gymnasium's masks."""
-    return {key: _plain(value, row) for key, value in infos.items() if _is_meant(infos, key, row)}
-
-
-def _is_meant(infos: Infos, key: str, row: int) -> bool:
-    return not key.startswith("_") and (f"_{key}" not in infos or bool(infos[f"_{key}"][row]))
-
-
-def _plain(value: NDArray[Any] | Infos, row: int) -> Any:
-    if isinstance(value, dict):
-        return plain_info(value, row)
-    entry = value[row]
-    return entry.item() if isinstance(entry, np.generic) else entry.copy()
-
-
-def with_masks(infos: Infos, is_present: BoolArray) -> Infos:
-    """Copies of infos with Gymnasium's ``_key`` masks, which mark the networks that have a key."""
-    masked: Infos = {}
-    for key, value in infos.items():
-        masked[key] = with_masks(value, is_present) if isinstance(value, dict) else value.copy()
-        masked[f"_{key}"] = is_present.copy()
-    return masked
-
-
-def choose(where: BoolArray, yes: Infos, no: Infos) -> Infos:
-    """Infos from `yes` in the rows of `where`, and from `no` in the other rows; both have the same keys."""
-    return {
-        key: choose(where, value, no[key]) if isinstance(value, dict) else _pick(where, value, no[key])
-        for key, value in yes.items()
-    }
-
-
-def _pick(where: BoolArray, yes: NDArray[Any], no: NDArray[Any]) -> NDArray[Any]:
-    return np.where(where.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)

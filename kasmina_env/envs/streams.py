@@ -28,7 +28,7 @@ class EnvSnapshot:
         return len(self.episodes)
 
 
-class Streams:
+class RowStreams:
     """Random generator of each of N rows, and the split that the row draws instances from."""
 
     def __init__(self, num_rows: int) -> None:

@@ -12,14 +12,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from kasmina_env.envs import spaces as translate
+from kasmina_env.envs import arguments, spaces
 from kasmina_env.envs.env import check_snapshot
-from kasmina_env.envs.render import render
+from kasmina_env.envs.infos import Infos, choose, ending_infos, step_infos, with_masks
+from kasmina_env.envs.render import RENDER_FPS, RENDER_MODES, render
 from kasmina_env.envs.saving import load_snapshot, save_snapshot
-from kasmina_env.envs.spaces import ActionForm, Infos, ObservationForm
-from kasmina_env.envs.streams import EnvSnapshot, Streams
-from kasmina_env.episode.core import Report
+from kasmina_env.envs.spaces import ActionForm, ObservationForm
+from kasmina_env.envs.streams import EnvSnapshot, RowStreams
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import Report
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork
 
@@ -74,28 +75,28 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         **settings: Any,
     ) -> None:
         self.closed = True  # until there is something to close: `__del__` reads it even if an argument was refused
-        translate.check_settings("KasminaVectorEnv.__init__", settings)
-        translate.check_choice("action_space", action_space, ("flat", "factored"))
-        translate.check_choice("observation", observation, ("flat", "dict"))
-        translate.check_choice("render_mode", render_mode, (None, *translate.RENDER_MODES))
-        translate.check_count("num_envs", num_envs)
-        translate.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
-        translate.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *RESET_MODES))
+        arguments.check_settings("KasminaVectorEnv.__init__", settings)
+        arguments.check_choice("action_space", action_space, ("flat", "factored"))
+        arguments.check_choice("observation", observation, ("flat", "dict"))
+        arguments.check_choice("render_mode", render_mode, (None, *RENDER_MODES))
+        arguments.check_count("num_envs", num_envs)
+        arguments.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
+        arguments.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *RESET_MODES))
         self.autoreset_mode = RESET_MODES.get(str(autoreset_mode), autoreset_mode)
         self.metadata = {
-            "render_modes": list(translate.RENDER_MODES),
-            "render_fps": translate.RENDER_FPS,
+            "render_modes": list(RENDER_MODES),
+            "render_fps": RENDER_FPS,
             "autoreset_mode": self.autoreset_mode,
         }
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.episodes = translate.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers, engine)
+        self.episodes = arguments.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers, engine)
         self.closed = False
         self.problem: Problem = self.episodes.problem
         self._form, self._observation, self._limit = action_space, observation, max_episode_steps
-        self._streams = Streams(num_envs)
-        self.single_observation_space = translate.observation_space(self.problem, observation, action_space)
-        self.single_action_space = translate.action_space(self.problem, action_space)
+        self._streams = RowStreams(num_envs)
+        self.single_observation_space = spaces.observation_space(self.problem, observation, action_space)
+        self.single_action_space = spaces.action_space(self.problem, action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -118,7 +119,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def action_masks(self) -> BoolArray:
         """Mask of legal actions ``[num_envs, num_actions]``; in the factored form all heads' masks, joined."""
-        return translate.masks(self.problem, self.episodes.report, self._form).copy()
+        return spaces.masks(self.problem, self.episodes.report, self._form).copy()
 
     # ── episodes ─────────────────────────────────────────────────────────────────────────────
 
@@ -133,11 +134,11 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
                 row. "split": "train" (default) or "test", the instances to draw from if none is named, now and in
                 later episodes. "planted": flat GERMINATE actions, carried out in these rows before the first step.
         """
-        translate.check_open(self.episodes)
-        instances, is_test, planted = translate.read_options(self.problem, self.num_envs, options, ("reset_mask",))
-        mask = translate.read_mask((options or {}).get("reset_mask"), self.num_envs)
-        seeds = translate.read_seeds(seed, self.num_envs)
-        if translate.is_integer(seed):
+        arguments.check_open(self.episodes)
+        instances, is_test, planted = arguments.read_options(self.problem, self.num_envs, options, ("reset_mask",))
+        mask = arguments.read_mask((options or {}).get("reset_mask"), self.num_envs)
+        seeds = arguments.read_seeds(seed, self.num_envs)
+        if arguments.is_integer(seed):
             super().reset(seed=seeds[0])
         if not self.episodes.is_reset:
             mask = np.ones(self.num_envs, dtype=bool)
@@ -148,10 +149,10 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
                 self._streams.generators[row] = np.random.default_rng(seeds[row])
         self._streams.is_test[mask] = is_test
         report = self._start(rows, instances, planted)
-        infos = translate.step_infos(self.problem, report, self._form)
-        return self._observe(report), translate.with_masks(infos, mask)
+        infos = step_infos(self.problem, report, self._form)
+        return self._observe(report), with_masks(infos, mask)
 
-    def _start(self, rows: IntArray, wanted: IntArray | None, planted: IntArray = translate.NOTHING_PLANTED) -> Report:
+    def _start(self, rows: IntArray, wanted: IntArray | None, planted: IntArray = arguments.NOTHING_PLANTED) -> Report:
         rng_seeds, numbers = self._streams.draw(self.problem, rows, None if wanted is None else wanted[rows])
         return self.episodes.reset(rows, rng_seeds, numbers, planted)
 
@@ -163,22 +164,22 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, BoolArray, BoolArray, Infos]:
         """Carry out one action in every row. `autoreset_mode` decides what happens to finished rows."""
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         was_done = self._is_done(self.episodes.report)
         if was_done.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"The episodes of rows {np.flatnonzero(was_done).tolist()} are over. Call `reset()`.")
-        chosen = translate.flat_actions(self.problem, self.num_envs, self._form, actions)
+        chosen = spaces.flat_actions(self.problem, self.num_envs, self._form, actions)
         report = self.episodes.step(np.where(was_done, 0, chosen), self._limit)
         terminated, done = report.is_over & ~was_done, self._is_done(report) & ~was_done
-        infos = translate.step_infos(self.problem, report, self._form)
-        extras = translate.with_masks(translate.ending_infos(report, report.ending), done) if done.any() else {}
+        infos = step_infos(self.problem, report, self._form)
+        extras = with_masks(ending_infos(report, report.ending), done) if done.any() else {}
         reward, resets = np.where(was_done, 0.0, report.reward), was_done
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            extras, resets = self._finals(report, {**translate.with_masks(infos, done), **extras}, done), done
+            extras, resets = self._finals(report, {**with_masks(infos, done), **extras}, done), done
         if resets.any():
             report = self._start(np.flatnonzero(resets), None)
-            infos = translate.choose(resets, translate.step_infos(self.problem, report, self._form), infos)
-        infos = {**translate.with_masks(infos, np.ones(self.num_envs, dtype=bool)), **extras}
+            infos = choose(resets, step_infos(self.problem, report, self._form), infos)
+        infos = {**with_masks(infos, np.ones(self.num_envs, dtype=bool)), **extras}
         return self._observe(report), reward, terminated, done & ~terminated, infos
 
     def _finals(self, report: Report, final_info: Infos, done: BoolArray) -> Infos:
@@ -194,7 +195,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
     def _observe(self, report: Report) -> Any:
         if self._observation == "flat":
             return report.observation.copy()
-        mask = translate.masks(self.problem, report, self._form).astype(np.int8)
+        mask = spaces.masks(self.problem, report, self._form).astype(np.int8)
         return {"observations": report.observation.copy(), "action_mask": mask}
 
     def _observe_row(self, report: Report, row: int) -> Any:
@@ -205,17 +206,17 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def snapshot(self, rows: Sequence[int] | IntArray | None = None) -> EnvSnapshot:
         """Copy the episodes and random streams of some rows, or of all."""
-        translate.check_open(self.episodes)
-        chosen = np.arange(self.num_envs) if rows is None else translate.read_rows("rows", rows, self.num_envs)
+        arguments.check_open(self.episodes)
+        chosen = np.arange(self.num_envs) if rows is None else arguments.read_rows("rows", rows, self.num_envs)
         return self._streams.snapshot(self.episodes.snapshot(chosen), chosen)
 
     def restore(self, saved: EnvSnapshot, rows: Sequence[int] | IntArray | None = None) -> None:
         """Go back to a snapshot in the given distinct rows, or in all. Training continues bit for bit."""
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         check_snapshot(saved)
         chosen = np.arange(self.num_envs)
         if rows is not None:
-            chosen = translate.read_rows("rows", rows, self.num_envs, is_different=True)
+            chosen = arguments.read_rows("rows", rows, self.num_envs, is_different=True)
         self.episodes.restore(saved.episodes, chosen)
         self._streams.restore(saved, chosen)
 
@@ -246,13 +247,13 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             rng_seeds: Seeds of new random streams, one per target. Without them equal actions give equal futures, up
                 to rounding of floats.
         """
-        origin = translate.read_rows("source", source, self.num_envs)
-        goal = translate.read_rows("target", target, self.num_envs, is_different=True)
+        origin = arguments.read_rows("source", source, self.num_envs)
+        goal = arguments.read_rows("target", target, self.num_envs, is_different=True)
         if len(origin) != len(goal):
             raise ValueError(f"`target` must be {len(origin)} rows, one for each source, got {len(goal)}.")
         seeds = None
         if rng_seeds is not None:
-            seeds = translate.read_rng_seeds(rng_seeds, len(goal))
+            seeds = arguments.read_rng_seeds(rng_seeds, len(goal))
         self.restore(self.snapshot(origin), goal)
         if seeds is not None:
             self.episodes.reseed(goal, seeds)
@@ -261,8 +262,8 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
 
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """The network of a row as an ordinary `torch.nn.Module`; see `KasminaEnv.network`."""
-        translate.check_open(self.episodes)
-        (number,) = translate.read_rows("row", [row], self.num_envs).tolist()
+        arguments.check_open(self.episodes)
+        (number,) = arguments.read_rows("row", [row], self.num_envs).tolist()
         return self.episodes.network(number, committed)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -273,6 +274,6 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         """One text panel ("ansi") or picture ("rgb_array") per row."""
         if self.render_mode is None:
             return None
-        translate.check_open(self.episodes)
+        arguments.check_open(self.episodes)
         state = self.episodes.state()
         return tuple(render(self.problem, state, row, self.render_mode) for row in range(self.num_envs))

@@ -13,14 +13,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from kasmina_env.episode.actions import flat_mask
 from kasmina_env.episode.data import load_data
-from kasmina_env.episode.features import Scene
-from kasmina_env.episode.observation import observe
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import Ending, Report, describe
 from kasmina_env.episode.reward import Step
 from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
-from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray, join_rows, put_rows, take_rows
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
@@ -31,47 +29,6 @@ from kasmina_env.tasks import Split
 
 ThingT = TypeVar("ThingT")
 NO_DRIFT = "the fused engine evaluates all networks on the same data, and these drift"
-FAILURES = ("", "non_finite")  # by code: no failure; weights or losses are not finite
-
-
-@dataclass(frozen=True, eq=False)
-class Ending:
-    """Final figures of the episodes that end now, by themselves or at a limit; 0 in other rows. N networks."""
-
-    committed_score: FloatArray  # [N] score of the network that is kept
-    test_accuracy: FloatArray  # [N] quality of that network on the test split
-    is_success: BoolArray  # [N] finite, and score of at least `success_score`; valid only where an episode ends
-
-    @classmethod
-    def none(cls, num_networks: int) -> Ending:
-        """No episode ends."""
-        return cls(np.zeros(num_networks), np.zeros(num_networks), np.zeros(num_networks, dtype=bool))
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """Results of N episodes after a reset or a step. F entries of an observation, A actions, K terms, T steps."""
-
-    observation: Float32Array  # [N, F]
-    mask: BoolArray  # [N, A] True = legal
-    reward: FloatArray  # [N] sum of the terms; 0 after a reset
-    terms: FloatArray  # [N, K] in the order of the problem's reward
-    is_over: BoolArray  # [N] the episode has ended
-    step: IntArray  # [N] steps taken
-    instance: IntArray  # [N]
-    score: FloatArray  # [N]
-    quality: FloatArray  # [N] on outer_valid
-    accuracy: FloatArray  # [N] on inner_valid
-    train_loss: FloatArray  # [N]
-    param_growth: FloatArray  # [N] seeds' parameters over the host's; once the episode is over, kept seeds only
-    compute: FloatArray  # [N] compute of seeds over the host's, mean over the horizon
-    num_fossilized: IntArray  # [N]
-    num_alive: IntArray  # [N] seeds that may still be pruned
-    is_legal: BoolArray  # [N] the last action was legal
-    failure: IntArray  # [N] index into `FAILURES`
-    engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
-    actions: IntArray  # [N, T] taken so far, -1 beyond
-    ending: Ending
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +129,9 @@ class EpisodeCore:
             self._state = fresh if self._state is None else put_rows(self.state(), rows, fresh)
             for action in planted.tolist():
                 self._plant(rows, action)
-        started = self._describe(self.state(), self._no_terms(), Ending.none(self.num_networks))
+        started = describe(
+            self.problem, self.state(), self._no_terms(), Ending.none(self.num_networks), self.population.engine
+        )
         self._report = started if self._report is None else put_rows(self.report, rows, take_rows(started, rows))
         return self.report
 
@@ -202,7 +161,7 @@ class EpisodeCore:
         is_cut = ~is_over & (after.step == limit)
         if is_cut.any():
             ending = put_rows(ending, is_cut, self.ending(np.flatnonzero(is_cut)))
-        self._report = self._describe(after, terms, ending)
+        self._report = describe(problem, after, terms, ending, self.population.engine)
         return self._report
 
     def ending(self, rows: IntArray) -> Ending:
@@ -378,34 +337,6 @@ class EpisodeCore:
 
     def _no_terms(self) -> dict[str, FloatArray]:
         return {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
-
-    def _describe(self, state: EpisodeState, terms: dict[str, FloatArray], ending: Ending) -> Report:
-        problem, costs = self.problem, self.problem.costs
-        scene = Scene(state, costs, problem.config, problem.instances)
-        is_over = state.is_over
-        kept, carried = costs.fossil_growth(state.lifecycle), costs.param_growth(state.lifecycle)
-        return Report(
-            observation=observe(problem.observations, scene),
-            mask=flat_mask(problem.actions, state.lifecycle, state.now.seeds, problem.config),
-            reward=np.sum(list(terms.values()), axis=0),
-            terms=np.stack(list(terms.values()), axis=1),
-            is_over=is_over,
-            step=state.step,
-            instance=state.instance,
-            score=state.score,
-            quality=state.quality,
-            accuracy=state.now.accuracy,
-            train_loss=state.now.train_loss,
-            param_growth=np.where(is_over, kept, carried),
-            compute=state.compute_spent,
-            num_fossilized=state.num_fossilized,
-            num_alive=state.num_alive,
-            is_legal=state.is_legal,
-            failure=state.is_dead.astype(np.int64),
-            engine=np.full(state.num_networks, ENGINES.index(self.population.engine)),
-            actions=state.history.actions,
-            ending=ending,
-        )
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kasmina_env.episode.core import CoreSnapshot, Ending, EpisodeCore, Report
+from kasmina_env.episode.core import CoreSnapshot, EpisodeCore
 from kasmina_env.episode.data import make_task
 from kasmina_env.episode.placement import Here, Place, Process, Thread, Wait
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import Ending, Report
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
 from kasmina_env.networks.grown import GrownNetwork

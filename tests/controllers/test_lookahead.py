@@ -7,7 +7,7 @@ import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.controllers.lookahead import (
-    NONE,
+    NO_ACTION,
     Completion,
     Future,
     Futures,
@@ -44,7 +44,7 @@ def futures_of(env, num_copies):
 
 
 def test_a_future_earns_what_the_plan_then_earns(env):
-    futures = [Future(row, NONE, intention_of(plan, env.problem)) for row in range(3) for plan in (GROW, ())]
+    futures = [Future(row, NO_ACTION, intention_of(plan, env.problem)) for row in range(3) for plan in (GROW, ())]
     foreseen = futures_of(env, 4).returns(futures).reshape(3, 2)
     for column, plan in enumerate((GROW, ())):
         played = play(env, scheduled(env, plan), np.array([7, 8, 9]))
@@ -53,7 +53,7 @@ def test_a_future_earns_what_the_plan_then_earns(env):
 
 def test_foreseeing_leaves_the_episode_as_it_is(env):
     before = env.snapshot()
-    futures_of(env, 2).returns([Future(0, NONE, ()), Future(2, 1, ())])
+    futures_of(env, 2).returns([Future(0, NO_ACTION, ()), Future(2, 1, ())])
     _, reward, *_ = env.step(np.zeros(3, dtype=np.int64))
     env.restore(before)
     _, again, *_ = env.step(np.zeros(3, dtype=np.int64))
@@ -64,7 +64,7 @@ def test_a_future_may_begin_in_the_middle_with_an_action_of_its_own(env):
     for _ in range(4):
         env.step(np.zeros(3, dtype=np.int64))
     grow = GROW[0].action(env.problem.actions)
-    wait, grown = futures_of(env, 2).returns([Future(1, NONE, ()), Future(1, grow, ())])
+    wait, grown = futures_of(env, 2).returns([Future(1, NO_ACTION, ()), Future(1, grow, ())])
     assert wait != grown
 
 

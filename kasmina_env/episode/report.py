@@ -1,0 +1,98 @@
+"""Reports: the results of N episodes after a reset or a step, from which environments make observations and infos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kasmina_env.episode.actions import flat_mask
+from kasmina_env.episode.features import Scene
+from kasmina_env.episode.observation import observe
+from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.state import EpisodeState
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.population import ENGINES
+
+FAILURES = ("", "non_finite")  # by code: no failure; a loss is not finite
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """Final figures of the episodes that end now, by themselves or at a limit; 0 in other rows. N networks."""
+
+    committed_score: FloatArray  # [N] score of the network that is kept
+    test_accuracy: FloatArray  # [N] quality of that network on the test split
+    is_success: BoolArray  # [N] finite, and score of at least `success_score`; valid only where an episode ends
+
+    @classmethod
+    def none(cls, num_networks: int) -> Ending:
+        """No episode ends."""
+        return cls(np.zeros(num_networks), np.zeros(num_networks), np.zeros(num_networks, dtype=bool))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Results of N episodes after a reset or a step. F entries of an observation, A actions, K terms, T steps."""
+
+    observation: Float32Array  # [N, F]
+    mask: BoolArray  # [N, A] True = legal
+    reward: FloatArray  # [N] sum of the terms; 0 after a reset
+    terms: FloatArray  # [N, K] in the order of the problem's reward
+    is_over: BoolArray  # [N] the episode has ended
+    step: IntArray  # [N] steps taken
+    instance: IntArray  # [N]
+    score: FloatArray  # [N]
+    quality: FloatArray  # [N] on outer_valid
+    accuracy: FloatArray  # [N] on inner_valid
+    train_loss: FloatArray  # [N]
+    param_growth: FloatArray  # [N] seeds' parameters over the host's; once the episode is over, kept seeds only
+    compute: FloatArray  # [N] compute of seeds over the host's, mean over the horizon
+    num_fossilized: IntArray  # [N]
+    num_alive: IntArray  # [N] seeds that may still be pruned
+    is_legal: BoolArray  # [N] the last action was legal
+    failure: IntArray  # [N] index into `FAILURES`
+    engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
+    actions: IntArray  # [N, T] taken so far, -1 beyond
+    ending: Ending
+
+
+def describe(
+    problem: Problem, state: EpisodeState, terms: Mapping[str, FloatArray], ending: Ending, engine: str
+) -> Report:
+    """The report of a state.
+
+    Args:
+        problem: Problem of the episodes.
+        state: State after a reset or a step.
+        terms: Reward terms by name ``[N]``.
+        ending: Final figures of the episodes that end now.
+        engine: Engine that trained the networks.
+    """
+    costs = problem.costs
+    scene = Scene(state, costs, problem.config, problem.instances)
+    is_over = state.is_over
+    kept, carried = costs.fossil_growth(state.lifecycle), costs.param_growth(state.lifecycle)
+    return Report(
+        observation=observe(problem.observations, scene),
+        mask=flat_mask(problem.actions, state.lifecycle, state.now.seeds, problem.config),
+        reward=np.sum(list(terms.values()), axis=0),
+        terms=np.stack(list(terms.values()), axis=1),
+        is_over=is_over,
+        step=state.step,
+        instance=state.instance,
+        score=state.score,
+        quality=state.quality,
+        accuracy=state.now.accuracy,
+        train_loss=state.now.train_loss,
+        param_growth=np.where(is_over, kept, carried),
+        compute=state.compute_spent,
+        num_fossilized=state.num_fossilized,
+        num_alive=state.num_alive,
+        is_legal=state.is_legal,
+        failure=state.is_dead.astype(np.int64),
+        engine=np.full(state.num_networks, ENGINES.index(engine)),
+        actions=state.history.actions,
+        ending=ending,
+    )
