@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.controllers.policy import CONTROLS, play
@@ -16,7 +18,9 @@ AGENTS = Path(__file__).parents[1] / "agents"
 ID = "Kasmina/Spirals-v0"
 
 
+@cache
 def load(name):
+    """An agent, imported once: what it registers stays registered."""
     spec = importlib.util.spec_from_file_location(f"agents_{name}", AGENTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,20 +45,9 @@ def test_the_single_file_agent_learns_and_then_plays_as_a_policy(tmp_path, monke
 
 
 def test_advantages_without_discount_are_what_is_still_to_come_minus_what_was_expected():
-    torch = pytest.importorskip("torch")
-    agent = load_once()
+    agent = load("single_file_ppo")
     rewards, values = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0.5], [0.25], [0.0]])
     assert agent.advantages(rewards, values, lam=1.0).squeeze(1).tolist() == [6.5, 5.75, 4.0]
-
-
-def load_once():
-    """Without registering its policy a second time."""
-    import sys
-
-    source = (AGENTS / "single_file_ppo.py").read_text(encoding="utf-8").replace("@register_policy", "#")
-    module = type(sys)("plain_ppo")
-    exec(compile(source, "single_file_ppo.py", "exec"), module.__dict__)
-    return module
 
 
 def test_the_rule_grows_after_a_drop_and_prunes_what_does_not_help():

@@ -5,6 +5,7 @@ Environments use `kasmina_env.episode.episodes`, which spreads episodes over one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
+from kasmina_env.population.engine import ENGINE
 from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
@@ -82,7 +84,7 @@ class EpisodeCore:
         self.has_neighbours, self.engine = has_neighbours, engine
         self._has_drift = len(problem.changes) > 1
         if self._has_drift:
-            if engine == "fused":
+            if (engine or os.environ.get(ENGINE)) == "fused":
                 raise ValueError(f"`engine` must be 'torch' or 'auto' here, got 'fused': {NO_DRIFT}.")
             self.engine = "torch"
         self.data = load_data(problem, device, dtype)
