@@ -1,10 +1,10 @@
-"""Command that searches for fixed schedules: search."""
+"""Command that searches for controls, schedules and rules: search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
@@ -14,23 +14,28 @@ from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
 
+if TYPE_CHECKING:
+    from kasmina_env.episode.problem import Problem
+
 
 def search(
     env_id: DefaultId = DEFAULT_ID,
-    out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.schedule.json or .per_context.json", "-o")] = None,
+    out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.<kind>.json", "-o")] = None,
     seed: Count = 0,
     per_context: Flag = False,
+    reactive: Flag = False,
     facts: Annotated[tuple[str, ...], argument("[FACT ...]", "all")] = (),
     overwrite: Flag = False,
 ) -> None:
-    """Search for the best fixed schedule, the control that a trained policy has to beat.
+    """Search for the best fixed schedule, or the best rules: controls that a trained policy has to beat.
 
     Args:
         env_id: Environment to search on.
-        out: JSON file to write.
+        out: JSON file to write; the kind is schedule, per_context or reactive.
         seed: Seed of the search.
         per_context: Search for one schedule per context of a family. A context is a cell of a grid over what a policy
             is told of an instance.
+        reactive: Search for rules that react to accuracy and contribution.
         facts: Visible facts that span the grid, with --per-context.
         overwrite: Replace the file if it exists.
     """
@@ -38,38 +43,57 @@ def search(
     check_at_least("seed", seed, 0, "Name another one.")
     if facts and not per_context:
         raise ValueError(f"`facts` must be left out without --per-context, got {', '.join(facts)}. Pass both or none.")
-    path = out or FOUND / f"{slug(preset)}.{'per_context' if per_context else 'schedule'}.json"
+    if per_context and reactive:
+        raise ValueError("`--per-context` and `--reactive` must not both be given, got both. Search for one at a time.")
+    kind = "per_context" if per_context else "reactive" if reactive else "schedule"
+    path = out or FOUND / f"{slug(preset)}.{kind}.json"
     check_new_file(path, overwrite)
+    words = {"per_context": ["--per-context"], "reactive": ["--reactive"]}.get(kind, [])
+    words += ["--facts", *facts] if facts else []
+    command = on_this_device(" ".join(["kasmina search", env_id, f"--seed {seed}", *words]) + import_words())
 
-    from kasmina_env.controllers import search as searching
-    from kasmina_env.controllers.per_context import save_contexts
-    from kasmina_env.controllers.schedule import describe, save_schedule
     from kasmina_env.episode.problem import make_problem
 
-    problem = make_problem(preset)
-    total = searching.num_search_steps(problem, per_context, facts)
-    with step_counter("searching", total) as on_step:
-        if per_context:
-            cells = searching.search_contexts(problem, seed, facts, on_step)
-        else:
-            found = searching.search(problem, seed, on_step)
-    about = {"command": _command(env_id, seed, per_context, facts)}
+    problem, about = make_problem(preset), {"command": command}
     if per_context:
-        contexts = [(cell, best.actions, float(best.returns.mean())) for cell, best in cells]
-        save_contexts(path, problem, contexts, about)
-        for cell, actions, value in contexts:
-            where = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in cell.bounds.items())
-            say(f"{where}: {value:.3f}, {describe(actions, problem.actions)}")
+        _find_contexts(path, problem, seed, about, facts)
     else:
-        value = float(found.returns.mean())
-        save_schedule(path, problem, found.actions, {**about, "mean_return": value})
-        say(describe(found.actions, problem.actions))
-        say(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")
+        (_find_rules if reactive else _find_schedule)(path, problem, seed, about)
     say(f"Written to {path}.")
 
 
-def _command(env_id: str, seed: int, per_context: bool, facts: Sequence[str]) -> str:
-    """What to type for the same search."""
-    words = ["--per-context"] if per_context else []
-    words += ["--facts", *facts] if facts else []
-    return on_this_device(" ".join(["kasmina search", env_id, f"--seed {seed}", *words]) + import_words())
+def _find_schedule(path: Path, problem: Problem, seed: int, about: dict[str, Any]) -> None:
+    from kasmina_env.controllers import search as searching
+    from kasmina_env.controllers.schedule import describe, save_schedule
+
+    with step_counter("searching", searching.num_search_steps(problem)) as on_step:
+        found = searching.search(problem, seed, on_step)
+    value = float(found.returns.mean())
+    save_schedule(path, problem, found.actions, {**about, "mean_return": value})
+    say(describe(found.actions, problem.actions))
+    say(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")
+
+
+def _find_contexts(path: Path, problem: Problem, seed: int, about: dict[str, Any], facts: Sequence[str]) -> None:
+    from kasmina_env.controllers import search as searching
+    from kasmina_env.controllers.per_context import save_contexts
+    from kasmina_env.controllers.schedule import describe
+
+    with step_counter("searching", searching.num_search_steps(problem, True, facts)) as on_step:
+        cells = searching.search_contexts(problem, seed, facts, on_step)
+    contexts = [(cell, best.actions, float(best.returns.mean())) for cell, best in cells]
+    save_contexts(path, problem, contexts, about)
+    for cell, actions, value in contexts:
+        where = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in cell.bounds.items())
+        say(f"{where}: {value:.3f}, {describe(actions, problem.actions)}")
+
+
+def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any]) -> None:
+    from kasmina_env.comparison.arms import best_known_rules
+    from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, in_words, save_rules, search_rules
+
+    with step_counter("searching", problem.horizon * USUAL_RULE_EFFORT.num_episodes) as on_step:
+        found = search_rules(problem, best_known_rules(problem), seed, on_step)
+    save_rules(path, problem, found, about)
+    say(in_words(found.rules))
+    say(f"Mean return {found.returns.mean():.3f} on {len(found.returns)} episodes of the search.")

@@ -13,6 +13,7 @@ from kasmina_env.controllers import scripted  # noqa: F401 - registers its polic
 from kasmina_env.controllers.lookahead import Lookahead, Oracle
 from kasmina_env.controllers.per_context import PerContext, load_contexts
 from kasmina_env.controllers.policy import CONTROLS, Policy, register_policy
+from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, rules_of
 from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.episode.problem import Problem, make_problem
@@ -41,6 +42,14 @@ def _known_plans(problem: Problem) -> list[Plan]:
     return list(dict.fromkeys(plans))
 
 
+def best_known_rules(problem: Problem) -> list[Rules]:
+    """Rules to begin a search with: those that play the best fixed schedule, where there is one."""
+    try:
+        return [rules_of(_best_plan(problem), problem)]
+    except (FileNotFoundError, ValueError):  # none was searched, or one for other menus
+        return []
+
+
 def _contexts(problem: Problem) -> PerContext:
     command = f"kasmina search {problem.id} --per-context"
     path = config_path(f"{slug(problem.id)}.per_context.json", f"Make it with `{command}`.", True)
@@ -62,6 +71,13 @@ def fixed(problem: Problem) -> Policy:
 def per_context(problem: Problem) -> Policy:
     """The best schedule for each context; without a family there is one context."""
     return _contexts(problem) if problem.is_family else fixed(problem)
+
+
+@register_policy("reactive", "rules that react to accuracy and contribution, found by `kasmina search --reactive`")
+def reactive(problem: Problem) -> Reactive:
+    """The best rules that a search found."""
+    command = f"kasmina search {problem.id} --reactive"
+    return load_rules(config_path(f"{slug(problem.id)}.reactive.json", f"Make it with `{command}`.", True), problem)
 
 
 @register_policy("instant", "the best schedule, inserted at alpha 1", settings=INSTANT)
@@ -116,7 +132,8 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
     """Find a control by name, a schedule or policy by file, or a learned policy by the folder of its training run.
 
     Args:
-        name: Name of a control, or path of a file or folder. A JSON file may hold one schedule per context. A .py file
+        name: Name of a control, or path of a file or folder. A JSON file holds a schedule, one per context,
+            or rules. A .py file
             registers one policy. The .safetensors file in the folder of a run stands for the run.
         preset: Registered id.
         **settings: Settings of the problem that differ from the preset.
@@ -131,13 +148,18 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         return Player(control.make(problem), problem, control.planted and control.planted(problem))
     problem = make_problem(preset, **settings)
     if path.is_file() and path.suffix != ".safetensors":
-        is_family = "contexts" in read_document(path)
-        found = load_contexts(path, problem) if is_family else Fixed(problem, load_schedule(path, problem))
-        return Player(found, problem)
+        return Player(_from_file(path, problem), problem)
     # Imports stable-baselines3, which controls do not need.
     from kasmina_env.learning.controller_file import load_learned
 
     return Player(load_learned(path, problem), problem)
+
+
+def _from_file(path: Path, problem: Problem) -> Policy:
+    written = read_document(path)
+    if "contexts" in written:
+        return load_contexts(path, problem)
+    return load_rules(path, problem) if "rules" in written else Fixed(problem, load_schedule(path, problem))
 
 
 def control_name(name: str) -> str:

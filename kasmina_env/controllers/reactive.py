@@ -1,12 +1,12 @@
-"""Reactive rules: rules that an engineer who watches the training would write, with numbers found by search.
+"""Reactive rules: what an engineer who watches the training would write, with numbers found by search.
 
-A rule grows one kind of seed in one slot when accuracy has been below its best for some steps, or at a given step. It
-prunes the seed when its contribution has been low for some steps, and fossilizes it when that has been high.
+A rule cares for one slot. It grows one kind of seed there when accuracy has been below its best for some steps, or at a
+given step. It prunes the seed when its contribution has been low for some steps, and fossilizes it when that has been
+high. A policy has at most one rule for each slot.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,13 +17,14 @@ import numpy as np
 
 from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
 from kasmina_env.controllers.policy import OnStep, Policy, instances_of
+from kasmina_env.controllers.schedule import Plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.config import check_nested
-from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.documents import read_document, write_document
 
 NEVER = 10**6  # a step that no episode reaches
 DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24)  # of accuracy below its best
@@ -33,17 +34,17 @@ PATIENCES = (1, 2, 3, 4, 6)
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for one kind of seed in one slot.
+    """A rule for one slot.
 
     Attributes:
         slot, blueprint, operator, tempo: Seed to grow.
-        clock: Step from which the seed is grown in any case; `NEVER` for a rule that only watches.
+        clock: Step from which the seed is grown once in any case; `NEVER` for a rule that only watches.
         drop: Drop of accuracy below the best of the episode at which the seed is grown; above 1 for never.
         drop_patience: Number of steps that the drop must last.
         prune_below: Contribution below which the seed is pruned; below -1 for never.
         prune_patience: Number of steps that the low contribution must last.
         prune_tempo: Length of the ramp down in steps.
-        keep_above: Contribution above which the seed is fossilized; above 1 for never.
+        keep_above: Contribution above which the seed is fossilized; above 1 for never, below -1 for always.
         keep_patience: Number of steps that the high contribution must last.
     """
 
@@ -61,71 +62,108 @@ class Rule:
     keep_patience: int
 
 
+Rules = tuple[Rule, ...]  # at most one for each slot
+IDLE = Rule(
+    "", "", "", 1, clock=NEVER, drop=2.0, drop_patience=1, prune_below=-2.0, prune_patience=1, prune_tempo=0,
+    keep_above=2.0, keep_patience=1,
+)  # fmt: skip  # never asks for anything
+_NUMBERS = tuple(field.name for field in fields(Rule) if field.type in ("int", "float"))
+
+
 class Reactive(Policy):
-    """Policy that plays R rules: row i plays rule i modulo R.
+    """Policy that plays R candidates, each with rules for some of the S slots: row i plays candidate i modulo R.
+
+    Of several actions that rules ask for at once, FOSSILIZE comes before PRUNE, ADVANCE and GERMINATE, and then the
+    first slot before the others.
 
     Args:
         problem: Problem it plays.
-        rules: R rules.
+        candidates: R candidates.
+
+    Raises:
+        ValueError: If a rule asks for an action that the problem does not have, or two care for one slot.
     """
 
-    def __init__(self, problem: Problem, rules: Sequence[Rule]) -> None:
-        self._rules, self._horizon = list(rules), problem.horizon
-        column, table = problem.observations.column, problem.actions
+    def __init__(self, problem: Problem, candidates: Sequence[Rules]) -> None:
+        slots, column, table = problem.slot_names, problem.observations.column, problem.actions
+        self._horizon = problem.horizon
         self._progress, self._accuracy, self._best = map(column, ("progress", "accuracy", "best_accuracy"))
         self._contribution, self._measured, self._alpha = (
-            np.array([column(f"{rule.slot}.{name}") for rule in rules])
+            np.array([column(f"{slot}.{name}") for slot in slots])
             for name in ("contribution", "has_contribution", "alpha")
         )
-        self._germinate = np.array(
-            [table.find(Op.GERMINATE, r.slot, r.blueprint, r.operator, r.tempo)[0] for r in rules]
+        shape = (len(candidates), len(slots))
+        self._numbers = {name: np.full(shape, float(getattr(IDLE, name))) for name in _NUMBERS}  # [R, S] each
+        self._prune, self._germinate = np.zeros((2, *shape), dtype=np.int64)
+        self._fossilize, self._advance = (
+            np.broadcast_to([table.find(op, slot)[0] for slot in slots], shape) for op in (Op.FOSSILIZE, Op.ADVANCE)
         )
-        self._prune = np.array([table.find(Op.PRUNE, r.slot, tempo=r.prune_tempo)[0] for r in rules])
-        self._advance, self._fossilize = (
-            np.array([table.find(op, rule.slot)[0] for rule in rules]) for op in (Op.ADVANCE, Op.FOSSILIZE)
-        )
-        self._numbers = {
-            field.name: np.array([getattr(rule, field.name) for rule in rules])
-            for field in fields(Rule)
-            if field.type in ("int", "float")
-        }
+        for i, rules in enumerate(candidates):
+            _check_slots(rules, slots)
+            for rule in rules:
+                s = slots.index(rule.slot)
+                for name in _NUMBERS:
+                    self._numbers[name][i, s] = getattr(rule, name)
+                found = table.find(Op.GERMINATE, rule.slot, rule.blueprint, rule.operator, rule.tempo)
+                self._germinate[i, s] = found[0]
+                self._prune[i, s] = table.find(Op.PRUNE, rule.slot, tempo=rule.prune_tempo)[0]
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
-        self._dropped, self._low, self._high = np.zeros((3, len(seeds)), dtype=np.int64)  # steps it has lasted
+        shape = (len(seeds), len(self._alpha))
+        self._dropped, self._low, self._high = np.zeros((3, *shape), dtype=np.int64)  # steps it has lasted
+        self._has_grown = np.zeros(shape, dtype=np.bool_)
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         rows = np.arange(len(observation))
-        which = rows % len(self._rules)
-        number = {name: values[which] for name, values in self._numbers.items()}
-        step = np.rint(observation[:, self._progress] * self._horizon)
-        loss = observation[:, self._best] - observation[:, self._accuracy]
-        contribution = observation[rows, self._contribution[which]]
-        is_full = (observation[rows, self._measured[which]] > 0) & (observation[rows, self._alpha[which]] >= 1)
+        which = rows % len(self._germinate)
+        number = {name: values[which] for name, values in self._numbers.items()}  # [N, S] each
+        step = np.rint(observation[:, [self._progress]] * self._horizon)
+        loss = observation[:, [self._best]] - observation[:, [self._accuracy]]
+        contribution = observation[:, self._contribution]
+        is_full = (observation[:, self._measured] > 0) & (observation[:, self._alpha] >= 1)
         self._dropped = np.where(loss >= number["drop"], self._dropped + 1, 0)
         self._low = np.where(is_full & (contribution < number["prune_below"]), self._low + 1, 0)
         self._high = np.where(is_full & (contribution > number["keep_above"]), self._high + 1, 0)
+        is_due = (step >= number["clock"]) & ~self._has_grown
+        has_dropped = self._dropped >= number["drop_patience"]
         wishes = (
             (self._fossilize, self._high >= number["keep_patience"]),
             (self._prune, self._low >= number["prune_patience"]),
-            (self._advance, True),
-            (self._germinate, (self._dropped >= number["drop_patience"]) | (step >= number["clock"])),
+            (self._advance, np.ones_like(is_due)),
+            (self._germinate, has_dropped | is_due),
         )
-        actions = np.zeros(len(rows), dtype=np.int64)
-        for candidates, is_wanted in reversed(wishes):
-            chosen = candidates[which]
-            actions = np.where(is_wanted & mask[rows, chosen], chosen, actions)
+        asked = np.concatenate([actions[which] for actions, _ in wishes], axis=1)  # [N, 4 S]
+        is_wanted = np.concatenate([wanted for _, wanted in wishes], axis=1)
+        is_taken = is_wanted & mask[rows[:, None], asked] & (asked > 0)
+        actions = np.where(is_taken.any(axis=1), asked[rows, is_taken.argmax(axis=1)], 0)
+        self._has_grown |= (self._germinate[which] == actions[:, None]) & (actions[:, None] > 0)
         return actions
+
+
+def _check_slots(rules: Rules, slots: Sequence[str]) -> None:
+    names = [rule.slot for rule in rules]
+    if len(set(names)) < len(names) or not set(names) <= set(slots):
+        raise ValueError(f"`slot` must be one of {', '.join(slots)}, each in one rule, got {', '.join(names)}.")
+
+
+def rules_of(plan: Plan, problem: Problem) -> Rules:
+    """Rules that play a schedule: its seeds are grown at their steps and kept as soon as that is legal."""
+    kept = replace(IDLE, prune_tempo=min(problem.config.prune_tempos), keep_above=-2.0)
+    return tuple(
+        replace(kept, slot=p.slot, blueprint=p.blueprint, operator=p.operator, tempo=p.tempo, clock=p.start)
+        for p in plan
+    )
 
 
 # ── search ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def random_rule(rng: np.random.Generator, problem: Problem) -> Rule:
+def random_rule(rng: np.random.Generator, problem: Problem, slot: str) -> Rule:
     """A random rule. Some only watch accuracy, some only the clock; some never prune, some never fossilize."""
     config = problem.config
     is_watching = rng.random() < 0.7
     return Rule(
-        slot=str(rng.choice(problem.slot_names)),
+        slot=slot,
         blueprint=str(rng.choice(config.blueprints)),
         operator=str(rng.choice(config.operators)),
         tempo=int(rng.choice(config.tempos)),
@@ -140,30 +178,44 @@ def random_rule(rng: np.random.Generator, problem: Problem) -> Rule:
     )
 
 
-def neighbours(rng: np.random.Generator, rule: Rule, problem: Problem, count: int) -> list[Rule]:
-    """Rules that differ from the given one in one or two fields."""
-    found: list[Rule] = []
+def random_rules(rng: np.random.Generator, problem: Problem) -> Rules:
+    """Random rules for a random part of the slots, at least one."""
+    slots = problem.slot_names
+    chosen = [slot for slot in slots if rng.random() < 0.5] or [str(rng.choice(slots))]
+    return tuple(random_rule(rng, problem, slot) for slot in chosen)
+
+
+def neighbours(rng: np.random.Generator, rules: Rules, problem: Problem, count: int) -> list[Rules]:
+    """Candidates that differ in one rule: in one or two of its fields, or in that it is added or dropped."""
+    found: list[Rules] = []
     while len(found) < count:
-        other = asdict(random_rule(rng, problem))
-        chosen = [str(name) for name in rng.choice(list(other), size=int(rng.integers(1, 3)), replace=False)]
-        candidate = replace(rule, **{name: other[name] for name in chosen})
-        if candidate != rule:
+        slot = str(rng.choice(problem.slot_names))
+        kept, other = {rule.slot: rule for rule in rules}, random_rule(rng, problem, slot)
+        if slot not in kept:
+            kept[slot] = other
+        elif len(kept) > 1 and rng.random() < 0.2:
+            del kept[slot]
+        else:
+            names = rng.choice([name for name in asdict(other) if name != "slot"], int(rng.integers(1, 3)), False)
+            kept[slot] = replace(kept[slot], **{str(name): getattr(other, str(name)) for name in names})
+        candidate = tuple(kept.values())
+        if candidate != rules:
             found.append(candidate)
     return found
 
 
 @dataclass(frozen=True)
 class RuleEffort:
-    """Numbers of rules and episodes that a search tries.
+    """Numbers of candidates and episodes that a search tries.
 
     Attributes:
-        num_random: Number of rules to begin with.
+        num_random: Number of random candidates to begin with.
         rounds: Rounds of successive halving.
     """
 
-    num_random: int = 256
+    num_random: int = 254
     rounds: tuple[Round, ...] = (
-        Round(257, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 128),
+        Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 96),
     )  # fmt: skip
 
     @property
@@ -176,72 +228,103 @@ USUAL_RULE_EFFORT = RuleEffort()
 
 
 @dataclass(frozen=True)
-class FoundRule:
-    """The best rule of a search, and its returns on the last round's episodes."""
+class FoundRules:
+    """The best candidate of a search, and its returns on the last round's episodes."""
 
-    rule: Rule
+    rules: Rules
     returns: FloatArray  # [E]
 
 
-def search_rule(
-    problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: RuleEffort = USUAL_RULE_EFFORT
-) -> FoundRule:
-    """Find a good rule for the train instances. A rule that never grows is one of the candidates.
+def search_rules(
+    problem: Problem,
+    known: Sequence[Rules] = (),
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    effort: RuleEffort = USUAL_RULE_EFFORT,
+) -> FoundRules:
+    """Find good rules for the train instances. No rules at all, which means to wait, are one of the candidates.
 
     Args:
-        problem: Problem of the rule.
+        problem: Problem of the rules.
+        known: Further candidates to begin with, such as `rules_of` a good schedule.
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
-        effort: Numbers of rules and episodes to try.
+        effort: Numbers of candidates and episodes to try.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
-    rules = [random_rule(rng, problem) for _ in range(effort.num_random)]
-    rules.append(replace(rules[0], clock=NEVER, drop=2.0))
+    candidates = [(), *known, *(random_rules(rng, problem) for _ in range(effort.num_random))]
     with closing(KasminaVectorEnv(num_rows(), problem)) as env:
-        rule, returns = halve(
-            rules,
+        rules, returns = halve(
+            candidates,
             effort.rounds,
             rng,
             train,
-            lambda rule, count: neighbours(rng, rule, problem, count),
-            lambda rules, seeds, chosen: play_rules(env, rules, seeds, chosen, on_step),
+            lambda rules, count: neighbours(rng, rules, problem, count),
+            lambda candidates, seeds, chosen: play_rules(env, candidates, seeds, chosen, on_step),
         )
-    return FoundRule(rule, returns)
+    return FoundRules(rules, returns)
 
 
 def play_rules(
     env: KasminaVectorEnv,
-    rules: Sequence[Rule],
+    candidates: Sequence[Rules],
     seeds: IntArray,
     instances: IntArray | None = None,
     on_step: OnStep | None = None,
 ) -> FloatArray:
-    """Returns ``[R, E]`` of every rule on the same episodes, which are played side by side.
+    """Returns ``[R, E]`` of every candidate on the same episodes, which are played side by side.
 
     Args:
         env: Environment with any number of rows.
-        rules: R rules.
+        candidates: R candidates.
         seeds: Seeds of E episodes.
         instances: Instances of a family ``[E]``; by default each seed draws one.
         on_step: Callback for progress bars.
     """
 
     def policy_of(rows: IntArray) -> Policy:
-        return Reactive(env.problem, [rules[row] for row in rows.tolist()])
+        return Reactive(env.problem, [candidates[row] for row in rows.tolist()])
 
-    return play_side_by_side(env, len(rules), policy_of, seeds, instances, on_step)
+    return play_side_by_side(env, len(candidates), policy_of, seeds, instances, on_step)
 
 
-def save_rule(path: Path, problem: Problem, found: FoundRule, about: Mapping[str, Any]) -> None:
-    """Write a rule as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+# ── files ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_words(rules: Rules) -> str:
+    """Rules in one line."""
+    return "; ".join(map(_in_words, rules)) or "WAIT throughout"
+
+
+def _in_words(rule: Rule) -> str:
+    seed = f"{rule.blueprint} {rule.operator} tempo{rule.tempo} in {rule.slot}"
+    watched = f"accuracy is {rule.drop:g} below its best for {rule.drop_patience} steps"
+    when = f"from step {rule.clock}" if rule.drop > 1 else f"if {watched}"
+    if rule.drop <= 1 and rule.clock < NEVER:
+        when += f", or from step {rule.clock}"
+    prune = f"PRUNE if it contributes less than {rule.prune_below:g} for {rule.prune_patience} steps"
+    keep = f"FOSSILIZE if more than {rule.keep_above:g} for {rule.keep_patience}"
+    if rule.keep_above < -1:
+        keep = "FOSSILIZE"
+    said = [prune] * (rule.prune_below >= -1) + [keep] * (rule.keep_above <= 1)
+    return ", ".join([f"GERMINATE {seed} {when}", *said])
+
+
+def save_rules(path: Path, problem: Problem, found: FoundRules, about: Mapping[str, Any]) -> None:
+    """Write rules as JSON."""
     about = {**about, "mean_return": float(found.returns.mean())}
-    document = {"id": problem.id, "rule": asdict(found.rule), "about": about}
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    document = {"id": problem.id, "rules": [asdict(rule) for rule in found.rules], "about": about}
+    write_document(path, document, overwrite=True)
 
 
-def load_rule(path: Path) -> Rule:
-    """Read a rule back."""
-    values = read_document(path, "rule")["rule"]
-    check_nested("rule", Rule, values)
-    return Rule(**values)
+def load_rules(path: Path, problem: Problem) -> Reactive:
+    """Read rules, ready to be played; one that the problem has no actions for raises."""
+    written = read_document(path, "rules")["rules"]
+    if not isinstance(written, list) or not all(isinstance(values, Mapping) for values in written):
+        raise ValueError(f'`{path.name}` must hold a list of rules under "rules". Search again.')
+    for values in written:
+        check_nested(path.name, Rule, values)
+        missing = [field.name for field in fields(Rule) if field.name not in values]
+        if missing:
+            raise ValueError(f"`rules` must have all fields each, got one without {', '.join(missing)}. Search again.")
+    return Reactive(problem, [tuple(Rule(**values) for values in written)])

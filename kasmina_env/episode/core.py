@@ -5,7 +5,6 @@ Environments use `kasmina_env.episode.episodes`, which spreads episodes over one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +23,11 @@ from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes, to_numpy
-from kasmina_env.population.engine import ENGINE
 from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 
 ThingT = TypeVar("ThingT")
-NO_DRIFT = "the fused engine evaluates all networks on the same data, and these drift"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +79,6 @@ class EpisodeCore:
     ) -> None:
         self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
         self.has_neighbours, self.engine = has_neighbours, engine
-        self._has_drift = len(problem.changes) > 1
-        if self._has_drift:
-            if (engine or os.environ.get(ENGINE)) == "fused":
-                raise ValueError(f"`engine` must be 'torch' or 'auto' here, got 'fused': {NO_DRIFT}.")
-            self.engine = "torch"
         self.data = load_data(problem, device, dtype)
         weights = problem.config.initial_weights
         self._initial_weights = load_initial_weights(Path(weights), problem.host) if weights else None
@@ -387,7 +379,7 @@ class EpisodeCore:
 
     def engine_reason(self) -> str:
         """Why the networks train with "torch" where "auto" would rather have "fused"; empty elsewhere."""
-        return NO_DRIFT if self._has_drift else self.population.engine_reason
+        return self.population.engine_reason
 
     def test_data(self, row: int) -> Split:
         """The test split with the noise and changes that one network sees."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
+import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.controllers.halving import Round
+from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.reactive import (
     NEVER,
     Reactive,
     Rule,
     RuleEffort,
-    load_rule,
+    load_rules,
     play_rules,
-    save_rule,
-    search_rule,
+    rules_of,
+    save_rules,
+    search_rules,
 )
+from kasmina_env.controllers.schedule import Planned
+from kasmina_env.controllers.search import play_plans
 from kasmina_env.lifecycle.transitions import Op
 from tests.episodes import SMALL
 
@@ -27,7 +33,7 @@ WATCHING = Rule("layer0", "mlp", "ADD", 1, NEVER, 0.1, 2, 0.0, 1, 0, 0.05, 2)
 
 def decide(rule, *looks):
     """Operations chosen after looks: accuracy, best accuracy, contribution (or None), legal operations."""
-    policy, column = Reactive(PROBLEM, [rule]), PROBLEM.observations.column
+    policy, column = Reactive(PROBLEM, [(rule,)]), PROBLEM.observations.column
     policy.begin(np.zeros(1, dtype=np.int64), None)
     found = []
     for accuracy, best, contribution, legal in looks:
@@ -59,22 +65,47 @@ def test_a_clock_is_a_rule_that_does_not_watch():
 
 
 def test_rules_beside_each_other_play_as_they_do_alone():
-    rules = [dataclasses.replace(WATCHING, clock=step, drop=2.0) for step in (0, 2, NEVER)]
+    rules = [(dataclasses.replace(WATCHING, clock=step, drop=2.0),) for step in (0, 2, NEVER)]
     env, seeds = KasminaVectorEnv(3, PROBLEM), np.arange(2)
     together = play_rules(env, rules, seeds)
-    alone = np.concatenate([play_rules(env, [rule], seeds) for rule in rules])
+    alone = np.concatenate([play_rules(env, [each], seeds) for each in rules])
     assert np.allclose(together, alone, atol=1e-5)
     assert len(np.unique(together[:, 0])) == 3
 
 
-def test_where_growing_only_costs_the_search_finds_a_rule_that_never_grows():
+def test_rules_that_keep_what_a_clock_grows_play_a_schedule():
+    plan = (Planned(0, "layer0", "mlp", "ADD", 1), Planned(1, "layer1", "lora", "GATE", 2))
+    env, seeds = KasminaVectorEnv(2, PROBLEM), np.arange(2)
+    as_rules = play_rules(env, [rules_of(plan, PROBLEM)], seeds)
+    assert np.array_equal(as_rules, play_plans(env, [plan], seeds))
+
+
+def test_where_growing_only_costs_the_search_finds_rules_that_never_grow():
     dear = make_problem("Kasmina/Spirals-v0", **SMALL, operation_price=100.0)
-    found = search_rule(dear, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 2),)))
-    assert (found.rule.clock, found.returns.min() > -50) == (NEVER, True)
+    found = search_rules(dear, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 2),)))
+    assert found.returns.min() > -50
 
 
-def test_a_search_finds_a_rule_that_is_read_back_as_it_was(tmp_path):
-    found = search_rule(PROBLEM, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
-    save_rule(tmp_path / "rule.json", PROBLEM, found, {"command": "kasmina search"})
-    assert load_rule(tmp_path / "rule.json") == found.rule
-    assert found.returns.shape == (2,)
+def test_a_search_finds_rules_that_are_read_back_as_they_were(tmp_path):
+    found = search_rules(PROBLEM, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
+    save_rules(tmp_path / "rules.json", PROBLEM, found, {"command": "kasmina search"})
+    env, policy = KasminaVectorEnv(2, PROBLEM), load_rules(tmp_path / "rules.json", PROBLEM)
+    assert np.array_equal(play(env, policy, np.arange(2)).returns, play_rules(env, [found.rules], np.arange(2))[0])
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ({"rules": 7}, "must hold a list of rules"),
+        ({"rules": [{"slot": "layer0", "colour": "red"}]}, "colour"),
+        ({"rules": [dataclasses.asdict(WATCHING)] * 2}, "each in one rule"),
+        ({"rules": [{**dataclasses.asdict(WATCHING), "blueprint": "conv"}]}, "`blueprint` must be one of"),
+        ({"rules": [{**dataclasses.asdict(WATCHING), "prune_tempo": 9}]}, "`tempo` must be one of"),
+        ({"rules": [{"slot": "layer0"}]}, "must have all fields each"),
+    ],
+)
+def test_a_file_that_holds_no_rules_of_the_problem_is_one_sentence(written, words, tmp_path):
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        load_rules(path, PROBLEM)

@@ -118,7 +118,8 @@ def evaluate(
         ways: For each way through the network that is asked for, ``[stretches from, to, row of the results]``; one that
             begins behind the first slots finds there what the way before it left.
         ways_of: First way of each network on each data ``[N * D + 1]``.
-        inputs, noise, labels: Addresses of D data, in chunks; noise is 0 where there is none.
+        inputs: Addresses of D data, in chunks, as each network sees them ``[D, N]``.
+        noise, labels: Addresses of D data, in chunks; noise is 0 where there is none.
         noise_width: Standard deviation of each network's noise on inputs.
         lengths: Samples of each data.
         places: Places of inputs, labels, losses and qualities in memory; sizes of inputs and labels; chunk size.
@@ -131,7 +132,7 @@ def evaluate(
         for d in range(num_data):
             start, stop = ways_of[n * num_data + d], ways_of[n * num_data + d + 1]
             for chunk in range((lengths[d] + lanes - 1) // lanes):
-                _copy(memory + FLOAT * x, inputs[d] + FLOAT * chunk * x_size, FLOAT * x_size)
+                _copy(memory + FLOAT * x, inputs[d, n] + FLOAT * chunk * x_size, FLOAT * x_size)
                 _copy(memory + FLOAT * y, labels[d] + FLOAT * chunk * y_size, FLOAT * y_size)
                 if noise[d] and noise_width[n] != 0:
                     for i in range(x_size):

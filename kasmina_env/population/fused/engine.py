@@ -138,7 +138,8 @@ class FusedEngine:
         lengths = np.array([len(split) for split in data])
         sizes = (layout.x_size, layout.y_size, layout.lanes)
         places = (layout.x, layout.loss.labels, layout.loss.loss, layout.loss.quality, *sizes)
-        inputs, noise, labels = (addresses(found) for found in zip(*((c.x, c.noise, c.y) for c in chunks), strict=True))
+        inputs = np.stack([each.inputs_of(networks.conditions.change) for each in chunks])  # [D, N]
+        noise, labels = addresses([each.noise for each in chunks]), addresses([each.y for each in chunks])
         width = networks.conditions.pixel_noise.astype(np.float32)
         table = layout.table
 

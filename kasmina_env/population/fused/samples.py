@@ -41,11 +41,17 @@ def addresses(arrays: Sequence[Float32Array | None]) -> IntArray:
 
 
 class Chunks:
-    """Data in chunks of samples, ``[chunks, ..., B]``."""
+    """Data in chunks of samples, ``[chunks, ..., B]``, and after each of V changes where data drift."""
 
     def __init__(self, split: Split, lanes: int) -> None:
-        self.x, self.y = _cut(split.x, lanes), _cut(split.y, lanes)
+        versions = [split.x] if split.changed is None else split.changed
+        self.x = [_cut(x, lanes) for x in versions]  # V of them, the first unchanged
+        self.y = _cut(split.y, lanes)
         self.noise = None if split.noise is None else _cut(split.noise.inputs, lanes)
+
+    def inputs_of(self, change: IntArray) -> IntArray:
+        """Where the samples of each network are ``[N]``, given the number of its change."""
+        return addresses(self.x)[change if len(self.x) > 1 else np.zeros_like(change)]
 
 
 def _cut(values: Tensor, lanes: int) -> Float32Array:

@@ -33,4 +33,4 @@ def _warm_up_driver() -> None:
     table, one = np.zeros((1, 2), dtype=np.int64), np.zeros(0, dtype=np.float32)
     driver.train(0, 1, 0, whole, real, table, row, whole, row, row, row, (0, 0, 0, 0, 0, 0), none)
     places = (0, 0, 0, 0, 0, 0, 0)
-    driver.evaluate(0, 1, 0, whole, real, table, whole, row, whole, row, row, row, one, row, row, places, real)
+    driver.evaluate(0, 1, 0, whole, real, table, whole, row, whole, row, whole, row, one, row, row, places, real)
