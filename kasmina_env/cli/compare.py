@@ -54,7 +54,7 @@ def compare(
     from kasmina_env.episode.problem import make_problem
 
     learned_arms, settings = arms_of(run, name)
-    controls = tuple(map(control_name, policies)) or default_controls(name, **settings)
+    controls = tuple(map(control_name, policies)) or default_controls(name, not run, **settings)
     for control in controls:
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}
@@ -85,7 +85,7 @@ def compare(
     say(f"Written to {out}.")
 
 
-def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
+def default_controls(env_id: str, with_learned: bool = True, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
     from kasmina_env.comparison.arms import find_player
     from kasmina_env.controllers.policy import CONTROLS
@@ -96,11 +96,11 @@ def default_controls(env_id: str, **settings: Any) -> tuple[str, ...]:
     left_out: dict[str, list[str]] = {}  # by the reason
     for name in CONTROLS:
         control = CONTROLS.get(name)
-        if control.is_bound or ("per_context" in name and not is_family):
+        if control.is_bound or ("per_context" in name and not is_family) or (control.is_learned and not with_learned):
             continue
         try:
             find_player(name, env_id, **settings)
-        except (FileNotFoundError, ValueError) as error:  # no schedule, or one of other menus
+        except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:  # none, or one for other settings
             left_out.setdefault(str(error), []).append(name)
         else:
             chosen.append(name)

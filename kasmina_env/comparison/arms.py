@@ -21,8 +21,10 @@ from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import import_file
+from kasmina_env.settings.presets import changed_settings
 
 INSTANT = {"instant": True}
+MATTER_NOT = ("instant", "observation", "reward")  # settings that make no schedule worse
 
 
 def shipped_schedule(problem: Problem) -> IntArray:
@@ -61,33 +63,36 @@ def _at_once(actions: IntArray, problem: Problem) -> IntArray:
     return actions_of(plan_of(actions, problem.actions), problem, is_instant=True)
 
 
-@register_policy("fixed", "the best schedule that `kasmina search` found")
+@register_policy("fixed", "the best schedule that `kasmina search` found", is_searched=True)
 def fixed(problem: Problem) -> Policy:
     """The best fixed schedule."""
     return Fixed(problem, shipped_schedule(problem))
 
 
-@register_policy("per_context", "the best schedule for each visible context")
+@register_policy("per_context", "the best schedule for each visible context", is_searched=True)
 def per_context(problem: Problem) -> Policy:
     """The best schedule for each context; without a family there is one context."""
     return _contexts(problem) if problem.is_family else fixed(problem)
 
 
-@register_policy("reactive", "rules that react to accuracy and contribution, found by `kasmina search --reactive`")
+@register_policy("reactive", "the best rules that `kasmina search --reactive` found", is_searched=True)
 def reactive(problem: Problem) -> Reactive:
     """The best rules that a search found."""
     command = f"kasmina search {problem.id} --reactive"
     return load_rules(config_path(f"{slug(problem.id)}.reactive.json", f"Make it with `{command}`.", True), problem)
 
 
-@register_policy("instant", "the best schedule, inserted at alpha 1", settings=INSTANT)
+@register_policy("instant", "the best schedule, inserted at alpha 1", settings=INSTANT, is_searched=True)
 def instant(problem: Problem) -> Policy:
     """The best schedule without the stages before HOLDING."""
     return Fixed(problem, _at_once(shipped_schedule(problem), problem))
 
 
 @register_policy(
-    "instant_per_context", "the best schedule for each visible context, inserted at alpha 1", settings=INSTANT
+    "instant_per_context",
+    "the best schedule for each visible context, inserted at alpha 1",
+    settings=INSTANT,
+    is_searched=True,
 )
 def instant_per_context(problem: Problem) -> Policy:
     """The best schedule for each context without the stages before HOLDING."""
@@ -101,10 +106,27 @@ def _planted(problem: Problem) -> IntArray:
     return np.array([seed.action(problem.actions) for seed in _best_plan(problem)], dtype=np.int64)
 
 
-@register_policy("static_final", "the best schedule's architecture from the start", settings=INSTANT, planted=_planted)
+@register_policy(
+    "static_final",
+    "the best schedule's architecture from the start",
+    settings=INSTANT,
+    planted=_planted,
+    is_searched=True,
+)
 def static_final(problem: Problem) -> Policy:
     """Policy that keeps the planted architecture."""
     return Keep(problem, [seed.slot for seed in _best_plan(problem)])
+
+
+@register_policy("learned", "the controller that comes with the package, trained on other episodes", is_learned=True)
+def shipped_controller(problem: Problem) -> Policy:
+    """The shipped controller of a problem's id."""
+    from kasmina_env.learning.controller_file import (
+        load_learned,  # imports stable-baselines3, which controls do not need
+    )
+
+    command = f"Train one with `kasmina train {problem.id}`, and name its folder."
+    return load_learned(config_path(f"{slug(problem.id)}.learned.safetensors", command), problem)
 
 
 @register_policy("lookahead", "tries every action in copies", is_bound=True)
@@ -144,6 +166,8 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
         raise FileNotFoundError(f"`{name}` must be a control, or a file or folder that exists, got none. Correct it.")
     if name in CONTROLS or not path.exists():
         control = CONTROLS.get(name)
+        if control.is_searched:
+            _check_usual(make_problem(preset, **settings))
         problem = make_problem(preset, **{**settings, **control.settings})
         return Player(control.make(problem), problem, control.planted and control.planted(problem))
     problem = make_problem(preset, **settings)
@@ -153,6 +177,17 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
     from kasmina_env.learning.controller_file import load_learned
 
     return Player(load_learned(path, problem), problem)
+
+
+def _check_usual(problem: Problem) -> None:
+    """Raise a ``ValueError`` where a control was searched for other settings than it is to play with."""
+    changed = changed_settings(problem.id, problem.config)
+    others = [setting for setting in changed if setting not in MATTER_NOT]
+    if others:
+        raise ValueError(
+            f"`policies` must be searched for these settings, got some for those of {problem.id}, which differ in "
+            f"{', '.join(others)}. Register an id with these settings, and search there."
+        )
 
 
 def _from_file(path: Path, problem: Problem) -> Policy:

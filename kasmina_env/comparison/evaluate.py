@@ -37,6 +37,7 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.settings.presets import changed_settings
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,15 @@ def kind_of(arms: Sequence[Arm]) -> str:
     return "held-out" if arms[0].runs[0].seeds[0] >= HELD_OUT else "training"
 
 
+def is_learned(arm: Arm) -> bool:
+    """Whether an arm is a learned controller: a training run, or one that comes with the package."""
+    return arm.name not in CONTROLS or CONTROLS.get(arm.name).is_learned
+
+
 def best_control(arms: Sequence[Arm]) -> Arm | None:
-    """The control with the best mean return, upper references excluded."""
-    controls = [arm for arm in arms if arm.name in CONTROLS and not CONTROLS.get(arm.name).is_bound]
+    """The control with the best mean return; upper references and learned controllers are none to beat."""
+    controls = [arm for arm in arms if arm.name in CONTROLS and not is_learned(arm)]
+    controls = [arm for arm in controls if not CONTROLS.get(arm.name).is_bound]
     return max(controls, key=lambda arm: arm.column("returns").mean(), default=None)
 
 
@@ -154,7 +161,7 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], actions: Action
         arm=arm.name,
         num_runs=len(arm.runs),
         returns_of_runs=of_runs,
-        mean_return=bootstrap(returns, lambda sample: float(sample.mean()), rng, strata),
+        mean_return=bootstrap(returns, rng, strata),
         iqm_return=interquartile_mean(returns),
         score=float(arm.column("scores").mean()),
         test_accuracy=float(arm.column("test_accuracies").mean()),
@@ -181,6 +188,7 @@ def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm],
     out.mkdir(parents=True, exist_ok=True)
     summary = {
         "id": problem.id,
+        "settings": changed_settings(problem.id, problem.config),
         "seeds": [int(arms[0].runs[0].seeds[0]), int(arms[0].runs[0].seeds[-1])],
         "best_control": best,
         "rows": [asdict(row) for row in rows],
@@ -190,8 +198,9 @@ def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm],
     fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")
     with (out / "episodes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["arm", "run", *fields])
+        writer.writerow(["arm", "run", *fields, "settings"])
+        settings = json.dumps(changed_settings(problem.id, problem.config))
         for arm in arms:
             for number, run in enumerate(arm.runs):
                 columns = [getattr(run, field).tolist() for field in fields]
-                writer.writerows([arm.name, number, *values] for values in zip(*columns, strict=True))
+                writer.writerows([arm.name, number, *values, settings] for values in zip(*columns, strict=True))

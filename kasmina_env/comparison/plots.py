@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.isotonic import isotonic_regression
 
-from kasmina_env.comparison.evaluate import Arm, Row, kind_of
-from kasmina_env.comparison.results import learned
+from kasmina_env.comparison.evaluate import Arm, Row, is_learned, kind_of
+from kasmina_env.comparison.results import learned, settings_in_words
 from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.transitions import Op
@@ -28,6 +28,7 @@ COLOURS = {
     "instant": "#117733",
     "instant_per_context": "#44AA99",
     "static_final": "#882255",
+    "reactive": "#332288",
     "plateau": "#009E73",
     "random": "#CC79A7",
     "wait": "#777777",
@@ -41,7 +42,7 @@ STEPS_SHOWN = {Op.GERMINATE: "#0072B2", Op.ADVANCE: "#56B4E9", Op.FOSSILIZE: "#D
 def plot_comparison(
     out: Path, problem: Problem, arms: Sequence[Arm], rows: Sequence[Row], runs: Sequence[Path] = ()
 ) -> None:
-    """Three pictures: comparison.png, pareto.png, and training.png if there are training runs.
+    """Pictures: comparison.png, profiles.png, pareto.png, and training.png if there are training runs.
 
     The first shows what every arm earned, how the score rose, how far it is from the best control, and what was done.
     """
@@ -51,12 +52,28 @@ def plot_comparison(
     _plot_differences(axes[1, 0], rows)
     _plot_operations(axes[1, 1], _shown(arms), problem)
     episodes = len(arms[0].runs[0])
-    figure.suptitle(f"{problem.id}: {episodes} {kind_of(arms)} episodes, the same for every controller", fontsize=13)
+    title = f"{problem.id}: {episodes} {kind_of(arms)} episodes, the same for every controller"
+    figure.suptitle("\n".join([title, *filter(None, settings_in_words(problem))]), fontsize=13, wrap=True)
     figure.savefig(out / "comparison.png", dpi=110)
     plt.close(figure)
+    plot_profiles(out / "profiles.png", problem.id, arms)
     plot_pareto(out / "pareto.png", problem.id, rows)
     if runs:
         plot_training(out / "training.png", problem.id, runs, rows)
+
+
+def plot_profiles(path: Path, id: str, arms: Sequence[Arm]) -> None:
+    """Performance profiles: the share of episodes whose return is above each value (Agarwal et al. 2021)."""
+    figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+    for arm in arms:
+        returns = np.sort(arm.column("returns").ravel())
+        above = 1 - np.arange(len(returns) + 1) / len(returns)
+        width = 2.2 if is_learned(arm) else 1.3
+        ax.step([*returns, returns[-1]], above, where="pre", color=_colour(arm.name), label=arm.name, linewidth=width)
+    ax.legend(frameon=False, fontsize=8)
+    ax.set(title=f"{id}: performance profiles", xlabel="return", ylabel="share of episodes above it", ylim=(0, 1.02))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def _shown(arms: Sequence[Arm]) -> Arm:
@@ -65,7 +82,8 @@ def _shown(arms: Sequence[Arm]) -> Arm:
 
 
 def _colour(name: str) -> str:
-    return COLOURS.get(name, OTHER if name in CONTROLS else LEARNED)
+    is_control = name in CONTROLS and not CONTROLS.get(name).is_learned
+    return COLOURS.get(name, OTHER if is_control else LEARNED)
 
 
 def _plot_returns(ax: Axes, rows: Sequence[Row]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from kasmina_env.comparison.evaluate import Arm, Row, favourites, kind_of
-from kasmina_env.comparison.statistics import has_strata
+from kasmina_env.comparison.evaluate import Arm, Row, favourites, is_learned, kind_of
+from kasmina_env.comparison.statistics import MIN_RUNS, has_strata
 from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.settings.instances import Instances
+from kasmina_env.settings.presets import changed_settings
 
 COLUMNS = (
     *("arm", "return", "− best", "P>", "to fixed", "to oracle", "test", "params"),
@@ -49,7 +51,11 @@ def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
     of = "episodes"
     if np.ptp(instances) > 0:
         of += " within these instances" if has_strata(instances) else ", and with them over instances"
-    over = f"over runs and {of}" if any(len(arm.runs) > 1 for arm in arms) else f"over {of}"
+    over = f"over {of}"
+    if any(len(arm.runs) >= MIN_RUNS for arm in arms):
+        over = f"over runs and {of}"
+    if any(len(arm.runs) < MIN_RUNS for arm in learned(arms)):
+        over += f"; of fewer than {MIN_RUNS} runs over episodes alone, which says nothing about another run"
     controls = [f"{arm.name}: {CONTROLS.get(arm.name).meaning}" for arm in arms if arm.name in CONTROLS]
     return [
         f"{'; '.join(controls)}.",
@@ -62,6 +68,12 @@ def legend(best: str | None, arms: Sequence[Arm]) -> list[str]:
         "IQM: interquartile mean of the returns; PRUNE: share of all actions, WAIT included; illegal: actions of all "
         "episodes that were not legal, and counted as WAIT.",
     ]
+
+
+def settings_in_words(problem: Problem) -> list[str]:
+    """Paragraph that names the settings that differ from those of the id; empty if none does."""
+    changed = changed_settings(problem.id, problem.config)
+    return [f"Settings that differ from those of the id: {json.dumps(changed)}.", ""] if changed else []
 
 
 def run_by_run(rows: Sequence[Row]) -> list[str]:
@@ -77,8 +89,8 @@ def run_by_run(rows: Sequence[Row]) -> list[str]:
 
 
 def learned(arms: Sequence[Arm]) -> list[Arm]:
-    """Arms that are not controls."""
-    return [arm for arm in arms if arm.name not in CONTROLS]
+    """Arms of learned controllers."""
+    return [arm for arm in arms if is_learned(arm)]
 
 
 def groups_of(instances: Instances, played: IntArray) -> Groups:
@@ -92,6 +104,9 @@ def groups_of(instances: Instances, played: IntArray) -> Groups:
     for name in instances.host_settings[0]:
         words = np.array([str(settings[name]) for settings in instances.host_settings])
         groups[name] = {word: words == word for word in sorted(set(words))}
+    if any(instances.events):
+        first = np.array([f"{own[0][1]} {own[0][2]:g}" if own else "nothing" for own in instances.events])
+        groups["first change"] = {word: first == word for word in sorted(set(first))}
     for name, values in instances.numbers.items():
         if np.ptp(values) > 0:
             groups[name] = _bands(values, values[np.unique(played)])
@@ -152,6 +167,7 @@ def page(
         "",
         f"{len(arms[0].runs[0])} {kind_of(arms)} episodes, the same for every arm: `{command}`",
         "",
+        *settings_in_words(problem),
     ]
     lines += _markdown(COLUMNS, map(cells, rows))
     lines += [

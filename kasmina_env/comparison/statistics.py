@@ -5,15 +5,16 @@ Scores come as a matrix ``[runs, episodes]``: a run is one training of the contr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t
 
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
 NUM_RESAMPLES = 2000
+MIN_RUNS = 3  # of which an interval says something about another run
 
 
 @dataclass(frozen=True)
@@ -48,37 +49,51 @@ def has_strata(strata: IntArray) -> bool:
     return bool(np.unique(strata, return_counts=True)[1].min() > 1)
 
 
-def bootstrap(
-    scores: FloatArray,
-    statistic: Callable[[FloatArray], float],
-    rng: np.random.Generator,
-    strata: IntArray | None = None,
-) -> Estimate:
-    """Stratified percentile interval of a statistic of a matrix ``[runs, episodes]``.
+def bootstrap(scores: FloatArray, rng: np.random.Generator, strata: IntArray | None = None) -> Estimate:
+    """Mean of a matrix ``[runs, episodes]`` with its stratified 95 % bootstrap interval.
 
     Runs are drawn with replacement, and so are the episodes of each stratum, the same for every run: episodes share
-    seeds across runs, so they are one sample. Of n runs n - 1 are drawn, and of m episodes of a stratum m - 1, without
-    which the intervals of few runs and of small strata would be too narrow (Rao & Wu 1988).
+    seeds across runs, so they are one sample. Of n runs n - 1 are drawn, and of m episodes of a stratum m - 1 (Rao & Wu
+    1988). The interval is the mean, and around it the standard error over the draws times a quantile of Student's t at
+    the degrees of freedom that runs and episodes have together (Satterthwaite 1946): percentiles of few runs are too
+    narrow. Fewer than `MIN_RUNS` runs are not drawn. The interval is then over episodes of these very runs, and says
+    nothing about another run.
 
     Args:
         scores: ``[runs, episodes]``.
-        statistic: Function of such a matrix.
         rng: Random stream of the resampling.
         strata: Stratum of each episode ``[episodes]``, such as its instance; left out: one stratum. It is also
             left out where a stratum has a single episode.
     """
     runs, episodes = scores.shape
-    groups = [np.arange(episodes)]
+    stratum = np.zeros(episodes, dtype=np.int64)
     if strata is not None and has_strata(strata):
-        groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+        stratum = np.unique(strata, return_inverse=True)[1]
+    of_episodes = np.concatenate([_shares(rng, size) for size in np.bincount(stratum).tolist()], axis=1)
+    of_episodes = of_episodes[:, np.argsort(np.argsort(stratum, kind="stable"), kind="stable")] / episodes
+    of_runs = _shares(rng, runs) / runs if runs >= MIN_RUNS else np.full((NUM_RESAMPLES, runs), 1 / runs)
+    draws = ((of_runs @ scores) * of_episodes).sum(axis=1)
+    value, half = float(scores.mean()), float(draws.std() * t.ppf(0.975, _freedom(scores, stratum)))
+    return Estimate(value, value - half, value + half)
 
-    of_runs = rng.integers(runs, size=(NUM_RESAMPLES, max(runs - 1, 1)))
-    of_episodes = np.concatenate(
-        [rng.choice(group, size=(NUM_RESAMPLES, max(len(group) - 1, 1))) for group in groups], axis=1
-    )
-    draws = [statistic(scores[r[:, None], e]) for r, e in zip(of_runs, of_episodes, strict=True)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Estimate(statistic(scores), float(low), float(high))
+
+def _shares(rng: np.random.Generator, size: int) -> FloatArray:
+    """Weights of `size` things, 1 on the mean, in draws of one fewer ``[NUM_RESAMPLES, size]``."""
+    drawn = max(size - 1, 1)
+    return np.asarray(rng.multinomial(drawn, np.full(size, 1 / size), size=NUM_RESAMPLES) * (size / drawn))
+
+
+def _freedom(scores: FloatArray, stratum: IntArray) -> float:
+    """Degrees of freedom of the standard error of a mean of ``[runs, episodes]``."""
+    sizes = np.bincount(stratum)
+    means = scores.mean(axis=0)
+    residual = means - (np.bincount(stratum, means) / sizes)[stratum]
+    free = max(len(means) - len(sizes), 1)
+    parts = [(residual @ residual / free / len(means), free)]  # variance of the mean, degrees of freedom
+    if len(scores) >= MIN_RUNS:
+        parts.append((scores.mean(axis=1).var(ddof=1) / len(scores), len(scores) - 1))
+    total = sum(variance for variance, _ in parts)
+    return float(total**2 / sum(variance**2 / free for variance, free in parts)) if total else float(free)
 
 
 def paired_difference(
@@ -92,7 +107,7 @@ def paired_difference(
         rng: Random stream of the resampling.
         strata: See `bootstrap`.
     """
-    return bootstrap(left - right, lambda sample: float(sample.mean()), rng, strata)
+    return bootstrap(left - right, rng, strata)
 
 
 def probability_of_improvement(left: FloatArray, right: FloatArray) -> float:

@@ -46,6 +46,8 @@ class Control:
         settings: Settings of its environment that differ from those of the problem.
         planted: Function of the problem that returns flat GERMINATE actions to carry out before the first step.
         is_bound: Whether it is an upper reference, which knows the course of the episode it plays.
+        is_learned: Whether it was trained; results show it as a learned controller, not as one to beat.
+        is_searched: Whether it was searched for the settings of the id; it is not played with others.
     """
 
     make: Callable[[Problem], Policy]
@@ -53,6 +55,8 @@ class Control:
     settings: Mapping[str, Any] = field(default_factory=dict)
     planted: Callable[[Problem], IntArray] | None = None
     is_bound: bool = False
+    is_learned: bool = False
+    is_searched: bool = False
 
 
 CONTROLS: Registry[Control] = Registry("policy")
@@ -66,6 +70,8 @@ def register_policy(
     settings: Mapping[str, Any] | None = None,
     planted: Callable[[Problem], IntArray] | None = None,
     is_bound: bool = False,
+    is_learned: bool = False,
+    is_searched: bool = False,
 ) -> Callable[[MakeT], MakeT]:
     """Register a class or function that makes a policy for a problem.
 
@@ -75,11 +81,13 @@ def register_policy(
         settings: See `Control`.
         planted: See `Control`.
         is_bound: See `Control`.
+        is_learned: See `Control`.
+        is_searched: See `Control`.
     """
 
     def decorate(make: MakeT) -> MakeT:
         line = meaning or (make.__doc__ or name).strip().splitlines()[0].rstrip(".")
-        CONTROLS.register(name, Control(make, line, settings or {}, planted, is_bound))
+        CONTROLS.register(name, Control(make, line, settings or {}, planted, is_bound, is_learned, is_searched))
         return make
 
     return decorate

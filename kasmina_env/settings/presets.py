@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kasmina_env.settings.config import EnvConfig, make_config
@@ -32,6 +33,15 @@ class Preset:
 
 
 PRESETS: Registry[Preset] = Registry("id")
+
+
+def changed_settings(id: str, config: EnvConfig) -> dict[str, Any]:
+    """Settings of a problem that differ from those of its registered id, as plain JSON values."""
+    usual = asdict(PRESETS.get(id).config())
+    changed = {name: value for name, value in asdict(config).items() if value != usual[name]}
+    plain: dict[str, Any] = json.loads(json.dumps(changed))
+    return plain
+
 
 _HALVED = {"stem": 2, "pooling": "average"}
 # A stem halves the pictures, which keeps a step affordable on one core; growing is cheap enough for a second seed.

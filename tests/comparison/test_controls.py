@@ -29,7 +29,7 @@ def keeper(env):
 
 
 def played_by(name: str, preset: str = SPIRALS):
-    player = find_player(name, preset, **SMALL)
+    player = find_player(name, preset)
     return play(KasminaVectorEnv(2, player.problem), player.policy, np.arange(2), planted=player.planted)
 
 
@@ -46,6 +46,12 @@ def test_every_control_plays_its_environment_by_name(name, preset):
 @pytest.mark.parametrize("name", ["per_context", "instant_per_context", "static_final"])
 def test_controls_of_a_family_play_it_by_name(name):
     assert played_by(name, "Kasmina/DigitsMix-v0").illegal.sum() == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLS if CONTROLS.get(name).is_searched])
+def test_what_was_searched_for_other_settings_is_refused(name):
+    with pytest.raises(ValueError, match=r"`policies` must be searched for these settings, .* rent_price"):
+        find_player(name, SPIRALS, rent_price=0.3)
 
 
 @pytest.mark.parametrize("name", ["lookahead", "oracle"])

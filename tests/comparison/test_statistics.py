@@ -14,10 +14,6 @@ from kasmina_env.comparison.statistics import (
 )
 
 
-def mean(sample):
-    return float(sample.mean())
-
-
 def test_interquartile_mean_cuts_a_quarter_off_each_end():
     assert interquartile_mean([0, 1, 2, 100]) == pytest.approx(1.5)
     assert interquartile_mean(np.arange(8)) == pytest.approx(3.5)
@@ -29,13 +25,13 @@ def test_interquartile_mean_weighs_values_cut_in_part():
 
 
 def test_constant_scores_have_an_interval_of_no_width():
-    estimate = bootstrap(np.full((3, 10), 0.7), mean, np.random.default_rng(0))
+    estimate = bootstrap(np.full((3, 10), 0.7), np.random.default_rng(0))
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.7, 0.7, 0.7))
 
 
 def test_interval_of_a_normal_sample_is_close_to_theory():
     sample = np.random.default_rng(1).standard_normal((1, 400))
-    estimate = bootstrap(sample, mean, np.random.default_rng(0))
+    estimate = bootstrap(sample, np.random.default_rng(0))
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
 
@@ -43,21 +39,19 @@ def test_runs_that_differ_widen_the_interval_more_than_episodes_do():
     rng = np.random.default_rng(2)
     runs_differ = np.repeat(rng.standard_normal((5, 1)), 200, axis=1)
     episodes_differ = rng.standard_normal((5, 200))
-    wide, narrow = (bootstrap(s, mean, np.random.default_rng(0)) for s in (runs_differ, episodes_differ))
+    wide, narrow = (bootstrap(s, np.random.default_rng(0)) for s in (runs_differ, episodes_differ))
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
-def test_interval_over_few_runs_is_as_wide_as_their_standard_error_says():
-    levels = np.random.default_rng(9).standard_normal(4)
-    estimate = bootstrap(levels[:, None].repeat(20, axis=1), mean, np.random.default_rng(0))
-    draws = levels[np.indices((4, 4, 4)).reshape(3, -1)].mean(axis=0)  # every way to draw three of four
-    assert draws.std() == pytest.approx(np.std(levels, ddof=1) / 2)
-    assert (estimate.low, estimate.high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-6)
+def test_interval_over_runs_alone_is_as_wide_as_students_t_says():
+    levels = np.random.default_rng(9).standard_normal(8)
+    estimate = bootstrap(levels[:, None].repeat(20, axis=1), np.random.default_rng(0))
+    assert estimate.half_width == pytest.approx(2.365 * levels.std(ddof=1) / 8**0.5, rel=0.1)
 
 
 def test_bootstrap_is_reproducible():
     sample = np.random.default_rng(3).standard_normal((2, 30))
-    assert bootstrap(sample, mean, np.random.default_rng(0)) == bootstrap(sample, mean, np.random.default_rng(0))
+    assert bootstrap(sample, np.random.default_rng(0)) == bootstrap(sample, np.random.default_rng(0))
 
 
 def test_pairing_removes_what_episodes_have_in_common():
@@ -77,7 +71,7 @@ def test_strata_take_their_differences_out_of_the_interval():
     rng = np.random.default_rng(5)
     instance = np.repeat(np.arange(20), 10)
     scores = (10.0 * instance + rng.standard_normal(200))[None]
-    plain, stratified = (bootstrap(scores, mean, np.random.default_rng(0), strata) for strata in (None, instance))
+    plain, stratified = (bootstrap(scores, np.random.default_rng(0), strata) for strata in (None, instance))
     assert stratified.half_width == pytest.approx(1.96 / 200**0.5, rel=0.2)
     assert plain.half_width > 20 * stratified.half_width
 
@@ -85,22 +79,34 @@ def test_strata_take_their_differences_out_of_the_interval():
 def test_strata_of_two_episodes_give_intervals_as_wide_as_theory():
     rng = np.random.default_rng(6)
     scores = rng.standard_normal((1, 400))
-    estimate = bootstrap(scores, mean, np.random.default_rng(0), np.arange(400) // 2)
+    estimate = bootstrap(scores, np.random.default_rng(0), np.arange(400) // 2)
     assert estimate.half_width == pytest.approx(1.96 / 20, rel=0.15)
 
 
 def test_strata_of_one_episode_are_no_strata():
     scores = np.random.default_rng(7).standard_normal((2, 50))
-    one_each = bootstrap(scores, mean, np.random.default_rng(0), np.arange(50))
-    assert one_each == bootstrap(scores, mean, np.random.default_rng(0))
+    one_each = bootstrap(scores, np.random.default_rng(0), np.arange(50))
+    assert one_each == bootstrap(scores, np.random.default_rng(0))
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize("runs, of_runs", [(3, 0.2), (3, 1.0), (5, 1.0), (10, 0.0), (10, 1.0)])
+def test_an_interval_over_runs_covers_the_truth_as_often_as_it_says(runs, of_runs):
     rng, covered = np.random.default_rng(8), 0
-    for trial in range(60):
-        estimate = bootstrap(rng.standard_normal((1, 40)), mean, np.random.default_rng(trial))
+    for trial in range(100):
+        scores = of_runs * rng.standard_normal((runs, 1)) + rng.standard_normal((1, 40))
+        estimate = bootstrap(scores + 0.3 * rng.standard_normal((runs, 40)), np.random.default_rng(trial))
         covered += estimate.low <= 0 <= estimate.high
-    assert 52 <= covered <= 60
+    assert covered >= 90
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_an_interval_below_three_runs_covers_the_mean_of_these_runs(runs):
+    rng, covered = np.random.default_rng(8), 0
+    for trial in range(100):
+        levels = rng.standard_normal((runs, 1))
+        estimate = bootstrap(levels + rng.standard_normal((1, 40)), np.random.default_rng(trial))
+        covered += estimate.low <= levels.mean() <= estimate.high
+    assert covered >= 90
 
 
 def test_share_of_a_gap_is_a_share_and_of_no_gap_nothing():
