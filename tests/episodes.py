@@ -42,6 +42,7 @@ SMALL = {
 PRICED_ALIKE = {"instances": "", "objective": "final"}  # prices are those of the settings, and of what is kept
 SMALLER_DATA = {
     "Kasmina/DigitsService-v0": {"warmup_batches": 2},
+    "Kasmina/DigitsDrift-v0": {"warmup_batches": 2},
     "Kasmina/Text-v0": {"task_settings": {"context": 8}, "host_settings": {"context": 8, "width": 8}},
     "Kasmina/FashionMNIST-v0": {"host_settings": {"stem": 4}},
     "Kasmina/CIFAR10-v0": {"host_settings": {"stem": 4, "width": 8}},

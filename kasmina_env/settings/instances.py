@@ -135,20 +135,20 @@ def _check_parts(document: Mapping[str, Any], family: str) -> None:
 
 
 def _events(found: object, config: EnvConfig, instance: int) -> tuple[Event, ...]:
-    """The events of an instance, in the order of their steps, each ``[step, change, amount]``."""
+    """The events of an instance before the horizon, in the order of their steps, each ``[step, change, amount]``."""
     if not isinstance(found, list | tuple):
         raise ValueError(f"`{EVENTS}` must be a list, got {found!r}. Correct instance {instance}.")
     last = 0
     for event in found:
         is_whole = isinstance(event, list | tuple) and len(event) == 3
         is_good = is_whole and is_int(event[0]) and isinstance(event[1], str) and is_number(event[2])
-        if not is_good or not last < event[0] < config.horizon:
+        if not is_good or not last < event[0]:
             raise ValueError(
-                f"`{EVENTS}` must be [step, change, amount] at rising steps from 1 to {config.horizon - 1}, got "
-                f"{event!r}. Correct instance {instance} of {config.instances!r}."
+                f"`{EVENTS}` must be [step, change, amount] at rising steps from 1 on, got {event!r}. Correct instance "
+                f"{instance} of {config.instances!r}."
             )
         last = event[0]
-    return tuple((int(step), str(name), float(amount)) for step, name, amount in found)
+    return tuple((int(step), str(name), float(amount)) for step, name, amount in found if step < config.horizon)
 
 
 def _facts(name: str, entries: Sequence[Mapping[str, Any]]) -> FloatArray:

@@ -43,9 +43,10 @@ def test_every_control_plays_its_environment_by_name(name, preset):
     assert played_by(name, preset).illegal.sum() == 0
 
 
-@pytest.mark.parametrize("name", ["per_context", "instant_per_context", "static_final"])
-def test_controls_of_a_family_play_it_by_name(name):
-    assert played_by(name, "Kasmina/DigitsMix-v0").illegal.sum() == 0
+@pytest.mark.parametrize("name", ["per_context", "instant_per_context", "static_final", "reactive", "learned"])
+@pytest.mark.parametrize("family", ["Kasmina/DigitsMix-v0", "Kasmina/DigitsDrift-v0"])
+def test_controls_of_a_family_play_it_by_name(name, family):
+    assert played_by(name, family).illegal.sum() == 0
 
 
 @pytest.mark.parametrize("name", [name for name in CONTROLS if CONTROLS.get(name).is_searched])

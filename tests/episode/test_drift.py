@@ -87,7 +87,7 @@ def test_both_engines_see_the_same_changes(family):
 
 @pytest.mark.parametrize(
     "events",
-    [[[0, "turn", 1.0]], [[10, "turn", 1.0]], [[3, "turn"]], [TURN, [3, "none", 0.0]], [["3", "turn", 1.0]], 7],
+    [[[0, "turn", 1.0]], [[3, "turn"]], [TURN, [3, "none", 0.0]], [["3", "turn", 1.0]], 7],
 )
 def test_events_that_cannot_be_are_one_sentence(events, tmp_path):
     path = tmp_path / "family.json"
@@ -96,6 +96,14 @@ def test_events_that_cannot_be_are_one_sentence(events, tmp_path):
     )
     with pytest.raises(ValueError, match=r"^`events` must be"):
         make_problem(ID, **{**SETTINGS, "instances": str(path)})
+
+
+def test_what_would_happen_beyond_the_horizon_does_not(family):
+    assert make_problem(ID, **{**family, "horizon": 4}).change_at.tolist()[1:] == [
+        [0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1],
+        [0] * 5,
+    ]
 
 
 def test_events_are_drawn_as_their_shares_say():
