@@ -12,9 +12,11 @@ from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFol
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, print_json, print_table, say
 from kasmina_env.cli.progress import step_counter
+from kasmina_env.settings.config import SIGNALS
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
+from kasmina_env.settings.registry import unknown_name_message
 
 POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
 
@@ -25,6 +27,7 @@ def compare(
     policies: Annotated[tuple[str, ...], argument("[POLICY ...]", POLICIES, "--policy")] = (),
     episodes: Count = 64,
     split: Literal["test", "train"] = "test",
+    without: Annotated[tuple[str, ...], argument("[SIGNALS ...]", "none")] = (),
     out: OutFolder = Path("runs/compare"),
     as_json: Json = False,
 ) -> None:
@@ -36,6 +39,8 @@ def compare(
         policies: Names of policies to compare with, or .py files that register one each.
         episodes: Episodes for each policy.
         split: "test" plays held-out seeds and test instances, "train" others, to choose training settings by.
+        without: Groups of observed features that every learned policy also plays without, their values being those
+            of another episode: accuracy, gradients, contribution, stage, costs, instance.
         out: New folder for the results.
     """
     preset = find_preset(env_id)
@@ -44,6 +49,9 @@ def compare(
     for policy in policies:
         if policies.count(policy) > 1:
             raise ValueError(f"`policies` must each be named once, got {policy!r} {policies.count(policy)} times.")
+    for group in without:
+        if group not in SIGNALS:
+            raise ValueError(unknown_name_message("without", group, SIGNALS))
     check_new_folder(out)
 
     from kasmina_env.comparison.arms import control_name
@@ -59,14 +67,15 @@ def compare(
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}
     horizon = preset.config(**settings).horizon
-    with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
-        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, **settings)
+    num_runs = sum(map(len, players.values())) + len(without) * sum(map(len, learned_arms.values()))
+    with step_counter("playing", episodes * num_runs * horizon) as on_step:
+        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, without=without, **settings)
     problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)
     folders = [Path(folder) for arm, runs in players.items() if arm not in CONTROLS for folder in runs]
     plot_comparison(out, problem, arms, rows, folders)
-    command = _command(env_id, run, policies, episodes, split)
+    command = _command(env_id, run, policies, episodes, split, without)
     (out / "comparison.md").write_text(page(command, problem, rows, arms, best), encoding="utf-8")
     if as_json:
         print_json(read_document(out / "comparison.json"))
@@ -134,7 +143,7 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
         folders.add(Path(folder).resolve())
         if config.preset != env_id:
             raise ValueError(f"`run` must be of {env_id}, got {folder}, which is of {config.preset}. Compare it there.")
-        problems[folder] = dict(config.settings)
+        problems[folder] = {key: value for key, value in config.settings.items() if key != "hidden"}
         name = name if has_name else config.algorithm
         if name in CONTROLS:
             raise ValueError(f"`run` must have a name that no control has, got {name!r}. Choose another one.")
@@ -148,9 +157,12 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
     return arms, settings
 
 
-def _command(env_id: str, runs: Sequence[str], policies: Sequence[str], episodes: int, split: str) -> str:
+def _command(
+    env_id: str, runs: Sequence[str], policies: Sequence[str], episodes: int, split: str, without: Sequence[str]
+) -> str:
     """What to type for the same comparison."""
     words = [f"--run {run}" for run in runs]
     words += [f"--policies {' '.join(policies)}"] if policies else []
     words += [f"--split {split}"] if split != "test" else []
+    words += [f"--without {' '.join(without)}"] if without else []
     return on_this_device(" ".join(["kasmina compare", env_id, *words, f"--episodes {episodes}"]) + import_words())

@@ -16,15 +16,16 @@ from kasmina_env.controllers.policy import CONTROLS, Policy, register_policy
 from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, rules_of
 from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Keep
+from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, make_problem
-from kasmina_env.lifecycle.arrays import IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import import_file
 from kasmina_env.settings.presets import changed_settings
 
 INSTANT = {"instant": True}
-MATTER_NOT = ("instant", "observation", "reward")  # settings that make no schedule worse
+MATTER_NOT = ("instant", "hidden", "reward")  # settings that make no schedule worse
 
 
 def shipped_schedule(problem: Problem) -> IntArray:
@@ -150,6 +151,26 @@ class Player:
     planted: IntArray | None = None
 
 
+class Swapped(Policy):
+    """Policy that is shown some entries of its observation as they are in the episode of the row before.
+
+    Args:
+        policy: Policy that decides.
+        columns: Indices of these entries.
+    """
+
+    def __init__(self, policy: Policy, columns: IntArray) -> None:
+        self._policy, self._columns = policy, columns
+
+    def begin(self, seeds: IntArray, episodes: Episodes) -> None:
+        self._policy.begin(seeds, episodes)
+
+    def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
+        shown = observation.copy()
+        shown[:, self._columns] = np.roll(observation, 1, axis=0)[:, self._columns]
+        return self._policy.act(shown, mask)
+
+
 def find_player(name: str, preset: str, **settings: Any) -> Player:
     """Find a control by name, a schedule or policy by file, or a learned policy by the folder of its training run.
 
@@ -170,12 +191,13 @@ def find_player(name: str, preset: str, **settings: Any) -> Player:
             _check_usual(make_problem(preset, **settings))
         problem = make_problem(preset, **{**settings, **control.settings})
         return Player(control.make(problem), problem, control.planted and control.planted(problem))
-    problem = make_problem(preset, **settings)
     if path.is_file() and path.suffix != ".safetensors":
+        problem = make_problem(preset, **settings)
         return Player(_from_file(path, problem), problem)
     # Imports stable-baselines3, which controls do not need.
-    from kasmina_env.learning.controller_file import load_learned
+    from kasmina_env.learning.controller_file import config_of_run, load_learned
 
+    problem = make_problem(preset, **{**settings, "hidden": config_of_run(path).settings.get("hidden", ())})
     return Player(load_learned(path, problem), problem)
 
 

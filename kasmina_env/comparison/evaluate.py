@@ -7,13 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kasmina_env.comparison.arms import Player, find_player
+from kasmina_env.comparison.arms import Player, Swapped, find_player
 from kasmina_env.comparison.statistics import (
     Estimate,
     bootstrap,
@@ -81,6 +81,7 @@ def compare_arms(
     num_envs: int = 64,
     on_step: OnStep | None = None,
     split: str = "test",
+    without: Sequence[str] = (),
     **settings: Any,
 ) -> list[Arm]:
     """Play the same episodes with every policy; in families, the instances of the split in turn.
@@ -92,6 +93,8 @@ def compare_arms(
         num_envs: Number of episodes played side by side.
         on_step: Callback for progress bars.
         split: "test" for held-out seeds and test instances; "train" for choosing training settings.
+        without: Groups of features, names in `kasmina_env.settings.config.SIGNALS`. For each of them every learned arm
+            plays once more, with their values taken from another episode.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
@@ -105,6 +108,10 @@ def compare_arms(
                     f"`{name}` must decide among the actions of {preset} at each of its {problem.horizon} steps, but "
                     "brings settings that differ. Leave it out."
                 )
+
+    for group in without:
+        for name in [name for name in players if _is_learned(name)]:
+            found[f"{name} without {group}"] = [_swapped(player, group) for player in found[name]]
 
     def played(player: Player) -> Played:
         with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
@@ -125,7 +132,15 @@ def kind_of(arms: Sequence[Arm]) -> str:
 
 def is_learned(arm: Arm) -> bool:
     """Whether an arm is a learned controller: a training run, or one that comes with the package."""
-    return arm.name not in CONTROLS or CONTROLS.get(arm.name).is_learned
+    return _is_learned(arm.name)
+
+
+def _is_learned(name: str) -> bool:
+    return name not in CONTROLS or CONTROLS.get(name).is_learned
+
+
+def _swapped(player: Player, group: str) -> Player:
+    return replace(player, policy=Swapped(player.policy, player.problem.observations.columns(group)))
 
 
 def best_control(arms: Sequence[Arm]) -> Arm | None:

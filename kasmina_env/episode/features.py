@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -355,3 +355,21 @@ _SLOT = (
     ),
 )
 FEATURES: tuple[Feature, ...] = (*_NETWORK, *_SLOT)
+# Features of each of `SIGNALS`. "progress" is in none: a controller always knows the time.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "accuracy": (
+        *("train_loss", "inner_loss", "accuracy", "accuracy_change_1", "accuracy_change_3", "accuracy_change_8"),
+        *("best_accuracy", "steps_since_best", "generalization_gap"),
+    ),
+    "gradients": (
+        *("gradient_norm", "gradient_trend", "gradient_share", "gradient_ratio", "vanishing", "exploding"),
+        "has_gradients",
+    ),
+    "contribution": ("contribution", "has_contribution", "contribution_trend"),
+    "stage": (
+        *("seeds_alive", "last_action_legal", "last_op", "stage", "blueprint", "operator", "alpha", "target"),
+        *("ramp_remaining", "tempo", "is_pruning", "steps_in_stage", "age"),
+    ),
+    "costs": ("param_growth", "fossil_growth", "compute_growth", "rent_paid", "param_share", "compute_share"),
+    "instance": ("instance",),
+}

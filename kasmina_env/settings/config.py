@@ -65,6 +65,7 @@ class EnvConfig:
         rent_price: Reward per host's worth of extra compute over a whole episode.
         operation_price: Reward per germination.
         reward: Name of a registered reward.
+        hidden: Groups of features that observations leave out, names in `SIGNALS`.
         watch_samples: Samples of inner_valid that are measured for the controller every step.
         score_samples: Samples of outer_valid that are scored every step; the first and the last score use all of them.
         success_score: Committed score from which an episode counts as a success.
@@ -106,6 +107,7 @@ class EnvConfig:
     rent_price: float = 0.002
     operation_price: float = 0.03
     reward: str = "score"
+    hidden: tuple[str, ...] = ()
     watch_samples: int = 100
     score_samples: int = 100
     success_score: float = 0.5
@@ -170,6 +172,7 @@ def _one_of(names: tuple[str, ...]) -> Rule:
 DECAYS = ("none", "linear")
 OBJECTIVES = ("final", "mean")
 AUGMENTATIONS = ("none", "shift", "shift_flip")  # by up to an eighth of the picture; and mirrored every second time
+SIGNALS = ("accuracy", "gradients", "contribution", "stage", "costs", "instance")  # groups of observed features
 OPTIMIZERS = ("adam", "sgd")
 OPERATOR_NAMES = tuple(Operator.__members__)
 CURVE_NAMES = tuple(Curve.__members__)
@@ -203,6 +206,7 @@ RULES: dict[str, Rule] = {
     "tempos": _menu(lambda value: is_int(value) and value >= 1, "integers of at least 1"),
     "prune_tempos": _menu(lambda value: is_int(value) and value >= 0, "integers of at least 0"),
     "targets": _menu(lambda value: is_number(value) and 0.01 <= value <= 1, "numbers from 0.01 to 1", True),
+    "hidden": _menu(lambda value: value in SIGNALS, f"names in {SIGNALS}", True),
     "curves": _menu(lambda value: value in CURVE_NAMES, f"names in {CURVE_NAMES}"),
     "instances": Rule(lambda value: isinstance(value, str), "be the name of a family or a file, or ''"),
     "label_noise": Rule(lambda value: is_number(value) and 0 <= value < 1, "be a number from 0 to below 1"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kasmina_env import make_problem
+from kasmina_env.comparison.arms import Swapped
 from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
 from kasmina_env.comparison.plots import apart, pareto_front
 from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
@@ -151,3 +153,17 @@ def test_nothing_on_the_pareto_front_is_beaten_in_both():
 def test_names_of_levels_stand_apart_in_their_order_around_where_they_belong():
     assert apart([0.9, 0.1, 0.9, 0.5], 0.2) == pytest.approx([0.8, 0.1, 1.0, 0.5])
     assert apart([], 0.2) == []
+
+
+def test_a_policy_sees_a_swapped_group_as_it_is_in_the_row_before():
+    seen = []
+    policy = Swapped(SimpleNamespace(begin=lambda *_: None, act=lambda obs, mask: seen.append(obs)), np.array([1]))
+    policy.act(np.array([[1, 10], [2, 20], [3, 30]], dtype=np.float32), np.ones((3, 2), dtype=bool))
+    assert seen[0].tolist() == [[1, 30], [2, 10], [3, 20]]
+
+
+def test_a_learned_arm_plays_once_more_without_each_group(monkeypatch):
+    monkeypatch.setattr(CONTROLS, "_infos", dict(CONTROLS._infos))  # forgotten again
+    register_policy("mine", is_learned=True)(Wait)
+    arms = compare_arms("Kasmina/Spirals-v0", {"wait": ["wait"], "mine": ["mine"]}, 2, without=("gradients",), **SMALL)
+    assert [arm.name for arm in arms] == ["wait", "mine", "mine without gradients"]

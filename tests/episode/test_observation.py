@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kasmina_env.episode.features import FEATURES
+from kasmina_env import KasminaVectorEnv
+from kasmina_env.episode.features import FEATURES, GROUPS
 from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.settings.config import SIGNALS
 from kasmina_env.settings.presets import PRESETS
 from tests.contract import plant
 from tests.episodes import (
     IDS,
     PRICED_ALIKE,
+    SMALL,
     WAIT,
     lively_actions,
     mixed_actions,
@@ -180,3 +183,19 @@ def test_menus_of_one_entry_leave_their_features_out():
     assert not any(".operator=" in name or name == "last_op=SET_ALPHA_TARGET" for name in env.observation_names)
     obs = env.reset(seed=0)[0]
     assert env.observation_space.contains(obs)
+
+
+def test_every_feature_but_the_time_is_in_one_group():
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted([*grouped, "progress"]) == sorted(feature.name for feature in FEATURES)
+    assert tuple(GROUPS) == SIGNALS
+
+
+@pytest.mark.parametrize("group", SIGNALS)
+def test_a_hidden_group_is_not_observed_and_nothing_else_changes(group):
+    whole, part = (KasminaVectorEnv(2, "Kasmina/DigitsMix-v0", **SMALL, hidden=hidden) for hidden in ((), (group,)))
+    kept = np.setdiff1d(np.arange(len(whole.problem.observations.names)), whole.problem.observations.columns(group))
+    assert 0 < len(kept) < len(whole.problem.observations.names)
+    seen, left = (env.reset(seed=0)[0] for env in (whole, part))
+    assert np.array_equal(seen[:, kept], left)
+    assert np.array_equal(whole.step([1, 2])[0][:, kept], part.step([1, 2])[0])

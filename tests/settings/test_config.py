@@ -42,6 +42,7 @@ REFUSED = {
     "tempos": (3, (), (3, 3), (0,), (2.5,), (True,)),
     "prune_tempos": (0, (), (0, 0), (-1,), (0.5,)),
     "targets": (0.5, (0.5, 0.5), (0.0,), (1.1,), (float("nan"),), ("half",), (1e-300,)),
+    "hidden": ("gradients", ["colour"], (1,)),
     "curves": ("LINEAR", (), ("linear",), ("COSINE", "COSINE")),
     "min_training_steps": NOT_COUNTS,
     "min_prune_age": NOT_COUNTS,
