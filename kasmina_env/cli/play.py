@@ -20,8 +20,9 @@ def rollout(
     seed: Count = 0,
     every: Count = 5,
     log: Annotated[Path | None, argument("FILE", "no log")] = None,
+    out: Annotated[Path | None, argument("FILE", "no picture", "-o")] = None,
 ) -> None:
-    """Play one episode and show it as text.
+    """Play one episode and show it as text, and as a picture or film.
 
     Args:
         env_id: Environment to play.
@@ -29,9 +30,11 @@ def rollout(
         seed: Seed of the episode.
         every: Steps between two panels.
         log: New JSON file from which `kasmina replay` plays the same episode again.
+        out: New .png of the end of the episode, or .gif or .mp4 of all of it.
     """
     import numpy as np
 
+    from kasmina_env.cli.film import check_new_film, picture_of, save_film
     from kasmina_env.comparison.arms import find_player, find_source
     from kasmina_env.comparison.episode_log import log_of, save_log
     from kasmina_env.envs.env import KasminaEnv
@@ -41,12 +44,15 @@ def rollout(
     check_at_least("seed", seed, 0, "Name another one.")
     if log is not None:
         check_new_file(log, otherwise="")
+    if out is not None:
+        check_new_film(out)
     source = find_source(policy, preset.id)
     player = find_player(source.name, source.preset, **source.settings)
     env, planted = KasminaEnv(player.problem, render_mode="ansi"), player.planted
     observation, info = env.reset(seed=seed, options=None if planted is None else {"planted": planted})
     player.policy.begin(np.array([seed]), env.episodes)
     total, is_over, step, scores = 0.0, False, 0, [info["score"]]
+    frames = [picture_of(env)] if out else []
     while not is_over:
         step += 1
         action = int(player.policy.act(observation[None], env.action_masks()[None])[0])
@@ -55,10 +61,15 @@ def rollout(
         observation, reward, is_over, _, info = env.step(action)
         total += reward
         scores.append(info["score"])
+        if out:
+            frames.append(picture_of(env))
     say(
         f"committed score {info['committed_score']:.3f}, quality on test {info['test_accuracy']:.3f}, "
         f"return {total:.3f}"
     )
+    if out is not None:
+        save_film(out, frames)
+        say(f"Written to {out}.")
     if log is not None:
         config = player.problem.config
         save_log(log, log_of(preset.id, config, info["engine"], seed, info, planted, scores, env.action_names))

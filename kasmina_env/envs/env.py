@@ -200,7 +200,10 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         if self.render_mode is None:
             return None
         arguments.check_open(self.episodes)
-        return render(self.problem, self.episodes.state(), 0, self.render_mode)
+        episodes = self.episodes
+        return render(
+            self.problem, episodes.state(), 0, self.render_mode, lambda: (episodes.network(0), episodes.test_data(0))
+        )
 
     def close(self) -> None:
         """Free the network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from kasmina_env.learning.hyperparameters import annealed, check_hyperparameters
 from kasmina_env.learning.maskable_policy import Actor, parts_of
 from kasmina_env.learning.seen_masks import Observed, masked_space, see_masks
 from kasmina_env.learning.training_config import TrainingConfig
+from kasmina_env.lifecycle.transitions import Op
 
 
 def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAlgorithm:
@@ -53,7 +54,7 @@ def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAl
         see_masks(model.policy)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
-            model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5))
+            model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5, config.prior))
     return model
 
 
@@ -80,7 +81,7 @@ def policy_settings(config: TrainingConfig, problem: Problem) -> dict[str, Any]:
     """Keyword arguments of the policy network."""
     own: dict[str, Any] = {}
     if config.nearness:
-        own["preferences"] = preferences(problem.actions, 0.0).tolist()
+        own["preferences"] = preferences(problem.actions, 0.0, config.prior).tolist()
     if config.shared_parts:
         own["parts"] = parts_of(problem.actions)
     if ALGORITHMS.get(config.algorithm).sees_masks:
@@ -96,12 +97,14 @@ def _policy_class(config: TrainingConfig) -> type[BasePolicy]:
     return algorithm.model.policy_aliases[algorithm.policy]
 
 
-def preferences(table: ActionTable, power: float) -> torch.Tensor:
-    """Logits of flat actions ``[A]`` to which an operation with n actions weighs ``n**power``.
+def preferences(table: ActionTable, power: float, prior: Mapping[str, float]) -> torch.Tensor:
+    """Logits of flat actions ``[A]`` to which an operation with n actions weighs ``n**power``, times its prior.
 
     Were all actions equally likely (1), a policy would hardly ever wait, or advance the seeds it has, because the menu
     of GERMINATE is so long, and would never see what comes of not growing; were all operations (0), it would hardly
     grow.
     """
     count = np.bincount(table.op)[table.op]
-    return (power - 1) * torch.tensor(count.tolist(), device="cpu").log()
+    weights = [prior.get(Op(op).name, 1.0) for op in table.op.tolist()]
+    sizes, weight = (torch.tensor(values, dtype=torch.float32, device="cpu") for values in (count.tolist(), weights))
+    return (power - 1) * sizes.log() + weight.log()

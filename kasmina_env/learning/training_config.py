@@ -13,7 +13,8 @@ from sb3_contrib import MaskablePPO
 
 from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
-from kasmina_env.settings.config import RULES, check_nested
+from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.settings.config import RULES, check_nested, is_number
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
@@ -35,6 +36,8 @@ class TrainingConfig:
         net: Sizes of the networks' hidden layers.
         nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
             entropy; for MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
+        prior: Weights of operations, by name, in the first policy and in the one to be near to; 1 where left out. Where
+            episodes are long, a policy that grows at once never sees what comes of waiting for a reason.
         shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
         seed: Seed of the controller and of the environments.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
@@ -50,6 +53,7 @@ class TrainingConfig:
     net: tuple[int, ...] = (64, 64)
     nearness: bool = False
     shared_parts: bool = False
+    prior: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +71,11 @@ class TrainingConfig:
         for name in self.settings:
             if name not in RULES:
                 raise ValueError(unknown_name_message("settings", name, RULES))
+        for name, weight in self.prior.items():
+            if name not in Op.__members__:
+                raise ValueError(unknown_name_message("prior", name, Op.__members__))
+            if not is_number(weight) or weight <= 0:
+                raise ValueError(f"`prior` must be weights above 0, got {weight!r} for {name}. Choose a small one.")
         algorithm = ALGORITHMS.get(self.algorithm)
         if self.group > 1 and algorithm.is_off_policy:
             raise ValueError(
