@@ -174,7 +174,7 @@ _ALL = (
             "min_prune_age": 1,
             "embargo_steps": 2,
             "param_price": 0.005,
-            "rent_price": 0.05,
+            "rent_price": 0.07,
             "operation_price": 0.01,
             "watch_samples": 64,
             "score_samples": 64,
