@@ -103,8 +103,13 @@ def instant_per_context(problem: Problem) -> Policy:
     return PerContext(problem, staged.contexts, np.stack([_at_once(a, problem) for a in staged.schedules]))
 
 
+def _final_seeds(problem: Problem) -> Plan:
+    """The seeds of the best schedule that it keeps."""
+    return tuple(seed for seed in _best_plan(problem) if seed.prune is None)
+
+
 def _planted(problem: Problem) -> IntArray:
-    return np.array([seed.action(problem.actions) for seed in _best_plan(problem)], dtype=np.int64)
+    return np.array([seed.action(problem.actions) for seed in _final_seeds(problem)], dtype=np.int64)
 
 
 @register_policy(
@@ -116,7 +121,7 @@ def _planted(problem: Problem) -> IntArray:
 )
 def static_final(problem: Problem) -> Policy:
     """Policy that keeps the planted architecture."""
-    return Keep(problem, [seed.slot for seed in _best_plan(problem)])
+    return Keep(problem, [seed.slot for seed in _final_seeds(problem)])
 
 
 @register_policy("learned", "the controller that comes with the package, trained on other episodes", is_learned=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from kasmina_env.comparison.calibration_statistics import (
 )
 from kasmina_env.controllers.halving import num_rows
 from kasmina_env.controllers.policy import MAX_SEED, OnStep
-from kasmina_env.controllers.schedule import Plan, Planned, actions_of
+from kasmina_env.controllers.schedule import Plan, Planned, actions_of, quickest_prune
 from kasmina_env.controllers.search import play_plans, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.actions import ActionTable
@@ -66,10 +66,10 @@ class Calibration:
         preset: Registered id.
         settings: Settings of the problem at the time of measurement, as plain data.
         sizes: Numbers of schedules, seeds and instances.
-        instances: InstanceSample instances.
+        instances: Measured instances.
         gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
         means: Mean return of each arm.
-        contenders: InstanceSample schedules, best first.
+        contenders: Measured schedules, best first.
         best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
     """
 
@@ -85,7 +85,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class InstanceSample:
-    """InstanceSample instances: some of a family's train split, or the only one of another problem."""
+    """Measured instances: some of a family's train split, or the only one of another problem."""
 
     numbers: IntArray  # [I]
     visible: Mapping[str, FloatArray]  # [I] each; empty without a family
@@ -110,7 +110,7 @@ def latest_start(problem: Problem, plan: Plan) -> int:
 
 
 def _started_at(plan: Plan, step: int) -> Plan:
-    return tuple(Planned(step, seed.slot, seed.blueprint, seed.operator, seed.tempo) for seed in plan)
+    return tuple(replace(seed, start=step) for seed in plan)
 
 
 def what_where_when(problem: Problem) -> list[Plan]:
@@ -135,6 +135,11 @@ def random_plans(problem: Problem, count: int, rng: np.random.Generator) -> list
     return [random_plan(rng, problem) for _ in range(count)]
 
 
+def committing(plan: Plan) -> Plan:
+    """A plan whose seeds are all kept."""
+    return tuple(replace(seed, prune=None) for seed in plan)
+
+
 def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
     """Indices of `count` schedules to measure further, from screening returns ``[P, E]``.
 
@@ -156,7 +161,7 @@ def screen(
         preset: Registered id.
         plans: Plans to choose from.
         seeds: Seeds of the episodes; in a family they play the instances in turn.
-        instances: InstanceSample instances (see `find_instances`).
+        instances: Measured instances (see `find_instances`).
         count: Number of plans to keep, staged and instant each.
         on_step: For progress bars.
     """
@@ -216,7 +221,7 @@ def calibrate(
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
         contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
-    measured, reference = seeds[sizes.screening :], drawn[: sizes.random]
+    measured, reference = seeds[sizes.screening :], [committing(plan) for plan in drawn[: sizes.random]]
     returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
     instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
@@ -327,4 +332,6 @@ def load_contenders(path: Path) -> Contenders:
 
 def in_words(plan: Plan, table: ActionTable) -> str:
     """A plan in one line."""
-    return ", ".join(f"{seed.start}: {table.names[seed.action(table)]}" for seed in plan) or "WAIT throughout"
+    steps = [(seed.start, seed.action(table)) for seed in plan]
+    steps += [(seed.prune, quickest_prune(table, seed.slot)) for seed in plan if seed.prune is not None]
+    return ", ".join(f"{step}: {table.names[action]}" for step, action in sorted(steps)) or "WAIT throughout"

@@ -15,6 +15,7 @@ from kasmina_env.comparison.calibrate import (
     Contenders,
     Sizes,
     calibrate,
+    committing,
     find_gaps,
     find_instances,
     keep,
@@ -138,6 +139,19 @@ def test_contenders_survive_their_file(tmp_path):
     found = calibrate(SPIRALS, TINY)
     save_calibration(tmp_path / "x.json", found, "kasmina calibrate")
     assert load_contenders(tmp_path / "x.json") == found.contenders
+
+
+def test_contenders_that_prune_survive_their_file_and_those_of_old_files_are_kept(tmp_path):
+    plan = (Planned(0, "layer0", "mlp", "ADD", 3, prune=9), Planned(1, "layer1", "mlp", "ADD", 3))
+    found = calibrate(SPIRALS, TINY, 0, Contenders((plan,), ((),)))
+    save_calibration(tmp_path / "x.json", found, "")
+    assert load_contenders(tmp_path / "x.json").staged == (plan,)
+    written = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert written["best"]["staged"].endswith(", 9: PRUNE layer0 tempo0")
+    for seed in written["contenders"]["staged"][0]:
+        del seed["prune"]
+    (tmp_path / "x.json").write_text(json.dumps(written), encoding="utf-8")
+    assert load_contenders(tmp_path / "x.json").staged == (committing(plan),)
 
 
 def test_the_command_writes_what_it_shows(tmp_path, capsys):
