@@ -13,7 +13,7 @@ from kasmina_env.controllers import scripted  # noqa: F401 - registers its polic
 from kasmina_env.controllers.lookahead import Lookahead, Oracle
 from kasmina_env.controllers.per_context import PerContext, load_contexts
 from kasmina_env.controllers.policy import CONTROLS, Policy, register_policy
-from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, rules_of
+from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, read_rules, rules_of
 from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.episode.episodes import Episodes
@@ -45,12 +45,26 @@ def _known_plans(problem: Problem) -> list[Plan]:
     return list(dict.fromkeys(plans))
 
 
-def best_known_rules(problem: Problem) -> list[Rules]:
-    """Rules to begin a search with: those that play the best fixed schedule, where there is one."""
+def shipped_plans(problem: Problem) -> list[Plan]:
+    """The best fixed schedule of a problem, where there is one."""
     try:
-        return [rules_of(_best_plan(problem), problem)]
+        return [_best_plan(problem)]
     except (FileNotFoundError, ValueError):  # none was searched, or one for other menus
         return []
+
+
+def best_known_rules(problem: Problem) -> list[Rules]:
+    """Rules to begin a search with: those that play the best fixed schedule, where there is one."""
+    return [rules_of(plan, problem) for plan in shipped_plans(problem)]
+
+
+def shipped_rules(problem: Problem) -> list[Rules]:
+    """The best rules of a problem, where there are any."""
+    try:
+        path = config_path(f"{slug(problem.id)}.reactive.json", "", True)
+    except FileNotFoundError:
+        return []
+    return [read_rules(path)]
 
 
 def _contexts(problem: Problem) -> PerContext:

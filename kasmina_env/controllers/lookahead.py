@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kasmina_env.controllers.policy import Policy
-from kasmina_env.controllers.schedule import Plan, quickest_prune
+from kasmina_env.controllers.schedule import Plan, quickest
 from kasmina_env.controllers.search import neighbours, structured_plans
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
@@ -20,30 +20,34 @@ from kasmina_env.episode.state import NO_ACTION
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 
-# Germinations and prunes to come: the earliest step and the flat action of each, sorted. While a prune of a slot is to
-# come, the seed there is not fossilized.
+# Germinations, prunes and alpha targets to come: the earliest step and the flat action of each, sorted. While one of
+# the last two is to come in a slot, the seed there is not fossilized.
 Intention = tuple[tuple[int, int], ...]
 
 
 def intention_of(plan: Plan, problem: Problem) -> Intention:
-    """The germinations and prunes of a plan, sorted by step."""
-    table = problem.actions
-    grown = [(seed.start, seed.action(table)) for seed in plan]
-    pruned = [(seed.prune, quickest_prune(table, seed.slot)) for seed in plan if seed.prune is not None]
-    return tuple(sorted(grown + pruned))
+    """The germinations, prunes and alpha targets of a plan, sorted by step."""
+    table, entries = problem.actions, list[tuple[int, int]]()
+    for seed in plan:
+        entries.append((seed.start, seed.action(table)))
+        if seed.prune is not None:
+            entries.append((seed.prune, quickest(table, Op.PRUNE, seed.slot)))
+        if seed.target is not None:
+            entries.append((seed.start, quickest(table, Op.SET_ALPHA_TARGET, seed.slot, seed.target)))
+    return tuple(sorted(entries))
 
 
 class Completion:
     """Rule that carries out an intention.
 
-    The first of these that is legal: fossilize a seed that is not to be pruned, prune what is due, advance, grow what
-    is due, WAIT.
+    The first of these that is legal: fossilize a seed with which nothing else is to be done, prune or set alpha as is
+    due, advance, grow what is due, WAIT.
     """
 
     def __init__(self, problem: Problem) -> None:
         table = problem.actions
         self._fossilize, self._advance = (table.find(op).tolist() for op in (Op.FOSSILIZE, Op.ADVANCE))
-        self._prune, self._slot = frozenset(table.find(Op.PRUNE).tolist()), table.slot.tolist()
+        self._grow, self._slot = frozenset(table.find(Op.GERMINATE).tolist()), table.slot.tolist()
 
     def act(self, step: IntArray, mask: BoolArray, intentions: Sequence[Intention]) -> IntArray:
         """Flat actions ``[N]`` at steps ``[N]``, given masks ``[N, A]``."""
@@ -52,11 +56,11 @@ class Completion:
 
     def _next(self, step: int, mask: BoolArray, intention: Intention) -> int:
         due = [action for start, action in intention if start <= step and mask[action]]
-        doomed = {self._slot[action] for _, action in intention if action in self._prune}
-        fossilize = [action for action in self._fossilize if mask[action] and self._slot[action] not in doomed]
-        prune = [action for action in due if action in self._prune]
+        busy = {self._slot[action] for _, action in intention if action not in self._grow}
+        fossilize = [action for action in self._fossilize if mask[action] and self._slot[action] not in busy]
+        change = [action for action in due if action not in self._grow]
         advance = [action for action in self._advance if mask[action]]
-        return int((*fossilize, *prune, *advance, *due, 0)[0])
+        return int((*fossilize, *change, *advance, *due, 0)[0])
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Lookahead(Policy):
         self._known = [intention_of(plan, problem) for plan in known]
         self._tried, self._spans = tried_actions(problem), spans_of(problem.horizon)
         self._op, self._slot = problem.actions.op, problem.actions.slot
-        self._prune = [quickest_prune(problem.actions, slot) for slot in problem.slot_names]
+        self._prune = [quickest(problem.actions, Op.PRUNE, slot) for slot in problem.slot_names]
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
         self._episodes = episodes
@@ -210,7 +214,7 @@ def tried_actions(problem: Problem) -> IntArray:
         for blueprint in config.blueprints:
             tried.append(int(table.find(Op.GERMINATE, slot, blueprint, tempo=min(config.tempos))[0]))
         tried.append(int(table.find(Op.ADVANCE, slot)[0]))
-        tried.append(quickest_prune(table, slot))
+        tried.append(quickest(table, Op.PRUNE, slot))
         tried.append(int(table.find(Op.FOSSILIZE, slot)[0]))
     return np.array(tried)
 

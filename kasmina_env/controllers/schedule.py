@@ -27,6 +27,9 @@ class Planned:
         slot, blueprint, operator, tempo: Seed to grow.
         prune: Step from which it is pruned, with the quickest ramp, as soon as that is legal; it is never fossilized.
             None for a seed that is fossilized as soon as that is legal.
+        curve: Name of the ramp's curve; None for the menu's first.
+        target: Alpha to which it is set, with the quickest ramp, as soon as it is blended in; it is never fossilized.
+            None for a seed that stays at 1.
     """
 
     start: int
@@ -35,16 +38,18 @@ class Planned:
     operator: str
     tempo: int
     prune: int | None = None
+    curve: str | None = None
+    target: float | None = None
 
     def action(self, table: ActionTable) -> int:
-        """The flat action that grows it, with the menu's first curve."""
-        found = table.find(Op.GERMINATE, self.slot, self.blueprint, self.operator, self.tempo)
+        """The flat action that grows it."""
+        found = table.find(Op.GERMINATE, self.slot, self.blueprint, self.operator, self.tempo, curve=self.curve)
         return int(found[0])
 
 
-def quickest_prune(table: ActionTable, slot: str) -> int:
-    """The flat PRUNE of a slot with the shortest ramp and the menu's first curve."""
-    found = table.find(Op.PRUNE, slot)
+def quickest(table: ActionTable, op: Op, slot: str, target: float | None = None) -> int:
+    """The flat action of an operation on a slot with the shortest ramp and the menu's first curve."""
+    found = table.find(op, slot, target=target)
     return int(found[table.commands.tempo[found].argmin()])
 
 
@@ -54,8 +59,8 @@ Plan = tuple[Planned, ...]
 def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> IntArray:
     """A plan as one flat action per step ``[T]``; 0 (WAIT) where no action is due.
 
-    A network takes one action a step. Actions due at the same time queue up: fossilizing first, then pruning,
-    advancing and growing.
+    A network takes one action a step. Actions due at the same time queue up: fossilizing first, then pruning and
+    setting alpha, advancing, growing.
 
     Args:
         plan: Seeds to grow.
@@ -63,7 +68,7 @@ def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> 
         is_instant: Whether seeds start at alpha 1; by default the setting `instant` of the problem.
     """
     instant = problem.config.instant if is_instant is None else is_instant
-    table, rank = problem.actions, {Op.FOSSILIZE: 0, Op.PRUNE: 1, Op.ADVANCE: 2, Op.GERMINATE: 3}
+    rank = {Op.FOSSILIZE: 0, Op.PRUNE: 1, Op.SET_ALPHA_TARGET: 1, Op.ADVANCE: 2, Op.GERMINATE: 3}
     actions = np.zeros(problem.horizon, dtype=np.int64)
     due: list[tuple[int, Op, Planned]] = [(seed.start, Op.GERMINATE, seed) for seed in plan]
     for step in range(problem.horizon):
@@ -72,15 +77,16 @@ def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> 
             continue
         due.remove(ready[0])
         _, op, seed = ready[0]
-        actions[step] = _action(op, seed, table)
+        actions[step] = _action(op, seed, problem.actions)
         if op is Op.GERMINATE and seed.prune is not None:
             due.append((max(seed.prune, step + problem.config.min_prune_age), Op.PRUNE, seed))
         if op is Op.GERMINATE and not instant:
             due.append((step + problem.config.min_training_steps, Op.ADVANCE, seed))
-        elif op in (Op.GERMINATE, Op.ADVANCE) and seed.prune is None:
+        elif op in (Op.GERMINATE, Op.ADVANCE) and (seed.prune is None or seed.target is not None):
             # a ramp of n steps reaches 1 in the n-th step; fossilizing needs one measurement at alpha 1
-            due.append((step + (seed.tempo if op is Op.ADVANCE else 1), Op.FOSSILIZE, seed))
-        elif op is Op.PRUNE:  # in training, ADVANCE may still be due
+            then = Op.FOSSILIZE if seed.target is None else Op.SET_ALPHA_TARGET
+            due.append((step + (seed.tempo if op is Op.ADVANCE else 1), then, seed))
+        elif op is Op.PRUNE:  # what comes before may still be due
             due = [entry for entry in due if entry[2] != seed]
     return actions
 
@@ -89,7 +95,7 @@ def _action(op: Op, seed: Planned, table: ActionTable) -> int:
     """The flat action that carries out an operation of a plan."""
     if op is Op.GERMINATE:
         return seed.action(table)
-    return quickest_prune(table, seed.slot) if op is Op.PRUNE else int(table.find(op, seed.slot)[0])
+    return quickest(table, op, seed.slot, seed.target if op is Op.SET_ALPHA_TARGET else None)
 
 
 class Fixed(Policy):
@@ -114,17 +120,23 @@ class Fixed(Policy):
 
 
 def plan_of(actions: IntArray, table: ActionTable) -> Plan:
-    """Plan of the seeds that a schedule makes permanent or prunes."""
+    """Plan of the seeds that a schedule makes permanent, prunes, or leaves at an alpha below 1."""
     started: dict[str | None, Planned] = {}
+    usual = table.menus["curve"][0]
     finished: list[Planned] = []
     for step, number in enumerate(actions.tolist()):
         action = table.entry(number)
         if action.op is Op.GERMINATE:
             values = (action.slot, action.blueprint, action.operator, action.tempo)
-            started[action.slot] = Planned(step, *values)  # type: ignore[arg-type]  # a germination has all of them
+            seed = Planned(step, *values)  # type: ignore[arg-type]  # a germination has all of them
+            started[action.slot] = replace(seed, curve=None if action.curve == usual else action.curve)
+        elif action.op is Op.SET_ALPHA_TARGET and action.slot in started:
+            target = None if action.target == 1.0 else action.target
+            started[action.slot] = replace(started[action.slot], target=target)
         elif action.op in (Op.FOSSILIZE, Op.PRUNE) and action.slot in started:
             seed = started.pop(action.slot)
             finished.append(seed if action.op is Op.FOSSILIZE else replace(seed, prune=step))
+    finished += [seed for seed in started.values() if seed.target is not None]
     return tuple(sorted(finished, key=lambda seed: seed.start))
 
 

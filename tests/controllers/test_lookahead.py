@@ -29,6 +29,7 @@ SMALL = {"horizon": 12, "batches_per_step": 2, "batch_size": 8, "watch_samples":
 FREE = {"operation_price": 0.0, "param_price": 0.0}  # growing can pay even in so few minibatches
 GROW = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(2, "layer1", "lora", "GATE", 3))
 PRUNE = (replace(GROW[0], prune=7), replace(GROW[1], prune=3))  # at alpha 1, and in training
+REST = (replace(GROW[0], target=0.5),)
 
 
 @pytest.fixture
@@ -48,9 +49,9 @@ def futures_of(env, num_copies):
 
 
 def test_a_future_earns_what_the_plan_then_earns(env):
-    plans = (GROW, PRUNE, ())
+    plans = (GROW, PRUNE, REST, ())
     futures = [Future(row, NO_ACTION, intention_of(plan, env.problem)) for row in range(3) for plan in plans]
-    foreseen = futures_of(env, 4).returns(futures).reshape(3, 3)
+    foreseen = futures_of(env, 4).returns(futures).reshape(3, 4)
     for column, plan in enumerate(plans):
         played = play(env, scheduled(env, plan), np.array([7, 8, 9]))
         assert foreseen[:, column] == pytest.approx(played.returns)

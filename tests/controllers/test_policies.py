@@ -146,6 +146,18 @@ def test_a_seed_pruned_in_training_is_not_advanced():
     assert play(env, Fixed(env.problem, actions), np.arange(1)).illegal.tolist() == [0]
 
 
+@pytest.mark.parametrize("prune", [None, 12])
+def test_a_seed_may_rest_at_another_alpha(prune):
+    env = small_env(num_envs=1, curves=("LINEAR", "COSINE"), targets=(0.25, 0.5))
+    plan = (replace(GROW[0], curve="COSINE", target=0.5, prune=prune),)
+    actions, table = actions_of(plan, env.problem), env.problem.actions
+    assert plan_of(actions, table) == plan
+    played = play(env, Fixed(env.problem, actions), np.arange(1))
+    assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0], [0])
+    # two steps of training, three of the ramp
+    assert (table.entry(actions[0]).curve, table.entry(actions[5]).target) == ("COSINE", 0.5)
+
+
 def test_a_slot_is_grown_again_after_a_prune():
     env = small_env(num_envs=1)
     plan = (replace(GROW[0], prune=7), Planned(3, "layer1", "mlp", "ADD", 3), Planned(12, "layer0", "lora", "GATE", 5))
