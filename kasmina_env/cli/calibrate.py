@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -51,19 +52,31 @@ def calibrate(
 def print_calibration(path: Path) -> None:
     """Show how much decisions matter, from a file that `kasmina calibrate` wrote."""
     found = read_document(path, "gaps")
+    title = "How much decisions matter (returns; 95 % intervals; noise: standard error of the difference on 16 seeds)"
+    _print_gaps(title, found["gaps"], found["meanings"], "only for a family")
+    if "decision_gaps" in found:
+        title = "What each dimension of a decision is worth, measured in the same way"
+        _print_gaps(title, found["decision_gaps"], found["decisions"], "no such choice")
+    else:
+        say(f"Dimensions of decisions were not measured. Run `kasmina calibrate {found['id']}`.")
+    means = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_returns"].items())
+    best = found["best"]
+    say(f"Mean returns: {means}.\nBest staged: {best['staged']}.\nBest instant: {best['instant']}.")
+    say(f"By `{found['command']}`.\n")
+
+
+def _print_gaps(
+    title: str, gaps: Mapping[str, Mapping[str, float] | None], meanings: Mapping[str, str], if_none: str
+) -> None:
+    """Show gaps with their intervals and meanings, and a word for those that a problem does not have."""
     rows = []
-    for name, gap in found["gaps"].items():
-        figures: tuple[str, ...] = ("only for a family", "", "")
+    for name, gap in gaps.items():
+        figures: tuple[str, ...] = (if_none, "", "")
         if gap is not None:
             figures = (
                 f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]",
                 f"{gap['noise']:.3f}",
                 f"{gap['in_noise']:.1f}",
             )
-        rows.append((name, *figures, found["meanings"][name]))
-    title = "How much decisions matter (returns; 95 % intervals; noise: standard error of the difference on 16 seeds)"
+        rows.append((name, *figures, meanings[name]))
     print_table(title, ("gap", "value", "noise", "gap / noise", "what it is"), rows)
-    means = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_returns"].items())
-    best = found["best"]
-    say(f"Mean returns: {means}.\nBest staged: {best['staged']}.\nBest instant: {best['instant']}.")
-    say(f"By `{found['command']}`.\n")

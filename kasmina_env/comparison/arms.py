@@ -13,7 +13,7 @@ from kasmina_env.controllers import scripted  # noqa: F401 - registers its polic
 from kasmina_env.controllers.lookahead import Lookahead, Oracle
 from kasmina_env.controllers.per_context import PerContext, load_contexts
 from kasmina_env.controllers.policy import CONTROLS, Policy, register_policy
-from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, rules_of
+from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, read_rules, rules_of
 from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.episode.episodes import Episodes
@@ -45,12 +45,26 @@ def _known_plans(problem: Problem) -> list[Plan]:
     return list(dict.fromkeys(plans))
 
 
-def best_known_rules(problem: Problem) -> list[Rules]:
-    """Rules to begin a search with: those that play the best fixed schedule, where there is one."""
+def shipped_plans(problem: Problem) -> list[Plan]:
+    """The best fixed schedule of a problem, where there is one."""
     try:
-        return [rules_of(_best_plan(problem), problem)]
+        return [_best_plan(problem)]
     except (FileNotFoundError, ValueError):  # none was searched, or one for other menus
         return []
+
+
+def best_known_rules(problem: Problem) -> list[Rules]:
+    """Rules to begin a search with: those that play the best fixed schedule, where there is one."""
+    return [rules_of(plan, problem) for plan in shipped_plans(problem)]
+
+
+def shipped_rules(problem: Problem) -> list[Rules]:
+    """The best rules of a problem, where there are any."""
+    try:
+        path = config_path(f"{slug(problem.id)}.reactive.json", "", True)
+    except FileNotFoundError:
+        return []
+    return [read_rules(path)]
 
 
 def _contexts(problem: Problem) -> PerContext:
@@ -103,8 +117,13 @@ def instant_per_context(problem: Problem) -> Policy:
     return PerContext(problem, staged.contexts, np.stack([_at_once(a, problem) for a in staged.schedules]))
 
 
+def _final_seeds(problem: Problem) -> Plan:
+    """The seeds of the best schedule that it keeps."""
+    return tuple(seed for seed in _best_plan(problem) if seed.prune is None)
+
+
 def _planted(problem: Problem) -> IntArray:
-    return np.array([seed.action(problem.actions) for seed in _best_plan(problem)], dtype=np.int64)
+    return np.array([seed.action(problem.actions) for seed in _final_seeds(problem)], dtype=np.int64)
 
 
 @register_policy(
@@ -116,7 +135,7 @@ def _planted(problem: Problem) -> IntArray:
 )
 def static_final(problem: Problem) -> Policy:
     """Policy that keeps the planted architecture."""
-    return Keep(problem, [seed.slot for seed in _best_plan(problem)])
+    return Keep(problem, [seed.slot for seed in _final_seeds(problem)])
 
 
 @register_policy("learned", "the controller that comes with the package, trained on other episodes", is_learned=True)

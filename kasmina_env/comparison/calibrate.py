@@ -1,8 +1,8 @@
-"""Calibration: five gaps that say how much decisions matter on a registered problem.
+"""Calibration: five gaps that say how much decisions matter on a registered problem, and one of each dimension.
 
 `kasmina calibrate ID` writes them beside the presets, where `kasmina describe ID` finds them. A few hundred schedules
-are screened on some seeds, and the best are measured on other seeds. There `calibration_statistics.py` chooses on one
-half and measures on the other.
+and rules are screened on some seeds, and the best are measured on other seeds. There `calibration_statistics.py`
+chooses on one half and measures on the other; `decision_gaps.py` varies the best in each dimension of a decision.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +27,43 @@ from kasmina_env.comparison.calibration_statistics import (
     gap_of_choices,
     gap_to_each,
 )
-from kasmina_env.controllers.halving import num_rows
+from kasmina_env.comparison.candidates import (
+    Contenders,
+    InstanceSample,
+    bases_of,
+    committing,
+    find_instances,
+    make_env,
+    random_plans,
+    screen,
+    screen_rules,
+    what_where_when,
+)
+from kasmina_env.comparison.decision_gaps import (
+    DECISIONS,
+    find_decision_gaps,
+    groups_of,
+    make_pool,
+    most_candidates,
+)
 from kasmina_env.controllers.policy import MAX_SEED, OnStep
-from kasmina_env.controllers.schedule import Plan, Planned, actions_of
-from kasmina_env.controllers.search import play_plans, random_plan
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.controllers.reactive import Rules, play_rules
+from kasmina_env.controllers.schedule import Plan, Planned, quickest
+from kasmina_env.controllers.search import play_plans
 from kasmina_env.episode.actions import ActionTable
-from kasmina_env.episode.problem import Problem, make_problem
+from kasmina_env.episode.problem import make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
-from kasmina_env.settings.presets import PRESETS
 
 MEANINGS = {
     "growth": "best fixed schedule - wait",
     "choice": "best fixed schedule - mean of random schedules, which commit and never fidget",
     "adaptivity": "best schedule of each instance - best single schedule",
-    "watching": "best schedule of each instance - best for what is visible of it",
+    "watching": "best schedule or rule of each instance - best schedule for what is visible of it",
     "lifecycle": "best staged schedule - best instant insertion at alpha 1",
 }
-
-
-@dataclass(frozen=True)
-class Contenders:
-    """Schedules to measure: staged ones, which pass all stages, and instant ones, which start at alpha 1."""
-
-    staged: tuple[Plan, ...]
-    instant: tuple[Plan, ...]
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,11 @@ class Calibration:
         preset: Registered id.
         settings: Settings of the problem at the time of measurement, as plain data.
         sizes: Numbers of schedules, seeds and instances.
-        instances: InstanceSample instances.
+        instances: Measured instances.
         gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
+        decision_gaps: Gap for each name in `DECISIONS`; None where the problem has no such choice.
         means: Mean return of each arm.
-        contenders: InstanceSample schedules, best first.
+        contenders: Measured schedules, best first.
         best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
     """
 
@@ -78,101 +87,10 @@ class Calibration:
     sizes: Sizes
     instances: InstanceSample
     gaps: Mapping[str, Gap | None]
+    decision_gaps: Mapping[str, Gap | None]
     means: Mapping[str, float]
     contenders: Contenders
     best_of_instance: Mapping[int, Plan]
-
-
-@dataclass(frozen=True)
-class InstanceSample:
-    """InstanceSample instances: some of a family's train split, or the only one of another problem."""
-
-    numbers: IntArray  # [I]
-    visible: Mapping[str, FloatArray]  # [I] each; empty without a family
-    is_family: bool
-
-
-def find_instances(problem: Problem, count: int) -> InstanceSample:
-    """`count` instances, evenly spread over the train split."""
-    instances = problem.instances
-    train = instances.split("train")
-    numbers = train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(np.int64))]
-    return InstanceSample(
-        numbers, {name: facts[numbers] for name, facts in instances.visible.items()}, problem.is_family
-    )
-
-
-def latest_start(problem: Problem, plan: Plan) -> int:
-    """Last start from which all seeds of a plan can still be fossilized before the end."""
-    fossilize, steps = problem.actions.find(Op.FOSSILIZE), range(problem.horizon)
-    fits = [s for s in steps if np.isin(actions_of(_started_at(plan, s), problem), fossilize).sum() == len(plan)]
-    return fits[-1] if fits else 0
-
-
-def _started_at(plan: Plan, step: int) -> Plan:
-    return tuple(Planned(step, seed.slot, seed.blueprint, seed.operator, seed.tempo) for seed in plan)
-
-
-def what_where_when(problem: Problem) -> list[Plan]:
-    """Plans that vary what, where and when: every subset of slots with every blueprint, operator and tempo.
-
-    They start at the first step, half way, or as late as possible.
-    """
-    config, slots = problem.config, problem.slot_names
-    subsets = chain.from_iterable(combinations(slots, n) for n in range(1, len(slots) + 1))
-    plans = []
-    for subset in subsets:
-        for tempo in config.tempos:
-            pattern = tuple(Planned(0, slot, config.blueprints[0], config.operators[0], tempo) for slot in subset)
-            starts = sorted({0, config.horizon // 2, latest_start(problem, pattern)})
-            for blueprint, operator, start in product(config.blueprints, config.operators, starts):
-                plans.append(tuple(Planned(start, slot, blueprint, operator, tempo) for slot in subset))
-    return plans
-
-
-def random_plans(problem: Problem, count: int, rng: np.random.Generator) -> list[Plan]:
-    """`count` random plans."""
-    return [random_plan(rng, problem) for _ in range(count)]
-
-
-def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
-    """Indices of `count` schedules to measure further, from screening returns ``[P, E]``.
-
-    They are the best on average. For a family half of them are; the others are the best of each episode (one per
-    instance), then the second best of each, and so on.
-    """
-    by_mean = np.argsort(-returns.mean(axis=1), kind="stable").tolist()
-    by_episode = np.argsort(-returns, axis=0, kind="stable").ravel().tolist() if is_family else []
-    half = by_mean[: count // 2]
-    return np.array(list(dict.fromkeys([*half, *by_episode, *by_mean]))[:count], dtype=np.int64)
-
-
-def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: InstanceSample, count: int, on_step: OnStep | None
-) -> Contenders:
-    """Keep the best of many plans on a few seeds, once staged and once instant.
-
-    Args:
-        preset: Registered id.
-        plans: Plans to choose from.
-        seeds: Seeds of the episodes; in a family they play the instances in turn.
-        instances: InstanceSample instances (see `find_instances`).
-        count: Number of plans to keep, staged and instant each.
-        on_step: For progress bars.
-    """
-    kept = []
-    for is_instant in (False, True):
-        env = _make(preset, len(plans) * len(seeds), is_instant)
-        played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
-        returns = play_plans(env, plans, seeds, played, on_step)
-        best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
-        kept.append((*best, ()))  # the empty plan is the best one where growing does not pay
-    return Contenders(*kept)
-
-
-def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
-    """An environment with at most `num_episodes` rows."""
-    return KasminaVectorEnv(min(num_rows(), num_episodes), preset, instant=is_instant)
 
 
 def _table(
@@ -182,12 +100,17 @@ def _table(
     instances: InstanceSample,
     on_step: OnStep | None,
     is_instant: bool = False,
+    rules: Sequence[Rules] = (),
 ) -> FloatArray:
-    """Returns ``[P, I, S]`` of every plan in every instance, on the same seeds."""
-    shape = (len(plans), len(instances.numbers), len(seeds))
-    env = _make(preset, int(np.prod(shape)), is_instant)
+    """Returns ``[P, I, S]`` of every plan, and then of all rules, in every instance, on the same seeds."""
+    shape = (len(plans) + len(rules), len(instances.numbers), len(seeds))
+    env = make_env(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
-    return play_plans(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
+    episodes = np.tile(seeds, shape[1])
+    returns = play_plans(env, plans, episodes, numbers, on_step)
+    if rules:
+        returns = np.concatenate([returns, play_rules(env, rules, episodes, numbers, on_step)])
+    return returns.reshape(shape)
 
 
 def calibrate(
@@ -209,23 +132,37 @@ def calibrate(
     rng = np.random.default_rng(seed)
     problem = make_problem(preset)
     instances = find_instances(problem, sizes.instances)
-    seeds = rng.choice(MAX_SEED, size=sizes.screening + sizes.seeds, replace=False)
+    num_seeds = sizes.seeds_of_each(len(instances.numbers))
+    seeds = rng.choice(MAX_SEED, size=sizes.screening + num_seeds, replace=False)
     drawn = random_plans(problem, max(sizes.random, sizes.schedules // 5), rng)
     if contenders is None:
         structured = what_where_when(problem)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
         contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
-    measured, reference = seeds[sizes.screening :], drawn[: sizes.random]
+    measured, reference = seeds[sizes.screening :], [committing(plan) for plan in drawn[: sizes.random]]
     returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
     instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
+    bases = bases_of(problem, contenders.staged, sizes.varied)
+    rules = screen_rules(problem, seeds[: sizes.screening], instances, sizes, seed, on_step)
+    plan_pool, rule_pool = make_pool(bases, problem, sizes.starts), make_pool(rules, problem, sizes.starts)
+    rule_pool.remove(())  # it is in the other pool
+    varied = _table(preset, plan_pool, measured, instances, on_step, rules=rule_pool)
     return Calibration(
         preset,
         json.loads(json.dumps(asdict(problem.config))),
         sizes,
         instances,
-        find_gaps(wait, random, staged, instant, instances.visible if instances.is_family else None),
+        find_gaps(
+            wait,
+            random,
+            staged,
+            instant,
+            instances.visible if instances.is_family else None,
+            np.split(varied, [len(plan_pool)]),
+        ),
+        find_decision_gaps(varied, groups_of([*plan_pool, *rule_pool], problem, sizes.starts)),
         {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
         | {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))},
         Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
@@ -239,6 +176,7 @@ def find_gaps(
     staged: FloatArray,
     instant: FloatArray,
     visible: Mapping[str, FloatArray] | None,
+    varied: Sequence[FloatArray] = (),
 ) -> dict[str, Gap | None]:
     """The gaps of `MEANINGS`, from returns.
 
@@ -248,6 +186,7 @@ def find_gaps(
         staged: Returns of the schedules to choose from, ``[P, I, S]``.
         instant: Returns of the instant schedules to choose from, ``[P, I, S]``.
         visible: Facts of the instances that a controller sees, ``[I]`` each; None without a family.
+        varied: Returns of further schedules and of rules, ``[P, I, S]`` each, for watching; may be empty.
     """
     best = cross_validate(staged, best_single)
     gaps: dict[str, Gap | None] = {
@@ -259,7 +198,9 @@ def find_gaps(
     if visible is not None:
         each: Chosen = cross_validate(staged, best_per_instance)
         gaps["adaptivity"] = gap_of_choices(each, best)
-        gaps["watching"] = gap_of_choices(each, cross_validate(staged, best_per_context(visible)))
+        watched = cross_validate(np.concatenate([staged, *varied]), best_per_instance)
+        seen = cross_validate(np.concatenate([staged, *varied[:1]]), best_per_context(visible))
+        gaps["watching"] = gap_of_choices(watched, seen)
     return gaps
 
 
@@ -277,10 +218,12 @@ def _best_of_instance(plans: Sequence[Plan], returns: FloatArray, instances: Ins
 
 def num_calibration_steps(preset: str, sizes: Sizes) -> int:
     """Upper bound of the environment steps that a calibration takes."""
-    num_instances = len(find_instances(make_problem(preset), sizes.instances).numbers)
-    screened = 2 * sizes.schedules * sizes.screening
-    measured = (1 + sizes.random + 2 * (sizes.kept + 1)) * num_instances * sizes.seeds
-    return PRESETS.get(preset).config().horizon * (screened + measured)
+    problem = make_problem(preset)
+    num_instances = len(find_instances(problem, sizes.instances).numbers)
+    num_candidates = most_candidates(2 * sizes.varied, problem, sizes.starts)
+    screened = (2 * sizes.schedules + sizes.rules) * sizes.screening
+    measured = 1 + sizes.random + 2 * (sizes.kept + 1) + num_candidates
+    return problem.horizon * (screened + measured * num_instances * sizes.seeds_of_each(num_instances))
 
 
 def command_of(preset: str, sizes: Sizes, seed: int) -> str:
@@ -292,16 +235,14 @@ def command_of(preset: str, sizes: Sizes, seed: int) -> str:
 
 def save_calibration(path: Path, found: Calibration, command: str) -> None:
     """Write a calibration as JSON."""
-    gaps = {
-        name: None if g is None else {**asdict(g.difference), "noise": g.noise, "in_noise": g.in_noise}
-        for name, g in found.gaps.items()
-    }
     table = make_problem(found.preset).actions
     data = {
         "id": found.preset,
         "command": command,
-        "gaps": gaps,
+        "gaps": {name: _record(gap) for name, gap in found.gaps.items()},
         "meanings": MEANINGS,
+        "decision_gaps": {name: _record(gap) for name, gap in found.decision_gaps.items()},
+        "decisions": DECISIONS,
         "mean_returns": dict(found.means),
         "best": {name: in_words(plans[0], table) for name, plans in vars(found.contenders).items()},
         "best_of_instance": {str(number): in_words(plan, table) for number, plan in found.best_of_instance.items()},
@@ -317,6 +258,11 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
+def _record(gap: Gap | None) -> dict[str, float] | None:
+    """A gap as plain data."""
+    return None if gap is None else {**asdict(gap.difference), "noise": gap.noise, "in_noise": gap.in_noise}
+
+
 def load_contenders(path: Path) -> Contenders:
     """Read the schedules of a calibration from its file."""
     data = read_document(path, "contenders")["contenders"]
@@ -327,4 +273,6 @@ def load_contenders(path: Path) -> Contenders:
 
 def in_words(plan: Plan, table: ActionTable) -> str:
     """A plan in one line."""
-    return ", ".join(f"{seed.start}: {table.names[seed.action(table)]}" for seed in plan) or "WAIT throughout"
+    steps = [(seed.start, seed.action(table)) for seed in plan]
+    steps += [(seed.prune, quickest(table, Op.PRUNE, seed.slot)) for seed in plan if seed.prune is not None]
+    return ", ".join(f"{step}: {table.names[action]}" for step, action in sorted(steps)) or "WAIT throughout"

@@ -6,7 +6,7 @@ measured on the other. Then the halves change places, so no seed is measured wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -74,6 +74,21 @@ def best_single(means: FloatArray) -> IntArray:
 def best_per_instance(means: FloatArray) -> IntArray:
     """The best schedule of each instance."""
     return np.asarray(means.argmax(axis=0))
+
+
+def best_held(groups: Sequence[IntArray]) -> Choose:
+    """A `Choose` of the best schedule of each instance within one group, the group that is then best on average.
+
+    Args:
+        groups: Indices of the schedules in each group, at least one.
+    """
+
+    def choose(means: FloatArray) -> IntArray:
+        options = [group[means[group].argmax(axis=0)] for group in groups]
+        paid = [means[option, np.arange(len(option))].mean() for option in options]
+        return np.asarray(options[int(np.argmax(paid))])
+
+    return choose
 
 
 def best_per_context(facts: Mapping[str, FloatArray]) -> Choose:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kasmina_env.controllers.policy import Policy
-from kasmina_env.controllers.schedule import Plan
+from kasmina_env.controllers.schedule import Plan, quickest
 from kasmina_env.controllers.search import neighbours, structured_plans
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
@@ -20,28 +20,47 @@ from kasmina_env.episode.state import NO_ACTION
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 
-Intention = tuple[tuple[int, int], ...]  # germinations to come: the earliest step and the flat action of each
+# Germinations, prunes and alpha targets to come: the earliest step and the flat action of each, sorted. While one of
+# the last two is to come in a slot, the seed there is not fossilized.
+Intention = tuple[tuple[int, int], ...]
 
 
 def intention_of(plan: Plan, problem: Problem) -> Intention:
-    """The germinations of a plan, sorted by step."""
-    return tuple(sorted((seed.start, seed.action(problem.actions)) for seed in plan))
+    """The germinations, prunes and alpha targets of a plan, sorted by step."""
+    table, entries = problem.actions, list[tuple[int, int]]()
+    for seed in plan:
+        entries.append((seed.start, seed.action(table)))
+        if seed.prune is not None:
+            entries.append((seed.prune, quickest(table, Op.PRUNE, seed.slot)))
+        if seed.target is not None:
+            entries.append((seed.start, quickest(table, Op.SET_ALPHA_TARGET, seed.slot, seed.target)))
+    return tuple(sorted(entries))
 
 
 class Completion:
-    """Rule that carries out an intention: fossilize if legal, else advance, else grow what is due, else WAIT."""
+    """Rule that carries out an intention.
+
+    The first of these that is legal: fossilize a seed with which nothing else is to be done, prune or set alpha as is
+    due, advance, grow what is due, WAIT.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self._finish = np.concatenate([problem.actions.find(op) for op in (Op.FOSSILIZE, Op.ADVANCE)])
+        table = problem.actions
+        self._fossilize, self._advance = (table.find(op).tolist() for op in (Op.FOSSILIZE, Op.ADVANCE))
+        self._grow, self._slot = frozenset(table.find(Op.GERMINATE).tolist()), table.slot.tolist()
 
     def act(self, step: IntArray, mask: BoolArray, intentions: Sequence[Intention]) -> IntArray:
         """Flat actions ``[N]`` at steps ``[N]``, given masks ``[N, A]``."""
-        allowed = mask[:, self._finish]
-        actions = np.where(allowed.any(axis=1), self._finish[allowed.argmax(axis=1)], 0)
-        for row in np.flatnonzero(~allowed.any(axis=1)).tolist():
-            due = [action for start, action in intentions[row] if start <= step[row] and mask[row, action]]
-            actions[row] = due[0] if due else 0
-        return np.asarray(actions)
+        rows = zip(step.tolist(), mask, intentions, strict=True)
+        return np.array([self._next(*row) for row in rows], dtype=np.int64)
+
+    def _next(self, step: int, mask: BoolArray, intention: Intention) -> int:
+        due = [action for start, action in intention if start <= step and mask[action]]
+        busy = {self._slot[action] for _, action in intention if action not in self._grow}
+        fossilize = [action for action in self._fossilize if mask[action] and self._slot[action] not in busy]
+        change = [action for action in due if action not in self._grow]
+        advance = [action for action in self._advance if mask[action]]
+        return int((*fossilize, *change, *advance, *due, 0)[0])
 
 
 @dataclass(frozen=True)
@@ -92,8 +111,9 @@ class Futures:
 
 
 def done_with(intention: Intention, action: int) -> Intention:
-    """An intention without the germination that was just carried out."""
-    return tuple(entry for entry in intention if entry[1] != action)
+    """An intention without the entry that was just carried out: the first one of this action."""
+    found = [i for i, entry in enumerate(intention) if entry[1] == action]
+    return intention[: found[0]] + intention[found[0] + 1 :] if found else intention
 
 
 class Lookahead(Policy):
@@ -101,17 +121,22 @@ class Lookahead(Policy):
 
     Each legal action of a subset (WAIT; every blueprint in every slot, with the first operator and the shortest
     tempo; ADVANCE, FOSSILIZE and the quickest PRUNE of every slot) is tried to the end of the episode, once followed
-    by the present intention and once by no further germination. Present seeds are advanced and fossilized as soon as
-    that is legal. The intention of the best future replaces the present one, so a plan is only given up for a better
-    one. Between two decisions the intention is carried out. At the start of an episode the known plans are tried too.
-    Copies have the original's random streams, so the policy knows the minibatches to come
-    and the samples that are scored.
+    by the present intention and once by nothing else. Seeds are advanced and fossilized as soon as that is legal,
+    unless the intention is to prune them. So each germination is also tried with a prune after a sixth, a third and
+    half of the horizon, and each seed that may be pruned now is also tried with being kept and with a prune that much
+    later. The intention of the best future replaces the present one, so a plan is only given up for a better one.
+    Between two decisions the intention is carried out. At the start of an episode the known plans are tried too.
+
+    Copies have the original's random streams, so the policy knows the minibatches to come, the data to come and the
+    samples that are scored. What it does not try it does not bound: it sets no alpha targets, it prunes with the
+    quickest ramp, and other operators and tempos come from the known plans alone.
 
     Args:
         problem: Problem it plays.
         known: Plans to begin with.
         every: Number of steps between decisions.
-        budget: Most futures to try for each decision; a random subset if there are more.
+        budget: Most futures to try for each decision; a random subset if there are more. Later prunes are the first to
+            be left out.
         num_copies: Number of copies played side by side.
     """
 
@@ -121,8 +146,9 @@ class Lookahead(Policy):
         self._problem, self._every, self._budget, self._num_copies = problem, every, budget, num_copies
         self._completion = Completion(problem)
         self._known = [intention_of(plan, problem) for plan in known]
-        self._tried = tried_actions(problem)
-        self._slot = problem.actions.slot
+        self._tried, self._spans = tried_actions(problem), spans_of(problem.horizon)
+        self._op, self._slot = problem.actions.op, problem.actions.slot
+        self._prune = [quickest(problem.actions, Op.PRUNE, slot) for slot in problem.slot_names]
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
         self._episodes = episodes
@@ -149,17 +175,36 @@ class Lookahead(Policy):
     def _options(self, row: int, planned: int, step: int, mask: BoolArray) -> list[Future]:
         """The intended future, then, if a decision is due, others within the budget."""
         intention = self._intentions[row]
+        intended = Future(row, NO_ACTION, intention)
         if step % self._every:
-            return [Future(row, NO_ACTION, intention)]
+            return [intended]
         others = [Future(row, NO_ACTION, known) for known in self._known[1:]] if step == 0 else []
+        later: list[Future] = []
         for action in self._tried[mask[self._tried]].tolist():
-            rest = tuple(entry for entry in intention if self._slot[entry[1]] != self._slot[action] or action == 0)
-            others += [Future(row, action, kept) for kept in dict.fromkeys((rest, ()))]
-        others = [f for f in others if (f.first, f.intention) != (planned, done_with(intention, planned))]
-        if len(others) > self._budget - 1:
-            chosen = self._streams[row].choice(len(others), size=self._budget - 1, replace=False)
-            others = [others[i] for i in sorted(chosen)]
-        return [Future(row, NO_ACTION, intention), *others]
+            op, slot = self._op[action], self._slot[action]
+            rest = tuple(entry for entry in intention if self._slot[entry[1]] != slot)
+            others += [Future(row, action, kept) for kept in (rest, ())]
+            if op in (Op.GERMINATE, Op.PRUNE):
+                first = action if op == Op.GERMINATE else NO_ACTION
+                ends = [step + span for span in self._spans if step + span < self._problem.horizon]
+                later += [Future(row, first, tuple(sorted((*rest, (end, self._prune[slot]))))) for end in ends]
+            if op == Op.PRUNE:
+                others.append(Future(row, NO_ACTION, rest))
+        is_known = {intended, Future(row, planned, done_with(intention, planned))}
+        others, later = ([f for f in dict.fromkeys(group) if f not in is_known] for group in (others, later))
+        others = self._some_of(others, self._budget - 1, row)
+        return [intended, *others, *self._some_of(later, self._budget - 1 - len(others), row)]
+
+    def _some_of(self, futures: list[Future], count: int, row: int) -> list[Future]:
+        """All futures, or `count` of them at random if there are more."""
+        if len(futures) <= count:
+            return futures
+        return [futures[i] for i in sorted(self._streams[row].choice(len(futures), size=count, replace=False))]
+
+
+def spans_of(horizon: int) -> tuple[int, ...]:
+    """Numbers of steps for which lookahead lets a seed live: a sixth, a third and half of the horizon."""
+    return tuple(sorted({max(horizon * part // 6, 1) for part in (1, 2, 3)}))
 
 
 def tried_actions(problem: Problem) -> IntArray:
@@ -169,7 +214,7 @@ def tried_actions(problem: Problem) -> IntArray:
         for blueprint in config.blueprints:
             tried.append(int(table.find(Op.GERMINATE, slot, blueprint, tempo=min(config.tempos))[0]))
         tried.append(int(table.find(Op.ADVANCE, slot)[0]))
-        tried.append(int(table.find(Op.PRUNE, slot, tempo=min(config.prune_tempos))[0]))
+        tried.append(quickest(table, Op.PRUNE, slot))
         tried.append(int(table.find(Op.FOSSILIZE, slot)[0]))
     return np.array(tried)
 
@@ -178,7 +223,8 @@ class Oracle(Policy):
     """Policy that searches for the best schedule of the very episode it plays, in copies of it, and plays that one.
 
     It decides everything at the start (open loop). It begins with known and structured plans and improves the best of
-    them by single changes. Copies have the original's random streams, so it knows the exact outcome of a schedule.
+    them by single changes, prunes among them. Copies have the original's random streams, so it knows the exact outcome
+    of a schedule. What it does not try it does not bound: plans have at most one seed per slot and no alpha targets.
 
     Args:
         problem: Problem it plays.

@@ -17,7 +17,7 @@ import numpy as np
 
 from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
 from kasmina_env.controllers.policy import OnStep, Policy, instances_of
-from kasmina_env.controllers.schedule import Plan
+from kasmina_env.controllers.schedule import Plan, Planned
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
@@ -147,12 +147,22 @@ def _check_slots(rules: Rules, slots: Sequence[str]) -> None:
 
 
 def rules_of(plan: Plan, problem: Problem) -> Rules:
-    """Rules that play a schedule: its seeds are grown at their steps and kept as soon as that is legal."""
-    kept = replace(IDLE, prune_tempo=min(problem.config.prune_tempos), keep_above=-2.0)
-    return tuple(
-        replace(kept, slot=p.slot, blueprint=p.blueprint, operator=p.operator, tempo=p.tempo, clock=p.start)
-        for p in plan
-    )
+    """Rules that play a schedule: its seeds are grown at their steps, and kept or pruned.
+
+    A seed that the schedule prunes before it is blended in is pruned as soon as it is. Curves and alpha targets are
+    left out.
+    """
+    return tuple(_rule_of(seed, problem) for seed in plan)
+
+
+def _rule_of(seed: Planned, problem: Problem) -> Rule:
+    values = {name: getattr(seed, name) for name in ("slot", "blueprint", "operator", "tempo")}
+    kept = replace(IDLE, **values, clock=seed.start, prune_tempo=min(problem.config.prune_tempos), keep_above=-2.0)
+    if seed.prune is None:
+        return kept
+    blended_in = seed.start + problem.config.min_training_steps + seed.tempo
+    # every contribution is below 2, so what is left is the patience
+    return replace(kept, keep_above=2.0, prune_below=2.0, prune_patience=max(seed.prune - blended_in + 1, 1))
 
 
 # ── search ──────────────────────────────────────────────────────────────────────────────────────
@@ -319,6 +329,11 @@ def save_rules(path: Path, problem: Problem, found: FoundRules, about: Mapping[s
 
 def load_rules(path: Path, problem: Problem) -> Reactive:
     """Read rules, ready to be played; one that the problem has no actions for raises."""
+    return Reactive(problem, [read_rules(path)])
+
+
+def read_rules(path: Path) -> Rules:
+    """Read rules as they were written."""
     written = read_document(path, "rules")["rules"]
     if not isinstance(written, list) or not all(isinstance(values, Mapping) for values in written):
         raise ValueError(f'`{path.name}` must hold a list of rules under "rules". Search again.')
@@ -327,4 +342,4 @@ def load_rules(path: Path, problem: Problem) -> Reactive:
         missing = [field.name for field in fields(Rule) if field.name not in values]
         if missing:
             raise ValueError(f"`rules` must have all fields each, got one without {', '.join(missing)}. Search again.")
-    return Reactive(problem, [tuple(Rule(**values) for values in written)])
+    return tuple(Rule(**values) for values in written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,37 @@ from kasmina_env.settings.documents import read_document, write_document
 
 @dataclass(frozen=True)
 class Planned:
-    """One seed of a plan: grown at step `start`, then advanced and fossilized as soon as that is legal."""
+    """One seed of a plan: grown, advanced as soon as that is legal, and then kept or taken away.
+
+    Attributes:
+        start: Step at which it is grown.
+        slot, blueprint, operator, tempo: Seed to grow.
+        prune: Step from which it is pruned, with the quickest ramp, as soon as that is legal; it is never fossilized.
+            None for a seed that is fossilized as soon as that is legal.
+        curve: Name of the ramp's curve; None for the menu's first.
+        target: Alpha to which it is set, with the quickest ramp, as soon as it is blended in; it is never fossilized.
+            None for a seed that stays at 1.
+    """
 
     start: int
     slot: str
     blueprint: str
     operator: str
     tempo: int
+    prune: int | None = None
+    curve: str | None = None
+    target: float | None = None
 
     def action(self, table: ActionTable) -> int:
-        """The flat action that grows it, with the menu's first curve."""
-        found = table.find(Op.GERMINATE, self.slot, self.blueprint, self.operator, self.tempo)
+        """The flat action that grows it."""
+        found = table.find(Op.GERMINATE, self.slot, self.blueprint, self.operator, self.tempo, curve=self.curve)
         return int(found[0])
+
+
+def quickest(table: ActionTable, op: Op, slot: str, target: float | None = None) -> int:
+    """The flat action of an operation on a slot with the shortest ramp and the menu's first curve."""
+    found = table.find(op, slot, target=target)
+    return int(found[table.commands.tempo[found].argmin()])
 
 
 Plan = tuple[Planned, ...]
@@ -40,8 +59,8 @@ Plan = tuple[Planned, ...]
 def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> IntArray:
     """A plan as one flat action per step ``[T]``; 0 (WAIT) where no action is due.
 
-    A network takes one action a step. Actions due at the same time queue up: fossilizing first, then advancing, then
-    growing.
+    A network takes one action a step. Actions due at the same time queue up: fossilizing first, then pruning and
+    setting alpha, advancing, growing.
 
     Args:
         plan: Seeds to grow.
@@ -49,7 +68,7 @@ def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> 
         is_instant: Whether seeds start at alpha 1; by default the setting `instant` of the problem.
     """
     instant = problem.config.instant if is_instant is None else is_instant
-    table, rank = problem.actions, {Op.FOSSILIZE: 0, Op.ADVANCE: 1, Op.GERMINATE: 2}
+    rank = {Op.FOSSILIZE: 0, Op.PRUNE: 1, Op.SET_ALPHA_TARGET: 1, Op.ADVANCE: 2, Op.GERMINATE: 3}
     actions = np.zeros(problem.horizon, dtype=np.int64)
     due: list[tuple[int, Op, Planned]] = [(seed.start, Op.GERMINATE, seed) for seed in plan]
     for step in range(problem.horizon):
@@ -58,13 +77,25 @@ def actions_of(plan: Plan, problem: Problem, is_instant: bool | None = None) -> 
             continue
         due.remove(ready[0])
         _, op, seed = ready[0]
-        actions[step] = seed.action(table) if op is Op.GERMINATE else table.find(op, slot=seed.slot)[0]
+        actions[step] = _action(op, seed, problem.actions)
+        if op is Op.GERMINATE and seed.prune is not None:
+            due.append((max(seed.prune, step + problem.config.min_prune_age), Op.PRUNE, seed))
         if op is Op.GERMINATE and not instant:
             due.append((step + problem.config.min_training_steps, Op.ADVANCE, seed))
-        elif op is not Op.FOSSILIZE:
+        elif op in (Op.GERMINATE, Op.ADVANCE) and (seed.prune is None or seed.target is not None):
             # a ramp of n steps reaches 1 in the n-th step; fossilizing needs one measurement at alpha 1
-            due.append((step + (seed.tempo if op is Op.ADVANCE else 1), Op.FOSSILIZE, seed))
+            then = Op.FOSSILIZE if seed.target is None else Op.SET_ALPHA_TARGET
+            due.append((step + (seed.tempo if op is Op.ADVANCE else 1), then, seed))
+        elif op is Op.PRUNE:  # what comes before may still be due
+            due = [entry for entry in due if entry[2] != seed]
     return actions
+
+
+def _action(op: Op, seed: Planned, table: ActionTable) -> int:
+    """The flat action that carries out an operation of a plan."""
+    if op is Op.GERMINATE:
+        return seed.action(table)
+    return quickest(table, op, seed.slot, seed.target if op is Op.SET_ALPHA_TARGET else None)
 
 
 class Fixed(Policy):
@@ -89,17 +120,24 @@ class Fixed(Policy):
 
 
 def plan_of(actions: IntArray, table: ActionTable) -> Plan:
-    """Plan of the seeds that a schedule makes permanent."""
+    """Plan of the seeds that a schedule makes permanent, prunes, or leaves at an alpha below 1."""
     started: dict[str | None, Planned] = {}
-    kept: list[Planned] = []
+    usual = table.menus["curve"][0]
+    finished: list[Planned] = []
     for step, number in enumerate(actions.tolist()):
         action = table.entry(number)
         if action.op is Op.GERMINATE:
             values = (action.slot, action.blueprint, action.operator, action.tempo)
-            started[action.slot] = Planned(step, *values)  # type: ignore[arg-type]  # a germination has all of them
-        elif action.op is Op.FOSSILIZE:
-            kept.append(started[action.slot])
-    return tuple(sorted(kept, key=lambda seed: seed.start))
+            seed = Planned(step, *values)  # type: ignore[arg-type]  # a germination has all of them
+            started[action.slot] = replace(seed, curve=None if action.curve == usual else action.curve)
+        elif action.op is Op.SET_ALPHA_TARGET and action.slot in started:
+            target = None if action.target == 1.0 else action.target
+            started[action.slot] = replace(started[action.slot], target=target)
+        elif action.op in (Op.FOSSILIZE, Op.PRUNE) and action.slot in started:
+            seed = started.pop(action.slot)
+            finished.append(seed if action.op is Op.FOSSILIZE else replace(seed, prune=step))
+    finished += [seed for seed in started.values() if seed.target is not None]
+    return tuple(sorted(finished, key=lambda seed: seed.start))
 
 
 def steps_of(actions: IntArray, table: ActionTable) -> dict[str, str]:

@@ -17,6 +17,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
 FAMILY = 3  # factor of the number of episodes if one plan must serve all instances
+PRUNED = 0.25  # probability that a seed of a random plan is pruned
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,21 @@ def structured_plans(rng: np.random.Generator, problem: Problem, limit: int) -> 
 
 
 def random_plan(rng: np.random.Generator, problem: Problem) -> Plan:
-    """A plan with a seed in a random subset of slots, mostly started early."""
+    """A plan with a seed in a random subset of slots, mostly started early and mostly kept; some are pruned later."""
     config, slots = problem.config, problem.slot_names
     chosen = [slot for slot in slots if rng.random() < 0.75] or [str(rng.choice(slots))]
     latest = int(rng.choice([1, 4, config.horizon // 2]))
+    starts = [int(rng.integers(latest)) for _ in chosen]
     return tuple(
         Planned(
-            start=int(rng.integers(latest)),
+            start=start,
             slot=slot,
             blueprint=str(rng.choice(config.blueprints)),
             operator=str(rng.choice(config.operators)),
             tempo=int(rng.choice(config.tempos)),
+            prune=int(rng.integers(start + 1, max(config.horizon, start + 2))) if rng.random() < PRUNED else None,
         )
-        for slot in chosen
+        for slot, start in zip(chosen, starts, strict=True)
     )
 
 
@@ -92,7 +95,7 @@ def neighbours(rng: np.random.Generator, plan: Plan, problem: Problem, count: in
         fresh = other[int(rng.integers(len(other)))]
         kept = {seed.slot: seed for seed in plan}
         old = kept.get(fresh.slot)
-        field = str(rng.choice(["start", "blueprint", "operator", "tempo", "drop"]))
+        field = str(rng.choice(["start", "blueprint", "operator", "tempo", "prune", "drop"]))
         if old is None:
             kept[fresh.slot] = fresh
         elif field == "drop" and len(kept) > 1:

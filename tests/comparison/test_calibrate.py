@@ -10,26 +10,23 @@ import pytest
 
 from kasmina_env import make_problem
 from kasmina_env.cli.main import run
-from kasmina_env.comparison.calibrate import (
-    MEANINGS,
+from kasmina_env.comparison.calibrate import MEANINGS, Sizes, calibrate, find_gaps, load_contenders, save_calibration
+from kasmina_env.comparison.candidates import (
     Contenders,
-    Sizes,
-    calibrate,
-    find_gaps,
+    committing,
     find_instances,
     keep,
     latest_start,
-    load_contenders,
-    save_calibration,
     what_where_when,
 )
+from kasmina_env.comparison.decision_gaps import DECISIONS
 from kasmina_env.controllers.schedule import Planned, actions_of
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"
-TINY = Sizes(schedules=6, screening=1, kept=2, random=2, seeds=4)
+TINY = Sizes(schedules=6, screening=1, kept=2, random=2, varied=1, starts=1, seeds=4)
 
 
 def shipped(preset: str):
@@ -118,6 +115,15 @@ def test_five_gaps_of_a_family_with_known_means():
     assert values["watching"] >= values["adaptivity"] - 0.02
 
 
+def test_a_rule_that_is_right_in_every_instance_is_worth_watching_for():
+    rng = np.random.default_rng(0)
+    alike = 0.01 * rng.standard_normal((4, 1, 2, 40)) + np.array([0, 0.5, 0.5, 0.9])[:, None, None, None]
+    wait, staged, schedules, rules = alike
+    gaps = find_gaps(wait, wait, staged, staged, {"price": np.array([0.1, 0.2])}, (schedules, rules))
+    assert gaps["adaptivity"].difference.value == pytest.approx(0)
+    assert gaps["watching"].difference.value == pytest.approx(0.4, abs=0.02)
+
+
 def test_a_calibration_is_the_same_every_time():
     plans = Contenders(*(((Planned(0, "layer0", blueprint, "ADD", 3),),) for blueprint in ("mlp", "lora")))
     first, second = (calibrate(SPIRALS, TINY, 0, plans) for _ in range(2))
@@ -127,7 +133,7 @@ def test_a_calibration_is_the_same_every_time():
 
 
 def test_a_family_is_measured_on_its_train_instances():
-    sizes = Sizes(schedules=3, screening=2, kept=2, random=1, seeds=4, instances=2)
+    sizes = replace(TINY, schedules=3, screening=2, random=1, instances=2)
     found = calibrate("Kasmina/DigitsMix-v0", sizes)
     instances = make_problem("Kasmina/DigitsMix-v0").instances
     assert found.instances.numbers.tolist() == [0, instances.num_train - 1] == list(found.best_of_instance)
@@ -140,6 +146,19 @@ def test_contenders_survive_their_file(tmp_path):
     assert load_contenders(tmp_path / "x.json") == found.contenders
 
 
+def test_contenders_that_prune_survive_their_file_and_those_of_old_files_are_kept(tmp_path):
+    plan = (Planned(0, "layer0", "mlp", "ADD", 3, prune=9), Planned(1, "layer1", "mlp", "ADD", 3))
+    found = calibrate(SPIRALS, TINY, 0, Contenders((plan,), ((),)))
+    save_calibration(tmp_path / "x.json", found, "")
+    assert load_contenders(tmp_path / "x.json").staged == (plan,)
+    written = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert written["best"]["staged"].endswith(", 9: PRUNE layer0 tempo0")
+    for seed in written["contenders"]["staged"][0]:
+        del seed["prune"]
+    (tmp_path / "x.json").write_text(json.dumps(written), encoding="utf-8")
+    assert load_contenders(tmp_path / "x.json").staged == (committing(plan),)
+
+
 def test_the_command_writes_what_it_shows(tmp_path, capsys):
     sizes = [word for name, value in asdict(TINY).items() for word in (f"--{name}", str(value))]
     path = tmp_path / "x.json"
@@ -147,9 +166,12 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
     out, written = " ".join(capsys.readouterr().out.split()), json.loads(path.read_text(encoding="utf-8"))
     assert f"{written['gaps']['growth']['value']:.3f}" in out
     assert written["command"] == (
-        f"kasmina calibrate {SPIRALS} --seed 0 --schedules 6 --screening 1 --kept 2 --random 2 --seeds 4"
+        f"kasmina calibrate {SPIRALS} --seed 0 --schedules 6 --screening 1 --kept 2 --random 2"
+        " --varied 1 --starts 1 --seeds 4"
     )
     assert written["gaps"].keys() == MEANINGS.keys()
+    assert written["decision_gaps"].keys() == DECISIONS.keys()
+    assert f"{written['decision_gaps']['blueprint']['value']:.3f}" in out
 
 
 def test_too_little_is_refused_in_one_sentence():
@@ -189,10 +211,11 @@ def test_describe_shows_the_calibration(preset, capsys):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("preset", CALIBRATED)
 def test_a_shipped_calibration_is_found_again_on_other_seeds(preset):
-    """A reduced version: the schedules that were kept, on 8 seeds, and other random schedules beside them."""
+    """A reduced version: the schedules that were kept, on other seeds, and other random schedules beside them."""
     path = shipped(preset)
     data, kept = json.loads(path.read_text(encoding="utf-8")), load_contenders(path)
-    found = calibrate(preset, Sizes(random=8, seeds=8, instances=8), 1, kept)
+    num_instances = 8 if make_problem(preset).is_family else 1
+    found = calibrate(preset, Sizes(varied=1, starts=1, seeds=8 * num_instances, instances=num_instances), 1, kept)
     for name, written in data["gaps"].items():
         gap = found.gaps[name]
         assert (gap is None) == (written is None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.arms import find_player, shipped_schedule
 from kasmina_env.controllers.policy import CONTROLS, play
-from kasmina_env.controllers.schedule import Planned, actions_of, plan_of
+from kasmina_env.controllers.schedule import Planned, actions_of, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.lifecycle.transitions import Op, Stage
 from tests.episodes import digest
@@ -150,6 +152,15 @@ def test_static_final_has_the_seeds_of_the_best_schedule_from_the_start():
     plan = plan_of(shipped_schedule(problem), problem.actions)
     assert player.planted.tolist() == [seed.action(problem.actions) for seed in plan] != []
     assert played_by("static_final").num_fossilized.tolist() == [len(plan)] * 2
+
+
+def test_static_final_leaves_out_what_the_schedule_prunes(tmp_path, monkeypatch):
+    problem = make_problem(SPIRALS)
+    actions = actions_of((PLAN[0], replace(PLAN[1], prune=9)), problem)
+    save_schedule(tmp_path / "configs" / "spirals-v0.schedule.json", problem, actions, {})
+    monkeypatch.chdir(tmp_path)
+    assert find_player("static_final", SPIRALS).planted.tolist() == [PLAN[0].action(problem.actions)]
+    assert played_by("static_final").num_fossilized.tolist() == [1, 1]
 
 
 def test_a_schedule_is_read_back_as_the_plan_it_was_written_from():

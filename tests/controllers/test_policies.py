@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,44 @@ def test_a_plan_of_several_curves_is_carried_out_and_read_back():
     assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0, 0], [2, 2])
 
 
+@pytest.mark.parametrize("is_instant", [False, True])
+def test_a_seed_may_be_grown_for_a_while_and_pruned(is_instant):
+    env = small_env(num_envs=2, instant=is_instant, prune_tempos=(3, 0))
+    plan = (*GROW, Planned(1, "layer1", "lora", "GATE", 5, prune=12))
+    played = play(env, Fixed(env.problem, actions_of(plan, env.problem)), np.arange(2))
+    assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0, 0], [1, 1])
+    pruned = env.problem.actions.entry(int(played.actions[0, 12]))
+    assert (pruned.op, pruned.slot, pruned.tempo) == (Op.PRUNE, "layer1", 0)
+
+
+def test_a_seed_pruned_in_training_is_not_advanced():
+    env = small_env(num_envs=1)
+    actions = actions_of((Planned(0, "layer0", "mlp", "ADD", 3, prune=2),), env.problem)
+    assert env.problem.actions.op[actions[actions > 0]].tolist() == [Op.GERMINATE, Op.PRUNE]
+    assert play(env, Fixed(env.problem, actions), np.arange(1)).illegal.tolist() == [0]
+
+
+@pytest.mark.parametrize("prune", [None, 12])
+def test_a_seed_may_rest_at_another_alpha(prune):
+    env = small_env(num_envs=1, curves=("LINEAR", "COSINE"), targets=(0.25, 0.5))
+    plan = (replace(GROW[0], curve="COSINE", target=0.5, prune=prune),)
+    actions, table = actions_of(plan, env.problem), env.problem.actions
+    assert plan_of(actions, table) == plan
+    played = play(env, Fixed(env.problem, actions), np.arange(1))
+    assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0], [0])
+    # two steps of training, three of the ramp
+    assert (table.entry(actions[0]).curve, table.entry(actions[5]).target) == ("COSINE", 0.5)
+
+
+def test_a_slot_is_grown_again_after_a_prune():
+    env = small_env(num_envs=1)
+    plan = (replace(GROW[0], prune=7), Planned(3, "layer1", "mlp", "ADD", 3), Planned(12, "layer0", "lora", "GATE", 5))
+    actions = actions_of(plan, env.problem)
+    assert plan_of(actions, env.problem.actions) == plan
+    played = play(env, Fixed(env.problem, actions), np.arange(1))
+    assert (played.illegal.tolist(), played.num_fossilized.tolist()) == ([0], [2])
+
+
 def test_plans_take_what_the_menus_offer():
     problem, rng = make_problem(SPIRALS, **OTHER_MENUS), np.random.default_rng(0)
     plans = structured_plans(rng, problem, 1000) + [random_plan(rng, problem) for _ in range(50)]
@@ -170,6 +209,15 @@ def test_neighbour_plans_differ_from_their_origin():
     rng, problem = np.random.default_rng(0), make_problem("Kasmina/Digits-v0")
     plan = random_plan(rng, problem)
     assert all(other != plan for other in neighbours(rng, plan, problem, 20))
+
+
+def test_search_tries_prunes_too():
+    rng, problem = np.random.default_rng(0), make_problem("Kasmina/Digits-v0")
+    prunes = [seed.prune for _ in range(50) for seed in random_plan(rng, problem)]
+    assert None in prunes
+    assert all(0 < step < problem.horizon for step in prunes if step is not None)
+    plan = structured_plans(rng, problem, 1)[0]
+    assert any(seed.prune is not None for other in neighbours(rng, plan, problem, 40) for seed in other)
 
 
 def test_plans_are_measured_on_the_same_episodes_whatever_the_number_of_rows():

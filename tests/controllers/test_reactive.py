@@ -73,8 +73,10 @@ def test_rules_beside_each_other_play_as_they_do_alone():
     assert len(np.unique(together[:, 0])) == 3
 
 
-def test_rules_that_keep_what_a_clock_grows_play_a_schedule():
-    plan = (Planned(0, "layer0", "mlp", "ADD", 1), Planned(1, "layer1", "lora", "GATE", 2))
+@pytest.mark.parametrize("prune", [None, 5])
+def test_rules_that_keep_or_prune_what_a_clock_grows_play_a_schedule(prune):
+    first = Planned(0, "layer0", "mlp", "ADD", 1, prune=prune)
+    plan = (first, Planned(1, "layer1", "lora", "GATE", 2))
     env, seeds = KasminaVectorEnv(2, PROBLEM), np.arange(2)
     as_rules = play_rules(env, [rules_of(plan, PROBLEM)], seeds)
     assert np.array_equal(as_rules, play_plans(env, [plan], seeds))
