@@ -38,6 +38,8 @@ def write_file(path: Path, content: bytes, overwrite: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not named where a disk is full
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
