@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+
+MOST_EPISODES = 100_000  # seeds of one split do not run into those of another
 
 
 def check_at_least(name: str, value: float, least: int, way_out: str) -> None:
@@ -18,6 +20,12 @@ def check_at_least(name: str, value: float, least: int, way_out: str) -> None:
     """
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}. {way_out}")
+
+
+def check_at_most(name: str, value: float, most: float, way_out: str) -> None:
+    """Raise one clear sentence if a number is too large; see `check_at_least`."""
+    if value > most:
+        raise ValueError(f"`{name}` must be at most {most}, got {value}. {way_out}")
 
 
 def check_installed(module: str) -> None:
@@ -35,26 +43,33 @@ def check_new_folder(out: Path, otherwise: str = "") -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"`out` must be a new or empty folder, got {out}. Name another one{otherwise}.")
-    _check_writable(out, out)
+    _check_writable("out", out, out)
 
 
-def check_new_file(out: Path, overwrite: bool = False, otherwise: str = ", or pass --overwrite") -> None:
+def check_new_file(
+    out: Path, overwrite: bool = False, otherwise: str = ", or pass --overwrite", name: str = "out"
+) -> None:
     """Raise one clear sentence if a file cannot be written, or would be lost.
 
     Args:
         out: File to write.
         overwrite: Whether it may be there.
         otherwise: Alternative to naming another one, as the end of a sentence.
+        name: Argument as it is called in Python.
     """
     if out.is_dir():
-        raise FileExistsError(f"`out` must be a file, got the folder {out}. Name a file in it.")
+        raise FileExistsError(f"`{name}` must be a file, got the folder {out}. Name a file in it.")
     if out.exists() and not overwrite:
-        raise FileExistsError(f"`out` must be a new file, got {out}. Name another one with --out{otherwise}.")
-    _check_writable(out, out.parent)
+        raise FileExistsError(f"`{name}` must be a new file, got {out}. Name another one with --{name}{otherwise}.")
+    _check_writable(name, out, out.parent)
 
 
-def _check_writable(out: Path, folder: Path) -> None:
-    """Raise if a folder cannot be written to, or cannot be made."""
+def _check_writable(name: str, out: Path, folder: Path) -> None:
+    """Raise if a folder cannot be written to, or cannot be made; permissions alone do not tell."""
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise PermissionError(f"`out` must be in a folder that can be written to, got {out}. Name another one.")
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise PermissionError(
+            f"`{name}` must be in a folder that can be written to, got {out}. Name another one."
+        ) from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
-from kasmina_env.cli.checks import check_at_least, check_new_folder
+from kasmina_env.cli.checks import MOST_EPISODES, check_at_least, check_at_most, check_new_folder
 from kasmina_env.cli.console import note, print_json, print_table, say
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.config import SIGNALS
@@ -46,6 +46,7 @@ def compare(
     preset = find_preset(env_id)
     name = preset.id
     check_at_least("episodes", episodes, 1, "Play some.")
+    check_at_most("episodes", episodes, MOST_EPISODES, "Play fewer.")
     for policy in policies:
         if policies.count(policy) > 1:
             raise ValueError(f"`policies` must each be named once, got {policy!r} {policies.count(policy)} times.")
@@ -62,6 +63,8 @@ def compare(
     from kasmina_env.episode.problem import make_problem
 
     learned_arms, settings = arms_of(run, name)
+    if without and not learned_arms:
+        raise ValueError(f"`without` must be left out where no run is compared, got {', '.join(without)}. Pass --run.")
     controls = tuple(map(control_name, policies)) or default_controls(name, not run, **settings)
     for control in controls:
         CONTROLS.get(control)

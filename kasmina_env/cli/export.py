@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, TEXT, Count, argument
-from kasmina_env.cli.checks import check_at_least
+from kasmina_env.cli.checks import MOST_EPISODES, check_at_least, check_at_most
 from kasmina_env.cli.console import say
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.imports import find_preset
@@ -35,6 +35,7 @@ def export(
     if episode != "best" and not episode.isdecimal():
         raise ValueError(f"`episode` must be 'best' or a seed, got {episode!r}. Correct it.")
     check_at_least("episodes", episodes, 1, "Play some.")
+    check_at_most("episodes", episodes, MOST_EPISODES, "Play fewer.")
 
     from kasmina_env.comparison.arms import find_source
     from kasmina_env.comparison.harvest import harvest

@@ -33,6 +33,7 @@ EXTRAS = {
     "onnxscript": "onnx",
 }
 COMMAND_LINE_ERROR = 2  # exit status
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of PyTorch
 
 
 def main() -> None:
@@ -154,11 +155,17 @@ def sentence_of(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}." if error.strerror and error.filename else str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # of PyTorch, which may not even be imported
+    if is_about_memory(error):
         reason = str(error).splitlines()[0].split(". ")[0]
         return f"{reason}. Train fewer networks at a time, or on another device."
     is_ours = isinstance(error, ValueError | TypeError | RuntimeError | ImportError) and was_raised_here(error)
     return str(error) if is_ours else None
+
+
+def is_about_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, for Python, NumPy or PyTorch, which may not even be imported."""
+    is_of_torch = type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error)
+    return bool(str(error)) and (isinstance(error, MemoryError) or is_of_torch)
 
 
 def was_raised_here(error: BaseException) -> bool:

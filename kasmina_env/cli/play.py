@@ -43,7 +43,7 @@ def rollout(
     check_at_least("every", every, 1, "Show some panels.")
     check_at_least("seed", seed, 0, "Name another one.")
     if log is not None:
-        check_new_file(log, otherwise="")
+        check_new_file(log, otherwise="", name="log")
     if out is not None:
         check_new_film(out)
     source = find_source(policy, preset.id)

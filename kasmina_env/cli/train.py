@@ -47,7 +47,7 @@ def train(
     preset = None if env_id is None else find_preset(env_id).id
     if not resume:
         check_new_folder(out, ", or pass --resume")
-    if config and algorithm:
+    if config and algorithm is not None:
         raise ValueError(f"`config` names an algorithm itself, so leave out `algorithm`, got {algorithm!r}.")
     if config and not config.is_file():
         raise FileNotFoundError(f"`config` must be a JSON file that exists, got {config}. Correct the path.")
@@ -63,7 +63,7 @@ def train(
 
     given = {"preset": preset, "total_steps": steps, "seed": seed}
     overrides = {key: value for key, value in given.items() if value is not None}
-    path = config or training_config_path(preset or DEFAULT_ID, algorithm or "maskable_ppo")
+    path = config or training_config_path(preset or DEFAULT_ID, "maskable_ppo" if algorithm is None else algorithm)
     settings = load_training_config(path, **overrides)
     PRESETS.get(settings.preset)
     banner = (

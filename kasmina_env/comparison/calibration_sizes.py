@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 LEAST_SEEDS = 4  # two halves, with a variance each
+MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Sizes:
             least = LEAST_SEEDS if name == "seeds" else 1
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}. Measure more.")
+            if value > MOST:
+                raise ValueError(f"`{name}` must be at most {MOST}, got {value}. Measure less.")
 
     def seeds_of_each(self, num_instances: int) -> int:
         """Number of seeds of each schedule in each instance."""

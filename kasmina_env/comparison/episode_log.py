@@ -15,7 +15,7 @@ from kasmina_env import __version__
 from kasmina_env.envs.env import KasminaEnv
 from kasmina_env.episode.problem import problem_of
 from kasmina_env.population import ENGINES
-from kasmina_env.settings.config import EnvConfig, check_nested, freeze
+from kasmina_env.settings.config import EnvConfig, check_nested, freeze, make_config
 from kasmina_env.settings.documents import read_document, write_document
 
 KIND, SCHEMA = "kasmina_env episode", 1
@@ -72,7 +72,6 @@ def load_log(path: Path) -> EpisodeLog:
     if (document["kind"], document["schema"]) != (KIND, SCHEMA):
         raise ValueError(f"`{path}` must be the log of an episode by this version. Play it anew with `rollout --log`.")
     values = {name: freeze(document[name]) for name in names}
-    values["scores"] = tuple(map(float, values["scores"]))
     check_nested("log", EpisodeLog, values)
     if len(values["scores"]) != len(values["actions"]) + 1:
         raise ValueError(f"`{path}` must have one score more than actions, got {len(values['scores'])} scores.")
@@ -92,7 +91,7 @@ def replay(
     Raises:
         ValueError: If the problem cannot be made here, or an action is not in its table.
     """
-    config = EnvConfig(**{name: freeze(value) for name, value in log.config.items()})
+    config = make_config({}, log.config)
     env = KasminaEnv(problem_of(log.id, config), engine=engine or log.engine, render_mode="ansi")
     options = {"instance": log.instance, "planted": list(log.planted)}
     scores = [env.reset(seed=log.seed, options=options)[1]["score"]]

@@ -5,6 +5,7 @@ One schedule per cell is the strongest control that does not watch the training.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -17,6 +18,7 @@ from kasmina_env.controllers.policy import Policy, instances_of
 from kasmina_env.controllers.schedule import Fixed, actions_from, steps_of
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.settings.config import is_number
 from kasmina_env.settings.documents import read_document, write_document
 from kasmina_env.settings.registry import unknown_name_message
 
@@ -117,8 +119,28 @@ def save_contexts(
 
 
 def load_contexts(path: Path, problem: Problem) -> PerContext:
-    """Policy from a file that `save_contexts` wrote."""
+    """Policy from a file that `save_contexts` wrote; anything else is a ``ValueError`` of one sentence."""
     found = read_document(path, "contexts")["contexts"]
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"`{path.name}` must hold a list of contexts, got {reprlib.repr(found)}. Search again.")
+    for entry in found:
+        if not _is_context(entry) or entry["bounds"].keys() != found[0]["bounds"].keys():
+            raise ValueError(
+                f"`{path.name}` must hold equal bounds, each two numbers, and steps in each context, got "
+                f"{reprlib.repr(entry)}. Search again."
+            )
     contexts = [Context({key: (low, high) for key, (low, high) in entry["bounds"].items()}) for entry in found]
+    unknown = [key for key in contexts[0].bounds if key not in problem.observations.names]
+    if unknown:
+        raise ValueError(f"`{path.name}` must have bounds of what is observed, got {unknown[0]!r}. Search again.")
     actions = np.stack([actions_from(entry["steps"], problem, path.name) for entry in found])
     return PerContext(problem, contexts, actions)
+
+
+def _is_context(entry: object) -> bool:
+    """Whether a JSON value has the form of a context with its schedule."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("bounds"), Mapping) or "steps" not in entry:
+        return False
+    return all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in entry["bounds"].values()
+    )

@@ -145,7 +145,7 @@ def steps_of(actions: IntArray, table: ActionTable) -> dict[str, str]:
     return {str(step): table.names[a] for step, a in enumerate(actions) if a != 0}
 
 
-def actions_from(steps: Mapping[str, str], problem: Problem, source: str) -> IntArray:
+def actions_from(steps: Mapping[str, Any], problem: Problem, source: str) -> IntArray:
     """Flat actions ``[T]`` of a schedule from JSON; an action that the problem does not have raises.
 
     Args:
@@ -158,7 +158,12 @@ def actions_from(steps: Mapping[str, str], problem: Problem, source: str) -> Int
     actions = np.zeros(problem.horizon, dtype=np.int64)
     known = {name: number for number, name in enumerate(problem.actions.names)}
     for step, action in steps.items():
-        if action not in known or not str(step).isdecimal() or int(step) >= problem.horizon:
+        if (
+            not isinstance(action, str)
+            or action not in known
+            or not str(step).isdecimal()
+            or int(step) >= problem.horizon
+        ):
             raise ValueError(
                 f"`{source}` must hold actions of {problem.id} at steps below {problem.horizon}, got {action!r} at "
                 f"step {step}. Search again for these settings."

@@ -17,10 +17,12 @@ from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
+from kasmina_env.population.engine import check_engine
 from kasmina_env.settings.config import SETTINGS
 from kasmina_env.settings.registry import unknown_name_message
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+MOST_ENVS = 2**20
 NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 
 
@@ -53,6 +55,7 @@ def make_episodes(
     if devices and device is not None:
         raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
     where = [find_device(name) for name in devices or (device,)]
+    check_engine(engine, where[0], DTYPES[dtype])
     if num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
         raise ValueError(
             f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "

@@ -55,6 +55,12 @@ class CoreSnapshot:
         )
 
 
+def initial_weights_of(problem: Problem) -> FloatArray | None:
+    """Weights that every episode starts from; None if they are drawn at random."""
+    weights = problem.config.initial_weights
+    return load_initial_weights(Path(weights), problem.host) if weights else None
+
+
 class EpisodeCore:
     """N episodes of one problem.
 
@@ -80,8 +86,7 @@ class EpisodeCore:
         self.problem, self.num_networks, self.device, self.dtype = problem, num_networks, device, dtype
         self.has_neighbours, self.engine = has_neighbours, engine
         self.data = load_data(problem, device, dtype)
-        weights = problem.config.initial_weights
-        self._initial_weights = load_initial_weights(Path(weights), problem.host) if weights else None
+        self._initial_weights = initial_weights_of(problem)
         self._population: Population | None = None
         self._state: EpisodeState | None = None
         self._report: Report | None = None

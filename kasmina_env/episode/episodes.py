@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kasmina_env.episode.core import CoreSnapshot, EpisodeCore
+from kasmina_env.episode.core import CoreSnapshot, EpisodeCore, initial_weights_of
 from kasmina_env.episode.data import make_task
 from kasmina_env.episode.placement import Here, Place, Process, Thread, Wait
 from kasmina_env.episode.problem import Problem
@@ -90,7 +90,7 @@ class Episodes:
         self._starts = np.array([part[0] for part in parts])
         kind: Callable[..., Place] = Process if num_workers > 1 else Thread if len(parts) > 1 else Here
         if kind is Process:
-            make_task(problem)  # raise here, not in the workers, if a setting does not fit the data
+            make_task(problem), initial_weights_of(problem)  # raise here, not in the workers, if a setting does not fit
         self._places = [
             kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread, engine=engine))
             for part, where in zip(parts, self.devices, strict=True)

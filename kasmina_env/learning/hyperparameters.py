@@ -12,8 +12,21 @@ from stable_baselines3.common.utils import LinearSchedule
 from kasmina_env.settings.config import Rule, is_int, is_number
 from kasmina_env.settings.registry import unknown_name_message
 
-OWN = ("policy", "env", "seed", "device", "_init_setup_model")  # arguments of a model that are no hyperparameters
+# Arguments of a model that are no hyperparameters: they are settled here, or are for continuous actions.
+OWN = (
+    "policy",
+    "env",
+    "seed",
+    "device",
+    "verbose",
+    "tensorboard_log",
+    "use_sde",
+    "sde_sample_freq",
+    "_init_setup_model",
+)
 LINEAR = "lin_"  # before a number: falls to 0 over the run, as in the files of rl-zoo3
+FALLING = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")  # those that may fall
+MOST = 10**9  # no machine holds more steps or transitions
 
 
 def _number(holds: Callable[[float], bool], words: str) -> Rule:
@@ -24,7 +37,7 @@ def _or_none(rule: Rule) -> Rule:
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.words}, or None")
 
 
-_COUNT = Rule(lambda value: is_int(value) and value >= 1, "be an integer of at least 1")
+_COUNT = Rule(lambda value: is_int(value) and 1 <= value <= MOST, f"be an integer from 1 to {MOST}")
 _SHARE = _number(lambda value: 0 <= value <= 1, "in [0, 1]")
 _WEIGHT = _number(lambda value: value >= 0, "of at least 0")
 _POSITIVE = _number(lambda value: value > 0, "above 0")
@@ -53,13 +66,13 @@ def check_hyperparameters(model: type[BaseAlgorithm], values: Mapping[str, Any])
         if name not in known:
             raise ValueError(unknown_name_message("hyperparameters", name, known))
         rate = annealed(name, value)
-        if name in RULES and not callable(rate) and not RULES[name].holds(rate):
+        if name in RULES and not RULES[name].holds(rate(1.0) if callable(rate) else rate):
             raise ValueError(f"`{name}` must {RULES[name].words}, got {value!r}. Change it in `hyperparameters`.")
 
 
 def annealed(name: str, value: Any) -> Any:
-    """A hyperparameter; where it reads "lin_0.001", a function of what remains of the run, from 1 to 0."""
-    if not isinstance(value, str) or not value.startswith(LINEAR):
+    """A hyperparameter; a rate that reads "lin_0.001" is a function of what remains of the run, from 1 to 0."""
+    if name not in FALLING or not isinstance(value, str) or not value.startswith(LINEAR):
         return value
     try:
         return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)

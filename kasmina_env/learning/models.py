@@ -47,11 +47,11 @@ def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAl
     make: Callable[..., BaseAlgorithm] = algorithm.model
     try:
         model = make(_policy_class(config), venv, seed=config.seed, device="cpu", **values)
+        if algorithm.sees_masks:
+            see_masks(model.policy)
     except (AssertionError, AttributeError, TypeError, ValueError) as error:  # the library checks late, if at all
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"`hyperparameters` must be such as {config.algorithm} accepts: {reason}.") from error
-    if algorithm.sees_masks:
-        see_masks(model.policy)
     if algorithm.action_space == "flat" and not algorithm.is_off_policy:
         with torch.no_grad():
             model.policy.get_parameter("action_net.bias").copy_(preferences(problem.actions, 0.5, config.prior))

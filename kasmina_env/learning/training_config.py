@@ -14,12 +14,13 @@ from sb3_contrib import MaskablePPO
 from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.lifecycle.transitions import Op
-from kasmina_env.settings.config import RULES, check_nested, is_number
+from kasmina_env.settings.config import SETTINGS, check_nested, is_number
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.registry import unknown_name_message
 
 TRAINING = "training.json"  # in the folder of a run
+MOST_ROWS, MOST_STEPS, WIDEST = 2**16, 10**12, 2**16
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,22 @@ class TrainingConfig:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "num_envs", "group"):
+        for name, most in {"total_steps": MOST_STEPS, "num_envs": MOST_ROWS, "group": MOST_ROWS}.items():
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Train for some steps.")
+            if getattr(self, name) > most:
+                raise ValueError(f"`{name}` must be at most {most}, got {getattr(self, name)}. Lower it.")
         if not 0 <= self.seed <= MAX_SEED - self.num_envs:
             raise ValueError(
                 f"`seed` must be from 0 to {MAX_SEED - self.num_envs}, got {self.seed}. Larger ones are for evaluation."
             )
         if not self.net or min(self.net) < 1:
             raise ValueError(f"`net` must be sizes of at least 1, got {list(self.net)}. Name one for each layer.")
+        if max(self.net) > WIDEST:
+            raise ValueError(f"`net` must be sizes of at most {WIDEST}, got {list(self.net)}. Lower them.")
         for name in self.settings:
-            if name not in RULES:
-                raise ValueError(unknown_name_message("settings", name, RULES))
+            if name not in SETTINGS:
+                raise ValueError(unknown_name_message("settings", name, SETTINGS))
         for name, weight in self.prior.items():
             if name not in Op.__members__:
                 raise ValueError(unknown_name_message("prior", name, Op.__members__))

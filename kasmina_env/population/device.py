@@ -24,7 +24,7 @@ def find_device(name: str | None = None) -> torch.device:
         found = torch.ones(1, device=chosen)
         found.cpu()  # which a device without numbers, "meta", cannot do
         return found.device
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"`{source}` must be a device that PyTorch can use here, got {chosen!r}: {reason}. Use 'cpu', or name "

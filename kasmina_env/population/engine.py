@@ -83,7 +83,7 @@ def choose_engine(name: str | None, setting: Setting) -> tuple[Engine, str]:
         raise ValueError(unknown_name_message(source, name, ENGINES))
     if name == "torch":
         return TorchEngine(), ""
-    reason = _why_not_here(setting)
+    reason = why_not_here(setting.device, setting.dtype)
     if not reason:
         from kasmina_env.population.fused import FusedEngine, UnsupportedError
 
@@ -96,11 +96,18 @@ def choose_engine(name: str | None, setting: Setting) -> tuple[Engine, str]:
     return TorchEngine(), reason
 
 
-def _why_not_here(setting: Setting) -> str:
-    if setting.device.type != "cpu":
-        return f"the fused engine is for CPUs, and the networks are on {setting.device}"
-    if setting.dtype != torch.float32:
-        return f"the fused engine computes in float32, and the networks in {str(setting.dtype).removeprefix('torch.')}"
+def check_engine(name: str | None, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise a ``ValueError`` if an engine is asked for that trains no networks on this device, or of this dtype."""
+    if name == "fused" and (reason := why_not_here(device, dtype)):
+        raise ValueError(f"`engine` must be 'torch' or 'auto' here, got 'fused': {reason}.")
+
+
+def why_not_here(device: torch.device, dtype: torch.dtype) -> str:
+    """Why the fused engine trains no networks on a device, or of a dtype, in one sentence; empty if it does."""
+    if device.type != "cpu":
+        return f"the fused engine is for CPUs, and the networks are on {device}"
+    if dtype != torch.float32:
+        return f"the fused engine computes in float32, and the networks in {str(dtype).removeprefix('torch.')}"
     if find_spec("numba") is None:
         return "the fused engine needs numba: pip install kasmina-env[fast]"
     return ""

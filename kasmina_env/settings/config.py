@@ -220,7 +220,7 @@ RULES: dict[str, Rule] = {
     "hidden": _menu(lambda value: value in SIGNALS, f"names in {SIGNALS}", True),
     "watch_samples": _SAMPLES,
     "score_samples": _SAMPLES,
-    "success_score": _number(-1e3, 1e3),
+    "success_score": _number(-1e3, 1),
 }
 
 

@@ -55,7 +55,7 @@ def import_named(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise ImportError(f"There is no module {name!r} here or installed. For a file, give its path.") from error
         raise _failed(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
 
 
@@ -86,7 +86,7 @@ def import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             raise _failed(str(path), error) from error
         raise
     return module
@@ -113,7 +113,7 @@ def _module_name(file: Path) -> str:
     return f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
 
 
-def _failed(name: str, error: Exception) -> ImportError:
+def _failed(name: str, error: BaseException) -> ImportError:
     """What went wrong in somebody's code, and where, in one sentence."""
     words = traceback.format_exception_only(error)[-1].strip()
     frames = traceback.extract_tb(error.__traceback__)

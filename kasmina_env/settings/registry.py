@@ -68,8 +68,11 @@ class Registry(Generic[InfoT]):
         """Add `info` under `name`.
 
         Raises:
-            ValueError: If the name is taken. Nothing is ever replaced, so a name has one meaning in a program.
+            ValueError: If the name is taken, or no word. Nothing is ever replaced, so a name has one meaning in a
+                program.
         """
+        if not isinstance(name, str) or not name.strip():  # type: ignore[redundant-expr]
+            raise ValueError(f"`{self.kind}` must have a name in words, got {name!r}. Choose one.")
         if name in self._infos:
             raise ValueError(f"`{self.kind}` must have a new name, got {name!r} a second time. Choose another name.")
         self._infos[name] = info
@@ -80,12 +83,12 @@ class Registry(Generic[InfoT]):
         Raises:
             UnknownNameError: If there is none.
         """
-        if name not in self._infos:
+        if name not in self:
             raise UnknownNameError(self.kind, name, self._infos)
         return self._infos[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._infos
+        return isinstance(name, str) and name in self._infos
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._infos)

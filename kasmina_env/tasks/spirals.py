@@ -18,6 +18,8 @@ def spirals(num_classes: int = 3, turns: float = 1.0, noise: float = 0.05) -> Ta
         noise: Standard deviation of the noise on each coordinate, where the arms end at radius 1.
     """
     check_at_least_one({"num_classes": num_classes})
+    if not 0 <= noise <= 1000:
+        raise ValueError(f"`noise` must be a number from 0 to 1000, got {noise}. Change it in `task_settings`.")
     rng = np.random.default_rng(0)
     sizes = {"train": 1024, "inner_valid": 256, "outer_valid": 512, "test": 512}
     n = sum(sizes.values())

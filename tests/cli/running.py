@@ -21,4 +21,5 @@ def complaint(capsys, *words: object) -> str:
         run([str(word) for word in words])
     out, err = capsys.readouterr()
     assert (stop.value.code, out) == (2, "")
+    assert not err.startswith("error: ") or err.count("\n") == 1
     return " ".join(err.split())

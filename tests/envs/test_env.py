@@ -281,7 +281,7 @@ def test_growth_counts_all_seeds_until_the_end_and_then_what_is_kept(env_id):
     assert growth[0] == growth[2] == growth[-1] < growth[3] == growth[-2]
 
 
-@pytest.mark.parametrize("score, is_success", [(-1.0, True), (1.1, False)])
+@pytest.mark.parametrize("score, is_success", [(-1.0, True), (1.0, False)])
 def test_success_is_a_committed_score_of_at_least_the_setting(score, is_success):
     steps = play_lively(small_env(IDS[0], success_score=score))
     assert steps[-1][4]["is_success"] is is_success

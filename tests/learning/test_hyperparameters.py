@@ -14,15 +14,22 @@ from kasmina_env.settings.presets import PRESETS
 from tests.learning.test_learners import tiny
 
 WRONG = [
-    ("ppo", "batch_size", 0, "be an integer of at least 1"),
-    ("ppo", "n_epochs", "2", "be an integer of at least 1"),
-    ("ppo", "n_steps", 2.5, "be an integer of at least 1"),
+    ("ppo", "batch_size", 0, "be an integer from 1 to 1000000000"),
+    ("ppo", "n_epochs", "2", "be an integer from 1 to 1000000000"),
+    ("ppo", "n_steps", 2.5, "be an integer from 1 to 1000000000"),
     ("ppo", "clip_range", "x", "be a number above 0"),
     ("ppo", "clip_range_vf", 0, "be a number above 0, or None"),
     ("ppo", "policy_kwargs", 5, "be a mapping of keyword arguments"),
     ("maskable_ppo", "gamma", 5, r"be a number in \[0, 1\]"),
     ("maskable_ppo", "learning_rate", -1, "be a number of at least 0"),
     ("maskable_ppo", "learning_rate", float("nan"), "be a number of at least 0"),
+    ("maskable_ppo", "learning_rate", "lin_nan", "be a number of at least 0"),
+    ("maskable_ppo", "ent_coef", "lin_-0.1", "be a number of at least 0"),
+    ("maskable_ppo", "clip_range", "lin_0", "be a number above 0"),
+    ("maskable_ppo", "gamma", "lin_1", r"be a number in \[0, 1\]"),
+    ("maskable_ppo", "n_epochs", "lin_3", "be an integer from 1 to 1000000000"),
+    ("maskable_ppo", "n_steps", 10**12, "be an integer from 1 to 1000000000"),
+    ("dqn", "buffer_size", 10**13, "be an integer from 1 to 1000000000"),
     ("maskable_ppo", "learning_rate", "lin_fast", "be a number behind 'lin_'"),
     ("maskable_ppo", "normalize_advantage", 1, "be True or False"),
     ("dqn", "exploration_fraction", 0, r"be a number in \(0, 1\]"),
@@ -32,7 +39,9 @@ WRONG = [
 REFUSED_BY_THE_LIBRARY = [
     ("maskable_ppo", {"policy_kwargs": {"activation_fn": "relu"}}),
     ("maskable_ppo", {"policy_kwargs": {"net_arhc": [3]}}),
-    ("ppo", {"use_sde": True}),
+    ("qr_dqn", {"policy_kwargs": {"n_quantiles": 0}}),
+    ("qr_dqn", {"policy_kwargs": {"n_quantiles": "x"}}),
+    ("dqn", {"optimize_memory_usage": True}),
     ("ppo", {"batch_size": 1}),
     ("ppo", {"rollout_buffer_class": "list"}),
     ("dqn", {"replay_buffer_class": "list"}),
@@ -60,6 +69,10 @@ def test_what_the_library_refuses_is_one_sentence(algorithm, values, tmp_path):
     [
         ({"net": (0,)}, r"^`net` must be sizes of at least 1, got \[0\]"),
         ({"net": ()}, r"^`net` must be sizes of at least 1, got \[\]"),
+        ({"net": (10**9,)}, r"^`net` must be sizes of at most 65536, got \[1000000000\]"),
+        ({"total_steps": 10**30}, r"^`total_steps` must be at most 1000000000000, got 1000000000000000000000000000000"),
+        ({"num_envs": 10**9}, "^`num_envs` must be at most 65536, got 1000000000"),
+        ({"group": 10**9}, "^`group` must be at most 65536, got 1000000000"),
         ({"settings": {"action_space": "factored"}}, "^`settings` must be one of .*, got 'action_space'"),
         ({"settings": {"horizn": 3}}, "got 'horizn'. Did you mean 'horizon'"),
     ],
@@ -67,6 +80,16 @@ def test_what_the_library_refuses_is_one_sentence(algorithm, values, tmp_path):
 def test_settings_that_cannot_be_are_named(values, sentence):
     with pytest.raises(ValueError, match=sentence):
         TrainingConfig(**values)
+
+
+@pytest.mark.parametrize("name", ["use_sde", "sde_sample_freq", "tensorboard_log", "verbose", "seed", "device"])
+def test_what_is_settled_here_is_no_hyperparameter(name):
+    with pytest.raises(ValueError, match=rf"^`hyperparameters` must be one of learning_rate, .*, got '{name}'\."):
+        check_hyperparameters(ALGORITHMS.get("ppo").model, {name: True})
+
+
+def test_rules_of_the_lifecycle_are_settings_too():
+    assert TrainingConfig(settings={"min_training_steps": 3}).settings == {"min_training_steps": 3}
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -61,7 +61,7 @@ REFUSED = {
     "hidden": ("gradients", ["colour"], (1,)),
     "watch_samples": (*NOT_COUNTS, 0),
     "score_samples": (*NOT_COUNTS, 0),
-    "success_score": (float("nan"), "0.5", None, 1e300),
+    "success_score": (float("nan"), "0.5", None, 1e300, 1.5),
 }
 
 

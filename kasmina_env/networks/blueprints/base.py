@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from torch.nn import Module
 
@@ -81,6 +82,9 @@ def register_blueprint(
         topologies: Kinds of features that it accepts.
         initial: Constant initial values of parameters, by name (see `Builder`).
     """
+    if not topologies or not set(topologies) <= set(get_args(Topology)):
+        known = ", ".join(get_args(Topology))
+        raise ValueError(f"`topologies` must be some of {known}, got {topologies!r}. Name what {name!r} accepts.")
 
     def decorate(build: Build) -> Build:
         description = (build.__doc__ or name).strip().splitlines()[0]
