@@ -18,7 +18,9 @@ from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.checkpoint import num_steps_saved
 from kasmina_env.learning.run_folder import locked
 from kasmina_env.learning.train import train
+from kasmina_env.learning.training_config import load_training_config, training_config_path
 from tests.learning.test_going_on import outcome, rollouts_in_pieces
+from tests.learning.test_learners import SPIRALS
 
 EXIT_CODES = {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 1}  # Python ends with 1 after KeyboardInterrupt
 
@@ -58,7 +60,7 @@ def interrupted_until_it_ends(config, run: Path, signals: list[int], longest: fl
         assert process.exitcode in (0, EXIT_CODES[number])
         saved.append(num_steps_saved(run))
     last, _ = started(config, run)
-    last.join(timeout=120)
+    last.join(timeout=3600)
     assert last.exitcode == 0
     return saved
 
@@ -74,13 +76,29 @@ def test_a_run_that_was_killed_again_and_again_equals_one_that_was_not(algorithm
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 
 
+def fifty_signals() -> list[int]:
+    """Kills, terminations and Ctrl-C in random order."""
+    signals = [signal.SIGKILL] * 30 + [signal.SIGTERM] * 10 + [signal.SIGINT] * 10
+    return [int(number) for number in np.random.default_rng(1).permutation(signals)]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_fifty_interruptions_leave_no_trace(algorithm, tmp_path):
     config = dataclasses.replace(rollouts_in_pieces(algorithm), total_steps=3200)
     train(config, tmp_path / "undisturbed")
-    signals = np.random.default_rng(1).permutation([signal.SIGKILL] * 30 + [signal.SIGTERM] * 10 + [signal.SIGINT] * 10)
-    saved = interrupted_until_it_ends(config, tmp_path / "run", [int(n) for n in signals], longest=3.0)
+    saved = interrupted_until_it_ends(config, tmp_path / "run", fifty_signals(), longest=3.0)
+    assert saved == sorted(saved)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_fifty_interruptions_of_the_settings_that_come_with_this_leave_no_trace(tmp_path):
+    config = load_training_config(training_config_path(SPIRALS, "maskable_ppo"), preset=SPIRALS)
+    train(config, tmp_path / "undisturbed")
+    saved = interrupted_until_it_ends(config, tmp_path / "run", fifty_signals(), longest=15.0)
     assert saved == sorted(saved)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 

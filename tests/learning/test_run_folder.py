@@ -16,6 +16,7 @@ from kasmina_env import make_problem
 from kasmina_env.controllers.policy import play
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.learning.controller_file import load_learned
+from kasmina_env.learning.logs import Table
 from kasmina_env.learning.run_folder import check_resumable, locked, make_run_folder
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import load_training_config
@@ -161,6 +162,31 @@ def test_logs_that_were_cut_short_are_gone_on_with(left, run):
     lines = (run / "logs" / "progress.csv").read_text(encoding="utf-8").splitlines()
     assert "time/total_timesteps" in lines[0]
     assert ",96" in lines[-1]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Rows of logs that a training would go on with."""
+    table = Table(path, 99)
+    table.close()
+    return table._rows
+
+
+def test_logs_that_were_cut_anywhere_keep_their_whole_rows(run):
+    path = run / "logs" / "progress.csv"
+    whole, rows = path.read_bytes(), rows_of(path)
+    for place in cuts(whole):
+        path.write_bytes(whole[:place])
+        kept = rows_of(path)
+        assert kept == rows[: len(kept)]
+        assert len(kept) >= whole[:place].count(b"\n") - 1
+
+
+def test_no_file_but_settings_and_checkpoint_is_needed_to_go_on(run):
+    for path in [path for path in run.rglob("*") if path.is_file()]:
+        if path.name not in ("training.json", "checkpoint.safetensors"):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert train(LONGER, run, resume=True).num_timesteps == 96
+    load_learned(run, make_problem(SPIRALS, **SMALL))
 
 
 @pytest.mark.parametrize(
