@@ -50,7 +50,7 @@ def render_text(problem: Problem, state: EpisodeState, row: int) -> str:
     remark = "" if state.is_legal[row] else "  (not legal: counts as WAIT)"
     lines = [
         f"step {state.step[row]:>3}/{config.horizon}   score {state.score[row]:+.3f}   "
-        f"train loss {state.now.train_loss[row]:.3f}" + ("   NETWORK DIED" if state.is_dead[row] else ""),
+        f"train loss {state.now.train_loss[row]:.3f}" + _troubles(state, row),
         f"accuracy {_bar(state.now.accuracy[row])} {state.now.accuracy[row]:.3f}   best {state.best_accuracy[row]:.3f}",
         f"growth   parameters +{costs.param_growth(lifecycle)[row]:.0%}, "
         f"compute +{costs.compute_growth(lifecycle)[row]:.0%}, "
@@ -67,6 +67,12 @@ def render_text(problem: Problem, state: EpisodeState, row: int) -> str:
             line += f", contribution {state.now.seeds.contribution[row, slot]:+.3f}"
         lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def _troubles(state: EpisodeState, row: int) -> str:
+    """Rollbacks and death of a network; empty for most."""
+    rollbacks = state.record.num_rollbacks[row]
+    return (f"   rollbacks {rollbacks}" if rollbacks else "") + ("   NETWORK DIED" if state.is_dead[row] else "")
 
 
 def _seed_name(problem: Problem, state: EpisodeState, row: int, slot: int) -> str:

@@ -173,6 +173,14 @@ _NETWORK = (
         lambda s: s.state.num_alive / s.state.lifecycle.stage.shape[1],
         "Share of slots with a seed that is not fossilized.",
     ),
+    Feature(
+        "rollbacks",
+        0,
+        1,
+        lambda s: s.state.record.num_rollbacks / (1 + s.config.max_rollbacks),
+        "Rollbacks so far over the number that ends the episode.",
+        labels=lambda config, instances: None if config.governor else (),
+    ),
     Feature("last_action_legal", 0, 1, lambda s: s.state.is_legal, "Whether the last action was legal."),
     Feature(
         "last_op",
