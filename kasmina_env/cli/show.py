@@ -16,6 +16,7 @@ from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from kasmina_env.episode.problem import Problem
+    from kasmina_env.settings.config import EnvConfig
 
 
 class Section(NamedTuple):
@@ -44,7 +45,7 @@ def list_ids(as_json: Json = False) -> None:
 
 
 def describe(env_id: Id, as_json: Json = False) -> None:
-    """Show the slots, actions, rules, reward terms, instances and observations of an environment.
+    """Show the slots, actions, rules, reward terms, governor, instances and observations of an environment.
 
     Args:
         env_id: Environment to describe.
@@ -105,6 +106,7 @@ def sections_of(problem: Problem) -> list[Section]:
         ),
         Section("rules", "Rules", rules, rules_table(config.rules)),
         Section("reward", f"Reward '{config.reward}': {reward.description}", ("term", "meaning"), terms),
+        Section("governor", "Governor", ("setting", "value", "meaning"), governor_rows(config)),
         Section("instances", "What an instance settles", ("name", "value", "seen"), instance_rows(problem)),
         Section("observation", "Observation", ("entry", "name", "low", "high", "meaning"), observation_rows(problem)),
     ]
@@ -165,6 +167,22 @@ def observation_rows(problem: Problem) -> list[tuple[object, ...]]:
         strict=True,
     )
     return [(number, *entry) for number, entry in enumerate(entries)]
+
+
+def governor_rows(config: EnvConfig) -> list[tuple[object, ...]]:
+    """Whether there is a governor, and if so what it goes by."""
+    from kasmina_env.episode.governor import RULES
+
+    if not config.governor:
+        return [("governor", False, "networks that diverge stay as they are; governor=True takes them back")]
+    rules = [(name, None, rule.words.format_map(vars(config))) for name, rule in RULES.items()]
+    return [
+        ("governor", True, "a network that diverges goes back to its last good state"),
+        ("max_rollbacks", config.max_rollbacks, "rollbacks in an episode; one more ends it with a failure"),
+        ("rollback_factor", config.rollback_factor, "multiplier on the learning rate at each rollback"),
+        ("rollback_price", config.rollback_price, "reward per rollback"),
+        *rules,
+    ]
 
 
 def check(env_id: Id) -> None:

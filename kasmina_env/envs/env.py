@@ -45,10 +45,10 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     so the sum of ``info["reward_terms"]["score_change"]`` over an episode is exactly the final committed score minus
     the first.
 
-    Episode: terminates after `horizon` steps, or when a loss is no longer finite (``info["failure"]`` is an index
-    into `kasmina_env.FAILURES`). The info of the last step also has "committed_score", "test_accuracy", "is_success",
-    "compute", "actions" (flat, -1 beyond the end) and "instance". If a wrapper cuts an episode off, these are measured
-    at the first look-up.
+    Episode: terminates after `horizon` steps, or when a loss is no longer finite, unless there is a governor that takes
+    the network back (``info["failure"]`` is an index into `kasmina_env.FAILURES`). The info of the last step also has
+    "committed_score", "test_accuracy", "is_success", "compute", "actions" (flat, -1 beyond the end) and "instance". If
+    a wrapper cuts an episode off, these are measured at the first look-up.
 
     Args:
         preset: Registered id, or a problem made by `make_problem`.

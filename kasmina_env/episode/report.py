@@ -15,7 +15,9 @@ from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.population import ENGINES
 
-FAILURES = ("", "non_finite")  # by code: no failure; a loss is not finite
+# By code: no failure; a loss is not finite; the network diverged more often than the governor takes it back.
+FAILURES = ("", "non_finite", "diverged")
+NON_FINITE, DIVERGED = map(FAILURES.index, ("non_finite", "diverged"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class Report:
     num_alive: IntArray  # [N] seeds that may still be pruned
     is_legal: BoolArray  # [N] the last action was legal
     failure: IntArray  # [N] index into `FAILURES`
+    num_rollbacks: IntArray  # [N] times that the governor took the network back
+    divergence: IntArray  # [N] index into `DIVERGENCES` of the rule that took it back in the last step
     engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
     ending: Ending
@@ -91,7 +95,9 @@ def describe(
         num_fossilized=state.num_fossilized,
         num_alive=state.num_alive,
         is_legal=state.is_legal,
-        failure=state.is_dead.astype(np.int64),
+        failure=np.where(state.is_dead, np.where(state.record.is_given_up(problem.config), DIVERGED, NON_FINITE), 0),
+        num_rollbacks=state.record.num_rollbacks,
+        divergence=state.record.divergence,
         engine=np.full(state.num_networks, ENGINES.index(engine)),
         actions=state.history.actions,
         ending=ending,

@@ -205,6 +205,19 @@ class Networks:
         """Mask of slots that hold a seed ``[N, S]``."""
         return np.asarray(self.operator != NO_SEED)
 
+    def are_finite(self, acts: BoolArray) -> torch.Tensor:
+        """Whether all weights of each network that act are finite ``[N]``, on the device.
+
+        Args:
+            acts: Seeds whose weights count ``[N, S]``.
+        """
+        are_finite = self.hosts.parameters.isfinite().all(dim=1)
+        for part, cell in self.cells.items():
+            members = np.flatnonzero(acts[cell.rows, part.slot])
+            rows = self._index(cell.rows[members])
+            are_finite[rows] &= cell.weights.parameters[self._index(members)].isfinite().all(dim=1)
+        return are_finite
+
     def seeds(self) -> set[tuple[int, str, Operator, bool]]:
         """All kinds of seeds that grow here: slot, blueprint, operator, whether in TRAINING."""
         found = set()
