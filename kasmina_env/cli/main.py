@@ -102,6 +102,7 @@ def commands() -> Commands:
         "replay": play.replay,
         "train": train.train,
         "compare": compare.compare,
+        "validate": compare.validate,
         "search": search.search,
         "calibrate": calibrate.calibrate,
         "export": export.export,

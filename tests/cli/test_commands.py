@@ -66,7 +66,9 @@ def test_train_then_compare_writes_what_it_says(tmp_path, tiny, capsys):
     out = said(capsys, "compare", SPIRALS, "--run", folder, "--episodes", "4", "-o", results)
     assert all(arm in out for arm in ("maskable_ppo", "fixed", "plateau", "random", "wait"))
     pictures = {"comparison.png", "pareto.png", "training.png"}
-    assert {path.name for path in results.iterdir()} == {"comparison.md", "comparison.json", "episodes.csv", *pictures}
+    files = {"comparison.md", "comparison.json", "episodes.csv", "samples", *pictures}
+    assert {path.name for path in results.iterdir()} == files
+    assert said(capsys, "validate", results).count("ok maskable_ppo, run 0") == 2
     assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 7
 
 
