@@ -60,6 +60,7 @@ def test_rollout_shows_an_episode(capsys):
 # ── train ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_train_then_compare_writes_what_it_says(tmp_path, tiny, capsys):
     folder, results = tmp_path / "run", tmp_path / "results"
     said(capsys, *tiny, "-o", folder)
@@ -145,6 +146,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_played(words, tmp_pat
 # ── which policies and runs ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_runs_of_another_environment_are_not_compared(tmp_path, tiny, capsys):
     said(capsys, *tiny, "-o", tmp_path / "run")
     words = ("--run", tmp_path / "run", "-o", tmp_path / "other")

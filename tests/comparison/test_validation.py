@@ -21,6 +21,7 @@ ARMS = ("wait", "random", "static_final")
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A comparison of three arms, one of which plants seeds in an environment of other settings."""
+    pytest.importorskip("matplotlib")  # `compare` draws
     out = tmp_path_factory.mktemp("compared") / "results"
     run(["compare", SPIRALS, "--policies", *ARMS, "--episodes", "3", "-o", str(out)])
     return out
