@@ -1,7 +1,8 @@
-"""Command that compares policies: compare."""
+"""Commands that compare policies and check what a comparison found: compare, validate."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,7 +92,32 @@ def compare(
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, problem.actions, 1)[0]
             say(f"{arm.name} most often ({times} of {episodes * len(arm.runs)}): {schedule}")
-    say(f"Written to {out}.")
+    say(f"Written to {out}. `kasmina validate {out}` plays some of the episodes again.")
+
+
+def validate(results: Annotated[Path, tyro.conf.Positional, argument("RESULTS")]) -> None:
+    """Play episodes of every arm of a comparison again and compare every action and score.
+
+    Exit status 1 if any differs, and where it first does.
+
+    Args:
+        results: Folder that `kasmina compare` wrote.
+    """
+    from kasmina_env.comparison.episode_log import ELSEWHERE
+    from kasmina_env.comparison.validation import validate as play_again
+
+    verdicts = []
+    for verdict in play_again(results):
+        verdicts.append(verdict)
+        name, is_same = f"{verdict.sample.arm}, run {verdict.sample.run}, seed {verdict.seed}", not verdict.difference
+        if is_same:
+            say(f"{name}: every score" + (f" within {ELSEWHERE}" if verdict.reason else ""), passed=True)
+        else:
+            say(f"{name}: {verdict.difference}")
+    for reason in dict.fromkeys(verdict.reason for verdict in verdicts if verdict.reason):
+        say(f"Scores may differ by {ELSEWHERE} where a replay cannot be exact: {reason}.")
+    if any(verdict.difference for verdict in verdicts):
+        sys.exit(1)
 
 
 def default_controls(env_id: str, with_learned: bool = True, **settings: Any) -> tuple[str, ...]:

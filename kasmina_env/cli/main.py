@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, get_type_hints
 
 from kasmina_env import __version__
@@ -38,6 +39,9 @@ COMMAND_LINE_ERROR = 2  # exit status
 def main() -> None:
     """Entry point of the command `kasmina`."""
     interrupts.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "?" for what a legacy encoding lacks
     from kasmina_env.settings.machine import keep_freed_memory
 
     # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s, not
@@ -102,6 +106,7 @@ def commands() -> Commands:
         "replay": play.replay,
         "train": train.train,
         "compare": compare.compare,
+        "validate": compare.validate,
         "search": search.search,
         "calibrate": calibrate.calibrate,
         "export": export.export,

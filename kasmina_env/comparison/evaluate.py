@@ -7,13 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kasmina_env.comparison.arms import Player, Swapped, find_player
+from kasmina_env.comparison.episode_log import EpisodeLog, log_of
 from kasmina_env.comparison.statistics import (
     Estimate,
     bootstrap,
@@ -22,6 +23,7 @@ from kasmina_env.comparison.statistics import (
     probability_of_improvement,
     share_of_gap,
 )
+from kasmina_env.comparison.validation import NUM_SAMPLES, write_samples
 from kasmina_env.controllers.policy import (
     CONTROLS,
     FIRST_SEEDS,
@@ -37,6 +39,7 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.population import ENGINES
 from kasmina_env.settings.presets import changed_settings
 
 
@@ -46,6 +49,7 @@ class Arm:
 
     name: str
     runs: list[Played]
+    logs: list[list[EpisodeLog]] = field(default_factory=list)  # of the first episodes of each run
 
     def column(self, field: str) -> FloatArray:
         """A field of all episodes, ``[runs, episodes]``."""
@@ -113,11 +117,32 @@ def compare_arms(
         for name in [name for name in players if _is_learned(name)]:
             found[f"{name} without {group}"] = [_swapped(player, group) for player in found[name]]
 
-    def played(player: Player) -> Played:
+    def played(player: Player) -> tuple[Played, list[EpisodeLog]]:
         with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
-            return play(env, player.policy, seeds, on_step, instances, player.planted)
+            run = play(env, player.policy, seeds, on_step, instances, player.planted)
+            return run, _logs_of(run, player, ENGINES[int(env.episodes.report.engine[0])], env.num_envs)
 
-    return [Arm(name, [played(player) for player in runs]) for name, runs in found.items()]
+    arms = {name: [played(player) for player in runs] for name, runs in found.items()}
+    return [Arm(name, *map(list, zip(*runs, strict=True))) for name, runs in arms.items()]
+
+
+def _logs_of(run: Played, player: Player, engine: str, num_networks: int) -> list[EpisodeLog]:
+    """Logs of the first episodes of a run."""
+    logs = []
+    for episode in range(min(NUM_SAMPLES, len(run))):
+        actions = run.actions[episode][run.actions[episode] >= 0]
+        log = log_of(
+            problem=player.problem,
+            engine=engine,
+            num_networks=num_networks,
+            seed=run.seeds[episode],
+            instance=run.instances[episode],
+            planted=() if player.planted is None else player.planted,
+            actions=actions,
+            scores=run.curves[episode][: len(actions) + 1],
+        )
+        logs.append(log)
+    return logs
 
 
 def _decisions_of(problem: Problem) -> tuple[int, tuple[str, ...]]:
@@ -199,7 +224,7 @@ def favourites(arm: Arm, table: ActionTable, count: int = 3) -> list[tuple[int, 
 
 
 def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm], best: str | None) -> None:
-    """Write comparison.json (table and favourite schedules) and episodes.csv (every episode)."""
+    """Write comparison.json (table and favourite schedules), episodes.csv (every episode), and logs of some of them."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {
         "id": problem.id,
@@ -208,6 +233,7 @@ def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm],
         "best_control": best,
         "rows": [asdict(row) for row in rows],
         "favourites": {arm.name: favourites(arm, problem.actions) for arm in arms},
+        "samples": write_samples(out, {arm.name: arm.logs for arm in arms}),
     }
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")

@@ -15,8 +15,9 @@ from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, make_network
 from kasmina_env.networks.layers import split_logits
-from kasmina_env.population.cuda_graph import Recorder
+from kasmina_env.population.cuda_graph import CudaGraphs
 from kasmina_env.population.optim import Optimizer
+from kasmina_env.population.recordings import Recorder
 from kasmina_env.population.stack import (
     RandomStream,
     Stack,
@@ -173,7 +174,8 @@ def make_setting(
         template = replace(template, low=initial_weights, high=initial_weights)  # a uniform range of width 0
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain)
+    recorder = Recorder(CudaGraphs(device) if device.type == "cuda" else None)
+    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain, recorder=recorder)
 
 
 @dataclass

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 GIBIBYTE = 2**30
 DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
@@ -50,3 +54,26 @@ def num_cores() -> int:
 def on_this_device(command: str) -> str:
     """Command line that runs a command again on the same device, if one was named in the environment."""
     return f"{DEVICE}={device} {command}" if (device := os.environ.get(DEVICE)) else command
+
+
+def processor_name() -> str:
+    """Model of the processor, as far as the system tells; on Linux with a digest of its instructions.
+
+    One name may stand for several processors: virtual machines say "AMD EPYC" of most.
+    """
+    about = Path("/proc/cpuinfo")
+    text = about.read_text(encoding="utf-8") if about.exists() else ""
+    lines = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]  # of the first core
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    instructions = [facts[key] for key in ("cpu family", "model", "flags", "Features") if key in facts]
+    digest = hashlib.sha256(" ".join(instructions).encode()).hexdigest()[:8]
+    return f"{name} ({digest})" if instructions else name
+
+
+def release_of(package: str) -> str:
+    """Release of an installed package; "none" if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -60,13 +60,16 @@ def test_rollout_shows_an_episode(capsys):
 # ── train ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_train_then_compare_writes_what_it_says(tmp_path, tiny, capsys):
     folder, results = tmp_path / "run", tmp_path / "results"
     said(capsys, *tiny, "-o", folder)
     out = said(capsys, "compare", SPIRALS, "--run", folder, "--episodes", "4", "-o", results)
     assert all(arm in out for arm in ("maskable_ppo", "fixed", "plateau", "random", "wait"))
     pictures = {"comparison.png", "pareto.png", "training.png"}
-    assert {path.name for path in results.iterdir()} == {"comparison.md", "comparison.json", "episodes.csv", *pictures}
+    files = {"comparison.md", "comparison.json", "episodes.csv", "samples", *pictures}
+    assert {path.name for path in results.iterdir()} == files
+    assert said(capsys, "validate", results).count("ok maskable_ppo, run 0") == 2
     assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 7
 
 
@@ -143,6 +146,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_played(words, tmp_pat
 # ── which policies and runs ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_runs_of_another_environment_are_not_compared(tmp_path, tiny, capsys):
     said(capsys, *tiny, "-o", tmp_path / "run")
     words = ("--run", tmp_path / "run", "-o", tmp_path / "other")

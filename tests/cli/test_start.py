@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,25 @@ def test_a_command_without_its_extra_says_so_before_it_begins(module, command, e
     sentence = f"error: This needs {module}, which is not installed. Run: pip install 'kasmina-env[{extra}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, out",
+    [
+        (["--help"], "Grow neural networks"),
+        (["rollout", "Kasmina/Spirals-v0", "--policy", "fixed", "--every", "24"], "committed score"),
+        (["replay", "docs/results/samples/spirals/samples/01-fixed-0-1000000.json", "--verify"], "seed 1000000"),
+        (["rollout", "Kasmina/Spirals-v0", "--policy", "na\u00efve/one"], "must be a control"),
+    ],
+    ids=["help", "rollout", "replay", "error"],
+)
+def test_a_terminal_of_a_legacy_encoding_gets_question_marks_and_no_traceback(words, out):
+    legacy = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kasmina_env", *words], cwd=ROOT, capture_output=True, env={**os.environ, **legacy}
+    )
+    assert out in (done.stdout + done.stderr).decode("ascii")
+    assert b"Traceback" not in done.stderr
 
 
 def test_every_extra_that_is_named_exists():

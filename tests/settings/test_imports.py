@@ -146,6 +146,7 @@ def test_a_file_is_the_policy_it_registers(words, folder, capsys):
     assert "return 0.0" in said(capsys, "rollout", "Kasmina/Spirals-v0", "--every", "24", *words)
 
 
+@pytest.mark.needs("matplotlib")
 def test_policies_of_files_are_compared_under_their_names(folder, capsys):
     write(folder / "lazy.py", LAZY)
     words = ("compare", "Kasmina/Spirals-v0", "--policy", "wait", "lazy.py", "--episodes", "2", "--json")
