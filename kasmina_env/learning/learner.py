@@ -76,7 +76,7 @@ def make_learner(config: TrainingConfig, num_workers: int, clock: Clock) -> Lear
         recorder = Recorder(rows, clock)
         seen = MasksObserved(recorder) if algorithm.sees_masks else recorder
         monitor = VecMonitor(seen, info_keywords=MONITORED)
-        paired = Paired(monitor, config.group) if config.group > 1 else None
+        paired = Paired(monitor, config.group, config.group_each_step) if config.group > 1 else None
         model = make_model(config, paired or monitor, rows.env.problem)
     except BaseException:
         rows.close()

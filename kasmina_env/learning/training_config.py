@@ -33,6 +33,7 @@ class TrainingConfig:
         num_envs: Rows of the population.
         group: Rows next to each other that play the same episodes and are measured against each other
             (`kasmina_env.learning.group_baseline`); 1: none are.
+        group_each_step: Whether they are measured against each other in every step, and not in the last one for all.
         net: Sizes of the networks' hidden layers.
         nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
             entropy; for MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
@@ -50,6 +51,7 @@ class TrainingConfig:
     total_steps: int = 60_000
     num_envs: int = 64
     group: int = 1
+    group_each_step: bool = False
     net: tuple[int, ...] = (64, 64)
     nearness: bool = False
     shared_parts: bool = False
