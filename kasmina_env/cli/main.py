@@ -31,6 +31,8 @@ EXTRAS = {
     "matplotlib": "plot",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "minari": "minari",
+    "h5py": "minari",
 }
 COMMAND_LINE_ERROR = 2  # exit status
 
@@ -92,7 +94,7 @@ Commands = Mapping[str, Callable[..., None] | Mapping[str, Callable[..., None]]]
 
 def commands() -> Commands:
     """Every command by name, and the commands of a group."""
-    from kasmina_env.cli import bench, calibrate, compare, data, export, play, search, show, train
+    from kasmina_env.cli import bench, calibrate, compare, data, export, play, record, search, show, train
 
     return {
         "list": show.list_ids,
@@ -100,6 +102,7 @@ def commands() -> Commands:
         "check": show.check,
         "rollout": play.rollout,
         "replay": play.replay,
+        "record": record.record,
         "train": train.train,
         "compare": compare.compare,
         "search": search.search,
