@@ -39,16 +39,16 @@ class MaskedActorCritic(TorchRLModule, ValueFunctionAPI):
         return self.critic(batch[Columns.OBS]["observations"]).squeeze(1)
 
 
-def configure(env_id, num_envs=64, num_env_runners=0, seed=0, **settings):
+def configure(env_id, num_envs=64, seed=0, **settings):
     """The settings of RLlib: whole episodes of all rows, without a discount."""
-    batch = kasmina_env.make_problem(env_id, **settings).horizon * num_envs * max(1, num_env_runners)
+    batch = kasmina_env.make_problem(env_id, **settings).horizon * num_envs
     return (
         PPOConfig()
-        # The module in front of the colon is imported first, in other processes too.
+        # The module in front of the colon is imported first.
         .environment(f"kasmina_env:{env_id}", env_config={"observation": "dict", **settings})
         # Not batch_mode="complete_episodes": with a seed, RLlib then begins every batch with the same episodes.
         .env_runners(
-            num_env_runners=num_env_runners,
+            num_env_runners=0,  # in this process
             num_envs_per_env_runner=num_envs,
             gym_env_vectorize_mode="vector_entry_point",
         )
@@ -68,9 +68,9 @@ def configure(env_id, num_envs=64, num_env_runners=0, seed=0, **settings):
     )
 
 
-def train(env_id, num_steps, num_envs=64, num_env_runners=0, seed=0, **settings):
+def train(env_id, num_steps, num_envs=64, seed=0, **settings):
     """A trained algorithm, and the mean return of the latest training episodes."""
-    algorithm = configure(env_id, num_envs, num_env_runners, seed, **settings).build_algo()
+    algorithm = configure(env_id, num_envs, seed, **settings).build_algo()
     results = {"num_env_steps_sampled_lifetime": 0}
     while results["num_env_steps_sampled_lifetime"] < num_steps:
         results = algorithm.train()
@@ -81,13 +81,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env_id", nargs="?", default="Kasmina/Spirals-v0")
     parser.add_argument("--steps", type=int, default=40_000)
-    parser.add_argument("--env-runners", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/agents_rllib_ppo"))
     arguments = parser.parse_args()
-    algorithm, mean_return = train(
-        arguments.env_id, arguments.steps, num_env_runners=arguments.env_runners, seed=arguments.seed
-    )
+    algorithm, mean_return = train(arguments.env_id, arguments.steps, seed=arguments.seed)
     algorithm.save_to_path(arguments.out.absolute())
     algorithm.stop()
     print(f"mean return of the latest training episodes {mean_return:+.3f}; saved to {arguments.out}")
