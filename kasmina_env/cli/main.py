@@ -32,6 +32,8 @@ EXTRAS = {
     "matplotlib": "plot",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "minari": "minari",
+    "h5py": "minari",
 }
 COMMAND_LINE_ERROR = 2  # exit status
 
@@ -96,7 +98,7 @@ Commands = Mapping[str, Callable[..., None] | Mapping[str, Callable[..., None]]]
 
 def commands() -> Commands:
     """Every command by name, and the commands of a group."""
-    from kasmina_env.cli import bench, calibrate, compare, data, export, play, search, show, train
+    from kasmina_env.cli import bench, calibrate, compare, data, export, play, record, search, show, train
 
     return {
         "list": show.list_ids,
@@ -104,6 +106,7 @@ def commands() -> Commands:
         "check": show.check,
         "rollout": play.rollout,
         "replay": play.replay,
+        "record": record.record,
         "train": train.train,
         "compare": compare.compare,
         "validate": compare.validate,
