@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, Cluster, Count, DefaultId, Json, NumWorkers, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, print_json, print_table, say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import find_preset, import_words
@@ -26,6 +27,8 @@ def compare(
     episodes: Count = 64,
     split: Literal["test", "train"] = "test",
     out: OutFolder = Path("runs/compare"),
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
     """Compare trained policies and controls on the same held-out episodes; writes a page, JSON, CSV and pictures.
@@ -37,6 +40,8 @@ def compare(
         episodes: Episodes for each policy.
         split: "test" plays held-out seeds and test instances, "train" others, to choose training settings by.
         out: New folder for the results.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
     """
     preset = find_preset(env_id)
     name = preset.id
@@ -58,9 +63,10 @@ def compare(
     for control in controls:
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}
+    crew = find_workers(workers, cluster)
     horizon = preset.config(**settings).horizon
     with step_counter("playing", episodes * sum(map(len, players.values())) * horizon) as on_step:
-        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, **settings)
+        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, workers=crew, **settings)
     problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)

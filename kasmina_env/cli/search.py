@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Cluster, Count, DefaultId, Flag, NumWorkers, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.imports import find_preset, import_words
@@ -21,6 +22,8 @@ def search(
     seed: Count = 0,
     per_context: Flag = False,
     facts: Annotated[tuple[str, ...], argument("[FACT ...]", "all")] = (),
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     overwrite: Flag = False,
 ) -> None:
     """Search for the best fixed schedule, the control that a trained policy has to beat.
@@ -32,6 +35,8 @@ def search(
         per_context: Search for one schedule per context of a family. A context is a cell of a grid over what a policy
             is told of an instance.
         facts: Visible facts that span the grid, with --per-context.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
         overwrite: Replace the file if it exists.
     """
     preset = find_preset(env_id).id
@@ -46,13 +51,13 @@ def search(
     from kasmina_env.controllers.schedule import describe, save_schedule
     from kasmina_env.episode.problem import make_problem
 
-    problem = make_problem(preset)
+    problem, crew = make_problem(preset), find_workers(workers, cluster)
     total = searching.num_search_steps(problem, per_context, facts)
     with step_counter("searching", total) as on_step:
         if per_context:
-            cells = searching.search_contexts(problem, seed, facts, on_step)
+            cells = searching.search_contexts(problem, seed, facts, on_step, workers=crew)
         else:
-            found = searching.search(problem, seed, on_step)
+            found = searching.search(problem, seed, on_step, workers=crew)
     about = {"command": _command(env_id, seed, per_context, facts)}
     if per_context:
         contexts = [(cell, best.actions, float(best.returns.mean())) for cell, best in cells]

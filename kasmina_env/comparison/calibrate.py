@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain, combinations, product
 from pathlib import Path
@@ -33,6 +34,7 @@ from kasmina_env.controllers.policy import MAX_SEED, OnStep
 from kasmina_env.controllers.schedule import Plan, Planned, actions_of
 from kasmina_env.controllers.search import play_plans, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
@@ -148,7 +150,13 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 
 
 def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: InstanceSample, count: int, on_step: OnStep | None
+    preset: str,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    instances: InstanceSample,
+    count: int,
+    on_step: OnStep | None,
+    workers: Workers = ALONE,
 ) -> Contenders:
     """Keep the best of many plans on a few seeds, once staged and once instant.
 
@@ -159,20 +167,21 @@ def screen(
         instances: InstanceSample instances (see `find_instances`).
         count: Number of plans to keep, staged and instant each.
         on_step: For progress bars.
+        workers: Workers over which to spread the episodes.
     """
     kept = []
     for is_instant in (False, True):
-        env = _make(preset, len(plans) * len(seeds), is_instant)
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
-        returns = play_plans(env, plans, seeds, played, on_step)
+        with closing(_make(preset, len(plans) * len(seeds), is_instant, workers)) as env:
+            returns = play_plans(env, plans, seeds, played, on_step)
         best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
         kept.append((*best, ()))  # the empty plan is the best one where growing does not pay
     return Contenders(*kept)
 
 
-def _make(preset: str, num_episodes: int, is_instant: bool) -> KasminaVectorEnv:
+def _make(preset: str, num_episodes: int, is_instant: bool, workers: Workers) -> KasminaVectorEnv:
     """An environment with at most `num_episodes` rows."""
-    return KasminaVectorEnv(min(num_rows(), num_episodes), preset, instant=is_instant)
+    return workers.make_env(min(num_rows(workers), num_episodes), preset, instant=is_instant)
 
 
 def _table(
@@ -182,12 +191,13 @@ def _table(
     instances: InstanceSample,
     on_step: OnStep | None,
     is_instant: bool = False,
+    workers: Workers = ALONE,
 ) -> FloatArray:
     """Returns ``[P, I, S]`` of every plan in every instance, on the same seeds."""
     shape = (len(plans), len(instances.numbers), len(seeds))
-    env = _make(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
-    return play_plans(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
+    with closing(_make(preset, int(np.prod(shape)), is_instant, workers)) as env:
+        return play_plans(env, plans, np.tile(seeds, shape[1]), numbers, on_step).reshape(shape)
 
 
 def calibrate(
@@ -196,6 +206,7 @@ def calibrate(
     seed: int = 0,
     contenders: Contenders | None = None,
     on_step: OnStep | None = None,
+    workers: Workers = ALONE,
 ) -> Calibration:
     """Measure how much decisions matter.
 
@@ -205,6 +216,7 @@ def calibrate(
         seed: Seed of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
         contenders: Schedules to measure; by default the best of a screening.
         on_step: For progress bars.
+        workers: Workers over which to spread the episodes.
     """
     rng = np.random.default_rng(seed)
     problem = make_problem(preset)
@@ -215,10 +227,10 @@ def calibrate(
         structured = what_where_when(problem)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
-        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
+        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step, workers)
     measured, reference = seeds[sizes.screening :], drawn[: sizes.random]
-    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
-    instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
+    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step, workers=workers)
+    instant = _table(preset, contenders.instant, measured, instances, on_step, True, workers)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     return Calibration(
         preset,

@@ -22,6 +22,7 @@ from kasmina_env.comparison.statistics import (
     probability_of_improvement,
     share_of_gap,
 )
+from kasmina_env.controllers.halving import NUM_ROWS_OF_WORKER
 from kasmina_env.controllers.policy import (
     CONTROLS,
     FIRST_SEEDS,
@@ -32,7 +33,7 @@ from kasmina_env.controllers.policy import (
     play,
 )
 from kasmina_env.controllers.schedule import describe
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
@@ -80,6 +81,7 @@ def compare_arms(
     num_envs: int = 64,
     on_step: OnStep | None = None,
     split: str = "test",
+    workers: Workers = ALONE,
     **settings: Any,
 ) -> list[Arm]:
     """Play the same episodes with every policy; in families, the instances of the split in turn.
@@ -88,9 +90,10 @@ def compare_arms(
         preset: Registered id.
         players: Runs of each arm, by its name. A run is the name of a control, or the folder of a training run.
         num_episodes: Number of episodes of each run.
-        num_envs: Number of episodes played side by side.
+        num_envs: Number of episodes played side by side; more if that is too few for the workers.
         on_step: Callback for progress bars.
         split: "test" for held-out seeds and test instances; "train" for choosing training settings.
+        workers: Workers over which to spread the episodes.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
@@ -105,8 +108,10 @@ def compare_arms(
                     "brings settings that differ. Leave it out."
                 )
 
+    num_rows = min(max(num_envs, NUM_ROWS_OF_WORKER * workers.number), num_episodes)
+
     def played(player: Player) -> Played:
-        with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
+        with closing(workers.make_env(num_rows, player.problem)) as env:
             return play(env, player.policy, seeds, on_step, instances, player.planted)
 
     return [Arm(name, [played(player) for player in runs]) for name, runs in found.items()]

@@ -1,6 +1,7 @@
 """Places where an `EpisodeCore` lives: this thread, another thread, or another process.
 
-A Ray actor is one more: `kasmina_env.episode.ray_actor`. A place starts a method by name and returns a function that waits for its result. So several places work at once.
+A Ray actor, perhaps on another machine, is one more: `kasmina_env.episode.ray_actor`. A place starts a method by name
+and returns a function that waits for its result. So several places work at once.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.population import ENGINES
 
-FAILURES = ("", "non_finite")  # by code: no failure; a loss is not finite
+FAILURES = ("", "non_finite", "lost")  # by code: no failure; a loss is not finite; the machine of the network is gone
+LOST = FAILURES.index("lost")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,4 +96,21 @@ def describe(
         engine=np.full(state.num_networks, ENGINES.index(engine)),
         actions=state.history.actions,
         ending=ending,
+    )
+
+
+def lost_report(last: Report) -> Report:
+    """The report of a step in which episodes were lost: they end where they were, without a reward.
+
+    Args:
+        last: Report before the step.
+    """
+    nothing = Ending.none(len(last.step))
+    return replace(
+        last,
+        reward=np.zeros_like(last.reward),
+        terms=np.zeros_like(last.terms),
+        is_over=np.ones_like(last.is_over),
+        failure=np.where(last.is_over, last.failure, LOST),
+        ending=replace(nothing, committed_score=last.score),
     )

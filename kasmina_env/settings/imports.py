@@ -31,7 +31,7 @@ def import_words() -> str:
 
 
 def chosen() -> tuple[str, ...]:
-    """Modules, and absolute paths of files, that the command that runs was told to import: its workers need them too."""
+    """Modules, and absolute paths of files, that the command that runs was told to import. Its workers need them."""
     return tuple(str(Path(name).resolve()) if _is_path(name) else name for name in (*_chosen, *_of_ids))
 
 
