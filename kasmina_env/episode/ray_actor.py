@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from kasmina_env.settings import imports
 from kasmina_env.settings.machine import keep_freed_memory, own_signals
 
 OURS = "KASMINA_"  # environment variables that begin so are the same in the actors
+ANSWER_WITHIN = 10.0  # seconds
 FIRST_PATIENCE, PATIENCE = 300.0, 60.0  # seconds until an actor has to run; the second if it replaces a lost one
 
 
@@ -47,16 +49,21 @@ def join_cluster(address: str = "auto") -> None:
     ray = import_ray()
     if ray.is_initialized():
         return
+    host, has_port, port = address.rpartition("/")[2].rpartition(":")
     with own_signals():  # Ray takes SIGTERM over
         try:
+            if has_port:  # Ray would try for more than ten minutes
+                socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN).close()
             ray.init(
                 address=None if address == "auto" else address,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"`cluster` must be 'auto' or the address of a Ray cluster, got {address!r}.") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"`cluster` must be 'auto' or the address of a Ray cluster that answers, got {address!r}."
+            ) from error
 
 
 def count_places(device: str) -> int:

@@ -209,9 +209,8 @@ def test_episodes_in_actors_are_not_copied(cluster):
     vec.close()
 
 
-def test_a_cluster_that_is_not_there_is_one_sentence(capsys, monkeypatch):
+@pytest.mark.parametrize("address", ["no such address", "127.0.0.1:1", "ray://127.0.0.1:none"])
+def test_a_cluster_that_is_not_there_is_one_sentence(address, capsys, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    words = ("search", SPIRALS, "--cluster", "no such address", "--out", "none.json")
-    assert "`cluster` must be 'auto' or the address of a Ray cluster, got 'no such address'." in complaint(
-        capsys, *words
-    )
+    sentence = f"`cluster` must be 'auto' or the address of a Ray cluster that answers, got '{address}'."
+    assert sentence in complaint(capsys, "search", SPIRALS, "--cluster", address, "--out", "none.json")
