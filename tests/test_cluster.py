@@ -209,8 +209,10 @@ def test_episodes_in_actors_are_not_copied(cluster):
     vec.close()
 
 
-@pytest.mark.parametrize("address", ["no such address", "127.0.0.1:1", "ray://127.0.0.1:none"])
+@pytest.mark.parametrize("address", ["no such address", "127.0.0.1:1", "ray://127.0.0.1:none", "auto"])
 def test_a_cluster_that_is_not_there_is_one_sentence(address, capsys, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    sentence = f"`cluster` must be 'auto' or the address of a Ray cluster that answers, got '{address}'."
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    meant = "127.0.0.1:2" if address == "auto" else address
+    sentence = f"`cluster` must be 'auto' or the address of a Ray cluster that can be joined, got {meant!r}: "
     assert sentence in complaint(capsys, "search", SPIRALS, "--cluster", address, "--out", "none.json")

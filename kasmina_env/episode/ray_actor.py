@@ -49,6 +49,8 @@ def join_cluster(address: str = "auto") -> None:
     ray = import_ray()
     if ray.is_initialized():
         return
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     host, has_port, port = address.rpartition("/")[2].rpartition(":")
     with own_signals():  # Ray takes SIGTERM over
         try:
@@ -61,8 +63,11 @@ def join_cluster(address: str = "auto") -> None:
                 logging_level="ERROR",
             )
         except (OSError, RuntimeError, ValueError) as error:
+            if address == "auto":  # the machine is to blame
+                raise
+            reason = str(error).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"`cluster` must be 'auto' or the address of a Ray cluster that answers, got {address!r}."
+                f"`cluster` must be 'auto' or the address of a Ray cluster that can be joined, got {address!r}: {reason}."
             ) from error
 
 
