@@ -214,5 +214,5 @@ def test_a_cluster_that_is_not_there_is_one_sentence(address, capsys, monkeypatc
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     meant = "127.0.0.1:2" if address == "auto" else address
-    sentence = f"`cluster` must be 'auto' or the address of a Ray cluster that can be joined, got {meant!r}: "
+    sentence = f"`cluster` must be 'auto' or the address of a Ray cluster to join, got {meant!r}: "
     assert sentence in complaint(capsys, "search", SPIRALS, "--cluster", address, "--out", "none.json")

@@ -67,7 +67,7 @@ def join_cluster(address: str = "auto") -> None:
                 raise
             reason = str(error).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"`cluster` must be 'auto' or the address of a Ray cluster that can be joined, got {address!r}: {reason}."
+                f"`cluster` must be 'auto' or the address of a Ray cluster to join, got {address!r}: {reason}."
             ) from error
 
 
