@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, Cluster, Count, DefaultId, Json, NumWorkers, OutFolder, argument
 from kasmina_env.cli.checks import check_at_least, check_new_folder
 from kasmina_env.cli.console import note, print_json, print_table, say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.config import SIGNALS
 from kasmina_env.settings.documents import read_document
@@ -30,6 +31,8 @@ def compare(
     split: Literal["test", "train"] = "test",
     without: Annotated[tuple[str, ...], argument("[SIGNALS ...]", "none")] = (),
     out: OutFolder = Path("runs/compare"),
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
     """Compare trained policies and controls on the same held-out episodes; writes a page, JSON, CSV and pictures.
@@ -43,6 +46,8 @@ def compare(
         without: Groups of observed features that every learned policy also plays without, their values being those
             of another episode: accuracy, gradients, contribution, stage, costs, instance.
         out: New folder for the results.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
     """
     preset = find_preset(env_id)
     name = preset.id
@@ -67,10 +72,13 @@ def compare(
     for control in controls:
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}
+    crew = find_workers(workers, cluster)
     horizon = preset.config(**settings).horizon
     num_runs = sum(map(len, players.values())) + len(without) * sum(map(len, learned_arms.values()))
     with step_counter("playing", episodes * num_runs * horizon) as on_step:
-        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, without=without, **settings)
+        arms = compare_arms(
+            name, players, episodes, on_step=on_step, split=split, without=without, workers=crew, **settings
+        )
     problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)

@@ -30,6 +30,7 @@ EXTRAS = {
     "sb3_contrib": "sb3",
     "tensorboard": "sb3",
     "matplotlib": "plot",
+    "ray": "ray",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "minari": "minari",

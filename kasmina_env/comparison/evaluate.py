@@ -24,6 +24,7 @@ from kasmina_env.comparison.statistics import (
     share_of_gap,
 )
 from kasmina_env.comparison.validation import NUM_SAMPLES, write_samples
+from kasmina_env.controllers.halving import NUM_ROWS_OF_WORKER
 from kasmina_env.controllers.policy import (
     CONTROLS,
     FIRST_SEEDS,
@@ -34,7 +35,7 @@ from kasmina_env.controllers.policy import (
     play,
 )
 from kasmina_env.controllers.schedule import describe
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
@@ -86,6 +87,7 @@ def compare_arms(
     on_step: OnStep | None = None,
     split: str = "test",
     without: Sequence[str] = (),
+    workers: Workers = ALONE,
     **settings: Any,
 ) -> list[Arm]:
     """Play the same episodes with every policy; in families, the instances of the split in turn.
@@ -94,11 +96,12 @@ def compare_arms(
         preset: Registered id.
         players: Runs of each arm, by its name. A run is the name of a control, or the folder of a training run.
         num_episodes: Number of episodes of each run.
-        num_envs: Number of episodes played side by side.
+        num_envs: Number of episodes played side by side; more if that is too few for the workers.
         on_step: Callback for progress bars.
         split: "test" for held-out seeds and test instances; "train" for choosing training settings.
         without: Groups of features, names in `kasmina_env.settings.config.SIGNALS`. For each of them every learned arm
             plays once more, with their values taken from another episode.
+        workers: Workers over which to spread the episodes.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
@@ -116,9 +119,10 @@ def compare_arms(
     for group in without:
         for name in [name for name in players if _is_learned(name)]:
             found[f"{name} without {group}"] = [_swapped(player, group) for player in found[name]]
+    num_rows = min(max(num_envs, NUM_ROWS_OF_WORKER * workers.number), num_episodes)
 
     def played(player: Player) -> tuple[Played, list[EpisodeLog]]:
-        with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
+        with closing(workers.make_env(num_rows, player.problem)) as env:
             run = play(env, player.policy, seeds, on_step, instances, player.planted)
             return run, _logs_of(run, player, ENGINES[int(env.episodes.report.engine[0])], env.num_envs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.population import ENGINES
 
-# By code: no failure; a loss is not finite; the network diverged more often than the governor takes it back.
-FAILURES = ("", "non_finite", "diverged")
-NON_FINITE, DIVERGED = map(FAILURES.index, ("non_finite", "diverged"))
+# By code: no failure; a loss is not finite; the network diverged more often than the governor takes it back; its machine
+# is gone.
+FAILURES = ("", "non_finite", "diverged", "lost")
+NON_FINITE, DIVERGED, LOST = map(FAILURES.index, ("non_finite", "diverged", "lost"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,4 +102,21 @@ def describe(
         engine=np.full(state.num_networks, ENGINES.index(engine)),
         actions=state.history.actions,
         ending=ending,
+    )
+
+
+def lost_report(last: Report) -> Report:
+    """The report of a step in which episodes were lost: they end where they were, without a reward.
+
+    Args:
+        last: Report before the step.
+    """
+    nothing = Ending.none(len(last.step))
+    return replace(
+        last,
+        reward=np.zeros_like(last.reward),
+        terms=np.zeros_like(last.terms),
+        is_over=np.ones_like(last.is_over),
+        failure=np.where(last.is_over, last.failure, LOST),
+        ending=replace(nothing, committed_score=last.score),
     )

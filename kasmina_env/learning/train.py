@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from kasmina_env.controllers.policy import MAX_SEED
+from kasmina_env.episode.episodes import Placement
 from kasmina_env.learning.checkpoint import Rollout, begin_rollout, go_on, load_checkpoint, save_checkpoint
 from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, load_controller
 from kasmina_env.learning.hyperparameters import annealed
@@ -57,6 +58,7 @@ def train(
     report: Report = lambda progress: None,
     resume: bool = False,
     num_workers: int = 1,
+    placement: Placement = "local",
 ) -> BaseAlgorithm:
     """Train a controller.
 
@@ -74,7 +76,8 @@ def train(
         report: Called at the start, when everything has been accepted, and after every step of all rows; not at all
             where nothing is left to do.
         resume: Whether to go on from the folder's checkpoint; the settings must be the same but for `total_steps`.
-        num_workers: Processes over which the networks are spread.
+        num_workers: Processes or Ray actors over which the networks are spread.
+        placement: See `KasminaVectorEnv`.
 
     Raises:
         FileExistsError: If a new run's folder has something in it.
@@ -91,7 +94,7 @@ def train(
         else:
             check_new_run(out)
         clock = Clock()
-        learner = make_learner(config, num_workers, clock)
+        learner = make_learner(config, num_workers, clock, placement)
         stack.callback(learner.close)
         checkpoint = load_checkpoint(out, config, learner) if resume else None
         if resume:

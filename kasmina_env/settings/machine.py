@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +45,21 @@ def sheltered_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep handlers of Ctrl-C and SIGTERM as they are, whatever a library does to them; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # it was not set from Python
+                signal.signal(number, handler)
 
 
 def num_cores() -> int:

@@ -80,6 +80,7 @@ BAD = [
     (f"train {SPIRALS} -o new --resume", "`out` must hold a training run to go on with, got new."),
     ("compare Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"compare {SPIRALS} --episodes 0", "`episodes` must be at least 1, got 0."),
+    (f"compare {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"compare {SPIRALS} --split validate", "'validate'"),
     (f"compare {SPIRALS} --policies wait wait", "`policies` must each be named once, got 'wait' 2 times."),
     (f"compare {SPIRALS} --policy plateu", "Did you mean 'plateau'?"),
@@ -91,6 +92,7 @@ BAD = [
     (f"search {SPIRALS} --facts param_price", "`facts` must be left out without --per-context, got param_price."),
     (f"search {SPIRALS} --per-context", "`env_id` must be of a family with visible facts"),
     (f"search {MIX} --per-context --facts rent", "`facts` must be one of"),
+    (f"search {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"search {SPIRALS} -o full", "`out` must be a file, got the folder full."),
     (
         f"search {SPIRALS} -o empty.json",
@@ -98,6 +100,7 @@ BAD = [
     ),
     ("calibrate Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"calibrate {SPIRALS} --seed -1", "`seed` must be at least 0, got -1"),
+    (f"calibrate {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"calibrate {SPIRALS} --seeds 2", "`seeds` must be at least 4, got 2."),
     (f"calibrate {SPIRALS} --kept 0", "`kept` must be at least 1, got 0."),
     (f"calibrate {SPIRALS} -o empty.json", "`out` must be a new file, got empty.json."),

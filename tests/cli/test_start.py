@@ -68,10 +68,11 @@ def test_the_version_needs_no_extra():
         ("tensorboard", "train", "sb3"),
         ("matplotlib", "compare", "plot"),
         ("matplotlib", "bench", "plot"),
+        *[("ray", f"{command} --cluster auto", "ray") for command in ("train", "compare", "search", "calibrate")],
     ],
 )
 def test_a_command_without_its_extra_says_so_before_it_begins(module, command, extra, tmp_path):
-    done = python_without(module, command, "Kasmina/Spirals-v0", "-o", str(tmp_path / "new"))
+    done = python_without(module, *command.split(), "Kasmina/Spirals-v0", "-o", str(tmp_path / "new"))
     sentence = f"error: This needs {module}, which is not installed. Run: pip install 'kasmina-env[{extra}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
     assert list(tmp_path.iterdir()) == []
