@@ -15,7 +15,8 @@ from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.population import ENGINES
 
-# By code: no failure; a loss is not finite; the network diverged more often than the governor allows; its machine is gone.
+# By code: no failure; a loss is not finite; the network diverged more often than the governor allows; it was lost with
+# its machine.
 FAILURES = ("", "non_finite", "diverged", "lost")
 NON_FINITE, DIVERGED, LOST = map(FAILURES.index, ("non_finite", "diverged", "lost"))
 
