@@ -18,8 +18,10 @@ from kasmina_env.episode.episodes import Placement
 from kasmina_env.learning.checkpoint import Rollout, begin_rollout, go_on, load_checkpoint, save_checkpoint
 from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, load_controller
 from kasmina_env.learning.hyperparameters import annealed
+from kasmina_env.learning.imitation import imitate_rules
 from kasmina_env.learning.learner import MONITORED, Learner, make_learner
 from kasmina_env.learning.logs import Table, open_logs
+from kasmina_env.learning.models import preferences
 from kasmina_env.learning.random_states import untouched_random_states
 from kasmina_env.learning.run_folder import check_new_run, check_resumable, keep_config, locked, make_run_folder
 from kasmina_env.learning.stop_signals import StopSignals, stop_signals
@@ -110,6 +112,9 @@ def train(
         if checkpoint is None:
             # Not the seeds of a run with the next seed: row i of a population has this one + i.
             learner.venv.seed(first_seed(config))
+            if config.imitate:
+                preferred = preferences(learner.env.problem.actions, 0.0, config.prior)
+                imitate_rules(model.policy, learner.env.problem, preferred, config.seed)
         else:
             clock.go_on(checkpoint.spent)
             go_on(learner, checkpoint)

@@ -39,6 +39,8 @@ class TrainingConfig:
             entropy; for MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
         prior: Weights of operations, by name, in the first policy and in the one to be near to; 1 where left out. Where
             episodes are long, a policy that grows at once never sees what comes of waiting for a reason.
+        imitate: Whether the first policy plays as the id's reactive rules do (`kasmina_env.learning.imitation`); for
+            MaskablePPO only.
         shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
         seed: Seed of the controller and of the environments.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
@@ -56,6 +58,7 @@ class TrainingConfig:
     nearness: bool = False
     shared_parts: bool = False
     prior: Mapping[str, float] = field(default_factory=dict)
+    imitate: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class TrainingConfig:
             raise ValueError(
                 f"`group` must be 1 for {self.algorithm}, whose buffer would keep what others earned, got {self.group}."
             )
-        for name in ("nearness", "shared_parts"):
+        for name in ("nearness", "shared_parts", "imitate"):
             if getattr(self, name) and algorithm.model is not MaskablePPO:
                 raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")
 
