@@ -19,8 +19,6 @@ SPIRALS = "Kasmina/Spirals-v0"
 BEGINNER = TrainingConfig(
     SPIRALS, total_steps=1, num_envs=2, nearness=True, imitate=True, hyperparameters={"batch_size": 8}
 )
-    SPIRALS, total_steps=1, num_envs=2, nearness=True, imitate=True, hyperparameters={"batch_size": 8}
-)
 
 
 def test_the_first_policy_plays_as_the_rules_do(monkeypatch):
