@@ -33,7 +33,7 @@ def record(policy, num_episodes=5, **settings):
 
 @pytest.mark.parametrize("policy", ["random", "static_final"])
 def test_episodes_are_those_of_the_plain_loop(policy):
-    dataset, player = record(policy, batches_per_step=1)
+    dataset, player = record(policy)
     env = dataset.recover_environment()
     for number, episode in enumerate(dataset.iterate_episodes()):
         options = None if player.planted is None else {"planted": player.planted}
