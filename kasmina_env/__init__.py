@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kasmina_env.envs.registration import register_environment
     from kasmina_env.envs.sb3 import KasminaVecEnv
     from kasmina_env.envs.vector_env import KasminaVectorEnv
+    from kasmina_env.episode.governor import DIVERGENCES
     from kasmina_env.episode.problem import Problem, make_problem
     from kasmina_env.episode.report import FAILURES
     from kasmina_env.episode.reward import register_reward
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "DIVERGENCES",
     "ENGINES",
     "FAILURES",
     "PRESETS",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "DIVERGENCES": "kasmina_env.episode.governor",
     "ENGINES": "kasmina_env.population",
     "FAILURES": "kasmina_env.episode.report",
     "PRESETS": "kasmina_env.settings.presets",

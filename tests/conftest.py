@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -48,6 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in skip_reasons.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+        for module in (name for mark in item.iter_markers("needs") for name in mark.args if find_spec(name) is None):
+            item.add_marker(pytest.mark.skip(reason=f"needs {module}, which is not installed"))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         for reason in filter(None, (missing_data(value) for value in parameters if isinstance(value, str))):
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -52,6 +52,7 @@ INFO_KEYS = {
     "action_mask",
     *("step", "score", "quality", "inner_valid_accuracy", "train_loss", "param_growth"),
     *("num_fossilized", "num_alive", "action_legal", "failure", "engine", "reward_terms"),
+    *("num_rollbacks", "divergence"),
 }
 TERMINAL_KEYS = {"test_accuracy", "committed_score", "compute", "actions", "instance", "is_success"}
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from kasmina_env import load_network
@@ -20,6 +21,7 @@ PYTHON, COMMANDS = (
 FEW = {"train": ["--steps", "64", "--workers", "1"], "compare": ["--episodes", "2"], "export": ["--episodes", "2"]}
 
 
+@pytest.mark.needs("matplotlib")
 def test_commands_of_the_page_train_compare_and_export_with_its_module(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(PAGE.parents[1]))

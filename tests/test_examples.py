@@ -16,6 +16,7 @@ TINY = {
     "lowerings": {"networks": 2, "repeats": 1},
     "new_blueprint": {"horizon": 7},
     "ordinary_environment": {"num_envs": 2, "total_timesteps": 48, "episodes": 2},
+    "ray_actors": {"preset": "Kasmina/Spirals-v0", "rows": 2, "repeats": 1},
     "take_home": {"horizon": 8, "epochs": 1},
 }
 
@@ -40,5 +41,7 @@ def test_every_example_is_run_here():
 
 @pytest.mark.parametrize("name", TINY)
 def test_example_runs_and_says_what_it_did(name, capsys):
+    if name == "ray_actors":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'kasmina-env[ray]'")
     run_example(name, **TINY[name])
     assert capsys.readouterr().out

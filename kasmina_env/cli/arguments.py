@@ -46,6 +46,8 @@ def one(make: Callable[[str], ValueT]) -> tyro.constructors.PrimitiveConstructor
 TEXT, PATH, WHOLE = one(str), one(Path), one(whole_number)
 Id = Annotated[str, tyro.conf.Positional, argument("ID")]
 DefaultId = Annotated[str, tyro.conf.Positional, argument("[ID]")]
+Cluster = Annotated[str | None, TEXT, argument("auto|ADDRESS", "this machine alone, without Ray")]
+NumWorkers = Annotated[int | None, WHOLE, argument("N", "one for each core or GPU of --cluster, else 1")]
 OutFolder = Annotated[Path, argument("DIR", None, "-o")]
 Count = Annotated[int, WHOLE, argument("N")]
 Imports = Annotated[

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Cluster, Count, DefaultId, Flag, NumWorkers, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import print_table, say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.comparison.calibration_sizes import USUAL_SIZES, Sizes
 from kasmina_env.settings.configs import FOUND, slug
@@ -23,6 +24,8 @@ def calibrate(
     out: Annotated[Path | None, PATH, argument("FILE", "configs/<id>.calibration.json", "-o")] = None,
     seed: Count = 0,
     sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     overwrite: Flag = False,
 ) -> None:
     """Measure how much decisions matter on an environment; `describe` shows the result from then on.
@@ -32,6 +35,8 @@ def calibrate(
         out: JSON file to write.
         seed: Seed of schedules and episodes.
         sizes: Numbers of schedules, seeds and instances.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
         overwrite: Replace the file if it exists.
     """
     preset = find_preset(env_id).id
@@ -42,8 +47,9 @@ def calibrate(
     from kasmina_env.comparison.calibrate import calibrate as measure
     from kasmina_env.comparison.calibrate import command_of, num_calibration_steps, save_calibration
 
+    crew = find_workers(workers, cluster)
     with step_counter("measuring", num_calibration_steps(preset, sizes)) as on_step:
-        found = measure(preset, sizes, seed, on_step=on_step)
+        found = measure(preset, sizes, seed, on_step=on_step, workers=crew)
     save_calibration(path, found, command_of(env_id, sizes, seed) + import_words())
     print_calibration(path)
     say(f"Written to {path}.")

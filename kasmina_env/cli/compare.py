@@ -1,16 +1,18 @@
-"""Command that compares policies: compare."""
+"""Commands that compare policies and check what a comparison found: compare, validate."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, Count, DefaultId, Json, OutFolder, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, Cluster, Count, DefaultId, Json, NumWorkers, OutFolder, argument
 from kasmina_env.cli.checks import MOST_EPISODES, check_at_least, check_at_most, check_new_folder
 from kasmina_env.cli.console import note, print_json, print_table, say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.config import SIGNALS
 from kasmina_env.settings.documents import read_document
@@ -29,6 +31,8 @@ def compare(
     split: Literal["test", "train"] = "test",
     without: Annotated[tuple[str, ...], argument("[SIGNALS ...]", "none")] = (),
     out: OutFolder = Path("runs/compare"),
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
     """Compare trained policies and controls on the same held-out episodes; writes a page, JSON, CSV and pictures.
@@ -42,6 +46,8 @@ def compare(
         without: Groups of observed features that every learned policy also plays without, their values being those
             of another episode: accuracy, gradients, contribution, stage, costs, instance.
         out: New folder for the results.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
     """
     preset = find_preset(env_id)
     name = preset.id
@@ -69,10 +75,13 @@ def compare(
     for control in controls:
         CONTROLS.get(control)
     players = {**{control: [control] for control in controls}, **learned_arms}
+    crew = find_workers(workers, cluster)
     horizon = preset.config(**settings).horizon
     num_runs = sum(map(len, players.values())) + len(without) * sum(map(len, learned_arms.values()))
     with step_counter("playing", episodes * num_runs * horizon) as on_step:
-        arms = compare_arms(name, players, episodes, on_step=on_step, split=split, without=without, **settings)
+        arms = compare_arms(
+            name, players, episodes, on_step=on_step, split=split, without=without, workers=crew, **settings
+        )
     problem = make_problem(name, **settings)
     rows, best = table(arms, problem.actions)
     write(out, problem, rows, arms, best)
@@ -94,7 +103,32 @@ def compare(
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, problem.actions, 1)[0]
             say(f"{arm.name} most often ({times} of {episodes * len(arm.runs)}): {schedule}")
-    say(f"Written to {out}.")
+    say(f"Written to {out}. `kasmina validate {out}` plays some of the episodes again.")
+
+
+def validate(results: Annotated[Path, tyro.conf.Positional, argument("RESULTS")]) -> None:
+    """Play episodes of every arm of a comparison again and compare every action and score.
+
+    Exit status 1 if any differs, and where it first does.
+
+    Args:
+        results: Folder that `kasmina compare` wrote.
+    """
+    from kasmina_env.comparison.episode_log import ELSEWHERE
+    from kasmina_env.comparison.validation import validate as play_again
+
+    verdicts = []
+    for verdict in play_again(results):
+        verdicts.append(verdict)
+        name, is_same = f"{verdict.sample.arm}, run {verdict.sample.run}, seed {verdict.seed}", not verdict.difference
+        if is_same:
+            say(f"{name}: every score" + (f" within {ELSEWHERE}" if verdict.reason else ""), passed=True)
+        else:
+            say(f"{name}: {verdict.difference}")
+    for reason in dict.fromkeys(verdict.reason for verdict in verdicts if verdict.reason):
+        say(f"Scores may differ by {ELSEWHERE} where a replay cannot be exact: {reason}.")
+    if any(verdict.difference for verdict in verdicts):
+        sys.exit(1)
 
 
 def default_controls(env_id: str, with_learned: bool = True, **settings: Any) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def save_film(out: Path, frames: Sequence[Frame]) -> None:
     if out.suffix == ".png":
         Image.fromarray(frames[-1]).save(out)
     elif out.suffix == ".gif":
-        pictures = [Image.fromarray(frame).quantize(64) for frame in shown]
+        pictures = [Image.fromarray(frame).quantize(128) for frame in shown]
         pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=1000 // RENDER_FPS, loop=0)
     else:
         height, width, _ = frames[0].shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, get_type_hints
 
 from kasmina_env import __version__
@@ -29,8 +30,11 @@ EXTRAS = {
     "sb3_contrib": "sb3",
     "tensorboard": "sb3",
     "matplotlib": "plot",
+    "ray": "ray",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "minari": "minari",
+    "h5py": "minari",
 }
 COMMAND_LINE_ERROR = 2  # exit status
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of PyTorch
@@ -39,6 +43,9 @@ NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of Py
 def main() -> None:
     """Entry point of the command `kasmina`."""
     interrupts.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "?" for what a legacy encoding lacks
     from kasmina_env.settings.machine import keep_freed_memory
 
     # Threads that spin long at a barrier while another process has their core made a step 25 times slower (5 s, not
@@ -93,7 +100,7 @@ Commands = Mapping[str, Callable[..., None] | Mapping[str, Callable[..., None]]]
 
 def commands() -> Commands:
     """Every command by name, and the commands of a group."""
-    from kasmina_env.cli import bench, calibrate, compare, data, export, play, search, show, train
+    from kasmina_env.cli import bench, calibrate, compare, data, export, play, record, search, show, train
 
     return {
         "list": show.list_ids,
@@ -101,8 +108,10 @@ def commands() -> Commands:
         "check": show.check,
         "rollout": play.rollout,
         "replay": play.replay,
+        "record": record.record,
         "train": train.train,
         "compare": compare.compare,
+        "validate": compare.validate,
         "search": search.search,
         "calibrate": calibrate.calibrate,
         "export": export.export,

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Count, DefaultId, Flag, argument
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, Cluster, Count, DefaultId, Flag, NumWorkers, argument
 from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
 
 if TYPE_CHECKING:
+    from kasmina_env.envs.workers import Workers
     from kasmina_env.episode.problem import Problem
 
 
@@ -25,6 +27,8 @@ def search(
     per_context: Flag = False,
     reactive: Flag = False,
     facts: Annotated[tuple[str, ...], argument("[FACT ...]", "all")] = (),
+    workers: NumWorkers = None,
+    cluster: Cluster = None,
     overwrite: Flag = False,
 ) -> None:
     """Search for the best fixed schedule, or the best rules: controls that a trained policy has to beat.
@@ -37,6 +41,8 @@ def search(
             is told of an instance.
         reactive: Search for rules that react to accuracy and contribution.
         facts: Visible facts that span the grid, with --per-context.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which to play; auto joins the one of this machine, or starts it.
         overwrite: Replace the file if it exists.
     """
     preset = find_preset(env_id).id
@@ -55,32 +61,35 @@ def search(
     from kasmina_env.episode.problem import make_problem
 
     problem, about = make_problem(preset), {"command": command}
+    crew = find_workers(workers, cluster)
     if per_context:
-        _find_contexts(path, problem, seed, about, facts)
+        _find_contexts(path, problem, seed, about, crew, facts)
     else:
-        (_find_rules if reactive else _find_schedule)(path, problem, seed, about)
+        (_find_rules if reactive else _find_schedule)(path, problem, seed, about, crew)
     say(f"Written to {path}.")
 
 
-def _find_schedule(path: Path, problem: Problem, seed: int, about: dict[str, Any]) -> None:
+def _find_schedule(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
     from kasmina_env.controllers import search as searching
     from kasmina_env.controllers.schedule import describe, save_schedule
 
     with step_counter("searching", searching.num_search_steps(problem)) as on_step:
-        found = searching.search(problem, seed, on_step)
+        found = searching.search(problem, seed, on_step, workers=crew)
     value = float(found.returns.mean())
     save_schedule(path, problem, found.actions, {**about, "mean_return": value})
     say(describe(found.actions, problem.actions))
     say(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")
 
 
-def _find_contexts(path: Path, problem: Problem, seed: int, about: dict[str, Any], facts: Sequence[str]) -> None:
+def _find_contexts(
+    path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers, facts: Sequence[str]
+) -> None:
     from kasmina_env.controllers import search as searching
     from kasmina_env.controllers.per_context import save_contexts
     from kasmina_env.controllers.schedule import describe
 
     with step_counter("searching", searching.num_search_steps(problem, True, facts)) as on_step:
-        cells = searching.search_contexts(problem, seed, facts, on_step)
+        cells = searching.search_contexts(problem, seed, facts, on_step, workers=crew)
     contexts = [(cell, best.actions, float(best.returns.mean())) for cell, best in cells]
     save_contexts(path, problem, contexts, about)
     for cell, actions, value in contexts:
@@ -88,12 +97,12 @@ def _find_contexts(path: Path, problem: Problem, seed: int, about: dict[str, Any
         say(f"{where}: {value:.3f}, {describe(actions, problem.actions)}")
 
 
-def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any]) -> None:
+def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
     from kasmina_env.comparison.arms import best_known_rules
     from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, in_words, save_rules, search_rules
 
     with step_counter("searching", problem.horizon * USUAL_RULE_EFFORT.num_episodes) as on_step:
-        found = search_rules(problem, best_known_rules(problem), seed, on_step)
+        found = search_rules(problem, best_known_rules(problem), seed, on_step, workers=crew)
     save_rules(path, problem, found, about)
     say(in_words(found.rules))
     say(f"Mean return {found.returns.mean():.3f} on {len(found.returns)} episodes of the search.")

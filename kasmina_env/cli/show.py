@@ -16,6 +16,7 @@ from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from kasmina_env.episode.problem import Problem
+    from kasmina_env.settings.config import EnvConfig
 
 
 class Section(NamedTuple):
@@ -44,7 +45,7 @@ def list_ids(as_json: Json = False) -> None:
 
 
 def describe(env_id: Id, as_json: Json = False) -> None:
-    """Show the slots, actions, rules, reward terms, instances and observations of an environment.
+    """Show slots, actions, rules, reward terms, governor, instances, observations and engine of an environment.
 
     Args:
         env_id: Environment to describe.
@@ -57,7 +58,9 @@ def describe(env_id: Id, as_json: Json = False) -> None:
     problem = make_problem(preset.id)
     sections, file = sections_of(problem), f"{slug(preset.id)}.calibration.json"
     samples: dict[str, int] | None = None
+    engine: dict[str, str] | None = None
     with suppress(FileNotFoundError):  # all else is known without data
+        engine = engine_here(preset.id)
         samples = {name: len(split) for name, split in make_task(problem).splits.items() if name in SPLITS}
     try:
         path, reason = config_path(file, f"Run `kasmina calibrate {env_id}`.", with_found=True), ""
@@ -65,7 +68,7 @@ def describe(env_id: Id, as_json: Json = False) -> None:
         path, reason = None, str(error)
     if as_json:
         about = {"id": preset.id, "description": preset.description, "steps": problem.config.horizon}
-        about |= {"minibatches_per_step": problem.config.batches_per_step, "samples": samples}
+        about |= {"minibatches_per_step": problem.config.batches_per_step, "samples": samples, "engine": engine}
         tables = {section.name: section.records() for section in sections}
         print_json({**about, **tables, "calibration": None if path is None else read_document(path, "gaps")})
         return
@@ -74,13 +77,34 @@ def describe(env_id: Id, as_json: Json = False) -> None:
         say(f"Samples: not here. Run `kasmina data fetch {preset.dataset}`.")
     else:
         say(f"Samples: {', '.join(f'{name} {size}' for name, size in samples.items())}.")
-    say(f"An episode is {problem.horizon} steps of {problem.config.batches_per_step} minibatches.\n")
+    say(f"An episode is {problem.horizon} steps of {problem.config.batches_per_step} minibatches.")
+    if engine is not None:
+        why = f", because {engine['reason']}" if engine["reason"] else ""
+        say(f"Networks train here in the {engine['name']} engine{why}.")
+    say()
     for section in sections:
         print_table(*section[1:])
     if path is None:
         say(f"Not calibrated: {reason}")
     else:
         print_calibration(path)
+
+
+def engine_here(env_id: str) -> dict[str, str]:
+    """Name of the engine in which networks would train, and the reason why "auto" has only "torch"; none is trained."""
+    from kasmina_env.envs.env import KasminaEnv
+    from kasmina_env.lifecycle.transitions import Op
+    from kasmina_env.population import ENGINES
+
+    env = KasminaEnv(env_id, warmup_batches=0)
+    table, config, slots = env.problem.actions, env.problem.config, env.problem.slot_names
+    _, info = env.reset(seed=0)
+    for blueprint in config.blueprints:  # one without a kernel takes its networks to "torch" when it is grown
+        if ENGINES[info["engine"]] == "torch":
+            break
+        seeds = [table.find(Op.GERMINATE, slot=slot, blueprint=blueprint)[0] for slot in slots]
+        _, info = env.reset(seed=0, options={"planted": seeds})
+    return {"name": ENGINES[info["engine"]], "reason": env.engine_reason}
 
 
 def sections_of(problem: Problem) -> list[Section]:
@@ -105,6 +129,7 @@ def sections_of(problem: Problem) -> list[Section]:
         ),
         Section("rules", "Rules", rules, rules_table(config.rules)),
         Section("reward", f"Reward '{config.reward}': {reward.description}", ("term", "meaning"), terms),
+        Section("governor", "Governor", ("setting", "value", "meaning"), governor_rows(config)),
         Section("instances", "What an instance settles", ("name", "value", "seen"), instance_rows(problem)),
         Section("observation", "Observation", ("entry", "name", "low", "high", "meaning"), observation_rows(problem)),
     ]
@@ -165,6 +190,22 @@ def observation_rows(problem: Problem) -> list[tuple[object, ...]]:
         strict=True,
     )
     return [(number, *entry) for number, entry in enumerate(entries)]
+
+
+def governor_rows(config: EnvConfig) -> list[tuple[object, ...]]:
+    """Whether there is a governor, and if so what it goes by."""
+    from kasmina_env.episode.governor import RULES
+
+    if not config.governor:
+        return [("governor", False, "networks that diverge stay as they are; governor=True takes them back")]
+    rules = [(name, None, rule.words.format_map(vars(config))) for name, rule in RULES.items()]
+    return [
+        ("governor", True, "a network that diverges goes back to its last good state"),
+        ("max_rollbacks", config.max_rollbacks, "rollbacks in an episode; one more ends it with a failure"),
+        ("rollback_factor", config.rollback_factor, "multiplier on the learning rate at each rollback"),
+        ("rollback_price", config.rollback_price, "reward per rollback"),
+        *rules,
+    ]
 
 
 def check(env_id: Id) -> None:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Flag, OutFolder, argument
-from kasmina_env.cli.checks import check_at_least, check_installed, check_new_folder
+from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Cluster, Flag, OutFolder, argument
+from kasmina_env.cli.checks import check_installed, check_new_folder
 from kasmina_env.cli.console import note, say
+from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.interrupts import begin_work
 from kasmina_env.cli.progress import Advance, progress_bar
 from kasmina_env.settings.imports import find_preset, import_words
@@ -28,8 +29,9 @@ def train(
     steps: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
     seed: Annotated[int | None, WHOLE, argument("N", "that of the settings")] = None,
     workers: Annotated[
-        int | None, WHOLE, argument("N", "one for each core that then has 16 networks, none on a GPU")
+        int | None, WHOLE, argument("N", "one for each core that then has 16 networks, none on a GPU of this machine")
     ] = None,
+    cluster: Cluster = None,
     resume: Flag = False,
 ) -> None:
     """Train a policy with stable-baselines3; writes the model, checkpoints and TensorBoard logs.
@@ -41,7 +43,8 @@ def train(
         config: JSON file of training settings, with fields of kasmina_env.learning.training_config.TrainingConfig.
         steps: Environment steps, all networks together.
         seed: Seed of the policy and the environments.
-        workers: Processes to spread the networks over.
+        workers: Processes, or Ray actors with --cluster, to spread the networks over.
+        cluster: Ray cluster on which the networks train; auto joins the one of this machine, or starts it.
         resume: Go on from the last checkpoint in the folder.
     """
     preset = None if env_id is None else find_preset(env_id).id
@@ -51,7 +54,6 @@ def train(
         raise ValueError(f"`config` names an algorithm itself, so leave out `algorithm`, got {algorithm!r}.")
     if config and not config.is_file():
         raise FileNotFoundError(f"`config` must be a JSON file that exists, got {config}. Correct the path.")
-    check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in this process.")
     check_installed("tensorboard")
 
     from kasmina_env.learning.checkpoint import CHECKPOINT
@@ -66,11 +68,15 @@ def train(
     path = config or training_config_path(preset or DEFAULT_ID, "maskable_ppo" if algorithm is None else algorithm)
     settings = load_training_config(path, **overrides)
     PRESETS.get(settings.preset)
+    most = max(1, settings.num_envs // 16)
+    if workers is None and cluster is None:
+        workers = min(num_processes(), most)
+    crew = find_workers(workers, cluster, most)
+    where = str(find_device()) if cluster is None else f"{crew.number} Ray actors"
     banner = (
         f"Training {settings.algorithm} on {settings.preset}: {settings.total_steps} steps, {settings.num_envs} "
-        f"networks at a time on {find_device()}."
+        f"networks at a time on {where}."
     )
-    crew = max(1, min(num_processes(), settings.num_envs // 16)) if workers is None else workers
     advance: Advance | None = None
     spent: TimeSpent | None = None
     with ExitStack() as stack:
@@ -85,7 +91,7 @@ def train(
             spent = progress.spent
 
         try:
-            learn(settings, out, report, resume, crew)
+            learn(settings, out, report, resume, crew.number, crew.placement)
         except KeyboardInterrupt as stop:
             if (out / CHECKPOINT).is_file():
                 stop.add_note(f"What was trained is in {out}; the same command with --resume goes on.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from kasmina_env.controllers.policy import MAX_SEED, OnStep
 from kasmina_env.controllers.reactive import Rules, play_rules
 from kasmina_env.controllers.schedule import Plan, Planned, quickest
 from kasmina_env.controllers.search import play_plans
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
@@ -101,15 +103,16 @@ def _table(
     on_step: OnStep | None,
     is_instant: bool = False,
     rules: Sequence[Rules] = (),
+    workers: Workers = ALONE,
 ) -> FloatArray:
     """Returns ``[P, I, S]`` of every plan, and then of all rules, in every instance, on the same seeds."""
     shape = (len(plans) + len(rules), len(instances.numbers), len(seeds))
-    env = make_env(preset, int(np.prod(shape)), is_instant)
     numbers = np.repeat(instances.numbers, len(seeds)) if instances.is_family else None
     episodes = np.tile(seeds, shape[1])
-    returns = play_plans(env, plans, episodes, numbers, on_step)
-    if rules:
-        returns = np.concatenate([returns, play_rules(env, rules, episodes, numbers, on_step)])
+    with closing(make_env(preset, int(np.prod(shape)), is_instant, workers)) as env:
+        returns = play_plans(env, plans, episodes, numbers, on_step)
+        if rules:
+            returns = np.concatenate([returns, play_rules(env, rules, episodes, numbers, on_step)])
     return returns.reshape(shape)
 
 
@@ -119,6 +122,7 @@ def calibrate(
     seed: int = 0,
     contenders: Contenders | None = None,
     on_step: OnStep | None = None,
+    workers: Workers = ALONE,
 ) -> Calibration:
     """Measure how much decisions matter.
 
@@ -128,6 +132,7 @@ def calibrate(
         seed: Seed of schedules and episodes; the episodes' seeds are derived from it and never reach the held-out ones.
         contenders: Schedules to measure; by default the best of a screening.
         on_step: For progress bars.
+        workers: Workers over which to spread the episodes.
     """
     rng = np.random.default_rng(seed)
     problem = make_problem(preset)
@@ -139,16 +144,16 @@ def calibrate(
         structured = what_where_when(problem)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
         plans = [*drawn, *(structured[i] for i in sorted(chosen))]
-        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step)
+        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step, workers)
     measured, reference = seeds[sizes.screening :], [committing(plan) for plan in drawn[: sizes.random]]
-    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step)
-    instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True)
+    returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step, workers=workers)
+    instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True, workers=workers)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     bases = bases_of(problem, contenders.staged, sizes.varied)
-    rules = screen_rules(problem, seeds[: sizes.screening], instances, sizes, seed, on_step)
+    rules = screen_rules(problem, seeds[: sizes.screening], instances, sizes, seed, on_step, workers)
     plan_pool, rule_pool = make_pool(bases, problem, sizes.starts), make_pool(rules, problem, sizes.starts)
     rule_pool.remove(())  # it is in the other pool
-    varied = _table(preset, plan_pool, measured, instances, on_step, rules=rule_pool)
+    varied = _table(preset, plan_pool, measured, instances, on_step, rules=rule_pool, workers=workers)
     return Calibration(
         preset,
         json.loads(json.dumps(asdict(problem.config))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, combinations, product
 
@@ -16,6 +17,7 @@ from kasmina_env.controllers.reactive import Rules, neighbours, play_rules, rand
 from kasmina_env.controllers.schedule import Plan, Planned, actions_of
 from kasmina_env.controllers.search import play_plans, random_plan
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
@@ -48,9 +50,9 @@ def find_instances(problem: Problem, count: int) -> InstanceSample:
     )
 
 
-def make_env(preset: str, num_episodes: int, is_instant: bool = False) -> KasminaVectorEnv:
+def make_env(preset: str, num_episodes: int, is_instant: bool, workers: Workers) -> KasminaVectorEnv:
     """An environment with at most `num_episodes` rows."""
-    return KasminaVectorEnv(min(num_rows(), num_episodes), preset, instant=is_instant)
+    return workers.make_env(min(num_rows(workers), num_episodes), preset, instant=is_instant)
 
 
 def latest_start(problem: Problem, plan: Plan) -> int:
@@ -104,7 +106,13 @@ def keep(returns: FloatArray, count: int, is_family: bool) -> IntArray:
 
 
 def screen(
-    preset: str, plans: Sequence[Plan], seeds: IntArray, instances: InstanceSample, count: int, on_step: OnStep | None
+    preset: str,
+    plans: Sequence[Plan],
+    seeds: IntArray,
+    instances: InstanceSample,
+    count: int,
+    on_step: OnStep | None,
+    workers: Workers = ALONE,
 ) -> Contenders:
     """Keep the best of many plans on a few seeds, once staged and once instant.
 
@@ -115,19 +123,26 @@ def screen(
         instances: Measured instances (see `find_instances`).
         count: Number of plans to keep, staged and instant each.
         on_step: For progress bars.
+        workers: Workers over which to spread the episodes.
     """
     kept = []
     for is_instant in (False, True):
-        env = make_env(preset, len(plans) * len(seeds), is_instant)
         played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
-        returns = play_plans(env, plans, seeds, played, on_step)
+        with closing(make_env(preset, len(plans) * len(seeds), is_instant, workers)) as env:
+            returns = play_plans(env, plans, seeds, played, on_step)
         best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
         kept.append((*best, ()))  # the empty plan is the best one where growing does not pay
     return Contenders(*kept)
 
 
 def screen_rules(
-    problem: Problem, seeds: IntArray, instances: InstanceSample, sizes: Sizes, seed: int, on_step: OnStep | None
+    problem: Problem,
+    seeds: IntArray,
+    instances: InstanceSample,
+    sizes: Sizes,
+    seed: int,
+    on_step: OnStep | None,
+    workers: Workers = ALONE,
 ) -> list[Rules]:
     """The shipped rules, where there are any, then the best of those like them and of random ones on a few seeds.
 
@@ -138,14 +153,15 @@ def screen_rules(
         sizes: Numbers of rules to screen and to return.
         seed: Seed of the rules.
         on_step: For progress bars.
+        workers: Workers over which to spread the episodes.
     """
     rng, known = np.random.default_rng([seed, 1]), shipped_rules(problem)
     tried = [*known, *best_known_rules(problem)]
     tried += [other for rules in known for other in neighbours(rng, rules, problem, sizes.rules // 2)]
     tried += [random_rules(rng, problem) for _ in range(sizes.rules - len(tried))]
-    env = make_env(problem.id, len(tried) * len(seeds), is_instant=False)
     played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
-    returns = play_rules(env, tried, seeds, played, on_step)
+    with closing(make_env(problem.id, len(tried) * len(seeds), is_instant=False, workers=workers)) as env:
+        returns = play_rules(env, tried, seeds, played, on_step)
     best = [tried[i] for i in keep(returns, sizes.varied, instances.is_family)]
     return list(dict.fromkeys([*known, *best]))[: sizes.varied]
 

@@ -7,13 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kasmina_env.comparison.arms import Player, Swapped, find_player
+from kasmina_env.comparison.episode_log import EpisodeLog, log_of
 from kasmina_env.comparison.statistics import (
     Estimate,
     bootstrap,
@@ -22,6 +23,8 @@ from kasmina_env.comparison.statistics import (
     probability_of_improvement,
     share_of_gap,
 )
+from kasmina_env.comparison.validation import NUM_SAMPLES, write_samples
+from kasmina_env.controllers.halving import NUM_ROWS_OF_WORKER
 from kasmina_env.controllers.policy import (
     CONTROLS,
     FIRST_SEEDS,
@@ -32,11 +35,12 @@ from kasmina_env.controllers.policy import (
     play,
 )
 from kasmina_env.controllers.schedule import describe
-from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.population import ENGINES
 from kasmina_env.settings.presets import changed_settings
 
 
@@ -46,6 +50,7 @@ class Arm:
 
     name: str
     runs: list[Played]
+    logs: list[list[EpisodeLog]] = field(default_factory=list)  # of the first episodes of each run
 
     def column(self, field: str) -> FloatArray:
         """A field of all episodes, ``[runs, episodes]``."""
@@ -82,6 +87,7 @@ def compare_arms(
     on_step: OnStep | None = None,
     split: str = "test",
     without: Sequence[str] = (),
+    workers: Workers = ALONE,
     **settings: Any,
 ) -> list[Arm]:
     """Play the same episodes with every policy; in families, the instances of the split in turn.
@@ -90,11 +96,12 @@ def compare_arms(
         preset: Registered id.
         players: Runs of each arm, by its name. A run is the name of a control, or the folder of a training run.
         num_episodes: Number of episodes of each run.
-        num_envs: Number of episodes played side by side.
+        num_envs: Number of episodes played side by side; more if that is too few for the workers.
         on_step: Callback for progress bars.
         split: "test" for held-out seeds and test instances; "train" for choosing training settings.
         without: Groups of features, names in `kasmina_env.settings.config.SIGNALS`. For each of them every learned arm
             plays once more, with their values taken from another episode.
+        workers: Workers over which to spread the episodes.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
@@ -112,12 +119,34 @@ def compare_arms(
     for group in without:
         for name in [name for name in players if _is_learned(name)]:
             found[f"{name} without {group}"] = [_swapped(player, group) for player in found[name]]
+    num_rows = min(max(num_envs, NUM_ROWS_OF_WORKER * workers.number), num_episodes)
 
-    def played(player: Player) -> Played:
-        with closing(KasminaVectorEnv(min(num_envs, num_episodes), player.problem)) as env:
-            return play(env, player.policy, seeds, on_step, instances, player.planted)
+    def played(player: Player) -> tuple[Played, list[EpisodeLog]]:
+        with closing(workers.make_env(num_rows, player.problem)) as env:
+            run = play(env, player.policy, seeds, on_step, instances, player.planted)
+            return run, _logs_of(run, player, ENGINES[int(env.episodes.report.engine[0])], env.num_envs)
 
-    return [Arm(name, [played(player) for player in runs]) for name, runs in found.items()]
+    arms = {name: [played(player) for player in runs] for name, runs in found.items()}
+    return [Arm(name, *map(list, zip(*runs, strict=True))) for name, runs in arms.items()]
+
+
+def _logs_of(run: Played, player: Player, engine: str, num_networks: int) -> list[EpisodeLog]:
+    """Logs of the first episodes of a run."""
+    logs = []
+    for episode in range(min(NUM_SAMPLES, len(run))):
+        actions = run.actions[episode][run.actions[episode] >= 0]
+        log = log_of(
+            problem=player.problem,
+            engine=engine,
+            num_networks=num_networks,
+            seed=run.seeds[episode],
+            instance=run.instances[episode],
+            planted=() if player.planted is None else player.planted,
+            actions=actions,
+            scores=run.curves[episode][: len(actions) + 1],
+        )
+        logs.append(log)
+    return logs
 
 
 def _decisions_of(problem: Problem) -> tuple[int, tuple[str, ...]]:
@@ -199,7 +228,7 @@ def favourites(arm: Arm, table: ActionTable, count: int = 3) -> list[tuple[int, 
 
 
 def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm], best: str | None) -> None:
-    """Write comparison.json (table and favourite schedules) and episodes.csv (every episode)."""
+    """Write comparison.json (table and favourite schedules), episodes.csv (every episode), and logs of some of them."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {
         "id": problem.id,
@@ -208,6 +237,7 @@ def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm],
         "best_control": best,
         "rows": [asdict(row) for row in rows],
         "favourites": {arm.name: favourites(arm, problem.actions) for arm in arms},
+        "samples": write_samples(out, {arm.name: arm.logs for arm in arms}),
     }
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     fields = ("seeds", "instances", "returns", "scores", "test_accuracies", "param_growths", "computes", "illegal")

@@ -10,10 +10,12 @@ import numpy as np
 
 from kasmina_env.controllers.policy import MAX_SEED, OnStep, Policy, play
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.population.device import find_device
 
 NUM_ROWS, NUM_ROWS_ON_GPU = 64, 256  # episodes side by side
+NUM_ROWS_OF_WORKER = 16  # at least; fewer would leave it waiting for the others
 NUM_PARENTS = 4  # best candidates whose neighbours are added
 CandidateT = TypeVar("CandidateT")
 
@@ -38,9 +40,11 @@ class Round:
         return (self.kept + NUM_PARENTS * self.neighbours) * self.episodes
 
 
-def num_rows() -> int:
-    """Number of episodes to play side by side on the default device."""
-    return NUM_ROWS if find_device().type == "cpu" else NUM_ROWS_ON_GPU
+def num_rows(workers: Workers = ALONE) -> int:
+    """Number of episodes to play side by side on the default device of these workers."""
+    if find_device(is_here=workers.placement == "local").type == "cpu":
+        return max(NUM_ROWS, NUM_ROWS_OF_WORKER * workers.number)
+    return NUM_ROWS_ON_GPU * workers.number
 
 
 def halve(

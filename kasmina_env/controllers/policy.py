@@ -11,6 +11,7 @@ import numpy as np
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.report import LOST
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.settings.registry import Registry
 
@@ -187,6 +188,8 @@ def _play_batch(
     for step in range(horizon):
         chosen = policy.act(observation, env.action_masks())
         observation, reward, terminated, _, infos = env.step(chosen)
+        if (infos["failure"][is_open] == LOST).any():
+            raise RuntimeError("Episodes were lost with a worker, and no other could take them. Play them again.")
         is_done = terminated & is_open
         legal = infos["action_legal"].astype(bool)
         returns += np.where(is_open, reward, 0.0)

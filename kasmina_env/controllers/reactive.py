@@ -19,6 +19,7 @@ from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by
 from kasmina_env.controllers.policy import OnStep, Policy, instances_of
 from kasmina_env.controllers.schedule import Plan, Planned
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
@@ -251,6 +252,7 @@ def search_rules(
     seed: int = 0,
     on_step: OnStep | None = None,
     effort: RuleEffort = USUAL_RULE_EFFORT,
+    workers: Workers = ALONE,
 ) -> FoundRules:
     """Find good rules for the train instances. No rules at all, which means to wait, are one of the candidates.
 
@@ -260,10 +262,11 @@ def search_rules(
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
         effort: Numbers of candidates and episodes to try.
+        workers: Workers over which to spread the episodes.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
     candidates = [(), *known, *(random_rules(rng, problem) for _ in range(effort.num_random))]
-    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+    with closing(workers.make_env(num_rows(workers), problem)) as env:
         rules, returns = halve(
             candidates,
             effort.rounds,

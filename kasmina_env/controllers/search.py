@@ -13,6 +13,7 @@ from kasmina_env.controllers.per_context import Context, contexts_of
 from kasmina_env.controllers.policy import OnStep, instances_of
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
@@ -117,7 +118,13 @@ class Found:
     returns: FloatArray  # [E]
 
 
-def search(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effort: Effort = USUAL_EFFORT) -> Found:
+def search(
+    problem: Problem,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    effort: Effort = USUAL_EFFORT,
+    workers: Workers = ALONE,
+) -> Found:
     """Find a good schedule for all train instances. Waiting throughout is one of the candidates.
 
     Args:
@@ -125,10 +132,11 @@ def search(problem: Problem, seed: int = 0, on_step: OnStep | None = None, effor
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
         effort: Numbers of plans and episodes to try; families play `FAMILY` times the episodes.
+        workers: Workers over which to spread the episodes.
     """
     train = instances_of(problem, "train")
     effort = effort if train is None else effort.times(FAMILY)
-    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+    with closing(workers.make_env(num_rows(workers), problem)) as env:
         return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
 
 
@@ -138,6 +146,7 @@ def search_contexts(
     facts: Sequence[str] = (),
     on_step: OnStep | None = None,
     effort: Effort = CONTEXT_EFFORT,
+    workers: Workers = ALONE,
 ) -> list[tuple[Context, Found]]:
     """Find a good schedule for each context, on its train instances. Waiting throughout is one of the candidates.
 
@@ -147,11 +156,12 @@ def search_contexts(
         facts: Names of the visible facts that span the grid; all by default.
         on_step: Callback for progress bars.
         effort: Numbers of plans and episodes to try in each context.
+        workers: Workers over which to spread the episodes.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
     contexts, homes = contexts_of(problem, facts)
     assert train is not None
-    with closing(KasminaVectorEnv(num_rows(), problem)) as env:
+    with closing(workers.make_env(num_rows(workers), problem)) as env:
         found = [find_plan(env, rng, train[homes == i], effort, ((),), on_step) for i in range(len(contexts))]
     return list(zip(contexts, found, strict=True))
 

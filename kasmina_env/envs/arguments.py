@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from gymnasium.error import ClosedEnvironmentError
 from numpy.typing import NDArray
 
-from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.episodes import Episodes, Placement
+from kasmina_env.episode.lasting import SNAPSHOT_EVERY
 from kasmina_env.episode.problem import Problem, make_problem
+from kasmina_env.episode.ray_actor import count_places, join_cluster
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.transitions import Op
 from kasmina_env.population import ENGINES
@@ -44,19 +46,29 @@ def make_episodes(
     devices: Sequence[str] = (),
     num_workers: int = 1,
     engine: str | None = None,
+    placement: Placement = "local",
+    snapshot_every: int = SNAPSHOT_EVERY,
 ) -> Episodes:
     """Check every argument and make the episodes of a preset with overridden settings."""
     check_choice("dtype", dtype, tuple(DTYPES))
     check_count("num_workers", num_workers)
+    check_count("snapshot_every", snapshot_every)
+    check_choice("placement", placement, get_args(Placement))
     if engine is not None:
         check_choice("engine", engine, ENGINES)
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
     if devices and device is not None:
         raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
-    where = [find_device(name) for name in devices or (device,)]
+    is_far = placement == "ray"
+    if is_far and (devices or num_workers > num_networks):
+        raise ValueError(
+            f"`num_workers` must be at most the {num_networks} networks in Ray actors, and `devices` left out, got "
+            f"{num_workers} and {devices!r}. `device` is that of every actor."
+        )
+    where = [find_device(name, is_here=not is_far) for name in devices or (device,)]
     check_engine(engine, where[0], DTYPES[dtype])
-    if num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
+    if not is_far and num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
         raise ValueError(
             f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
             f"{num_workers}. Use fewer."
@@ -64,7 +76,30 @@ def make_episodes(
     if isinstance(preset, Problem) and settings:
         raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
     problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
-    return Episodes(problem, num_networks, where[0], DTYPES[dtype], where if devices else (), num_workers, engine)
+    if is_far:
+        _check_room(where[0], num_workers)
+    return Episodes(
+        problem,
+        num_networks,
+        where[0],
+        DTYPES[dtype],
+        where if devices else (),
+        num_workers,
+        engine,
+        placement,
+        snapshot_every,
+    )
+
+
+def _check_room(device: torch.device, num_workers: int) -> None:
+    """Join a Ray cluster and raise ``ValueError`` if it can never hold the actors."""
+    join_cluster()
+    room = count_places(device.type)
+    if num_workers > room:
+        raise ValueError(
+            f"`num_workers` must be at most {room}, the {'GPUs' if device.type == 'cuda' else 'CPUs'} of this Ray "
+            f"cluster, got {num_workers}. Use fewer, or a larger cluster."
+        )
 
 
 def check_open(episodes: Episodes) -> None:

@@ -45,10 +45,10 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
     so the sum of ``info["reward_terms"]["score_change"]`` over an episode is exactly the final committed score minus
     the first.
 
-    Episode: terminates after `horizon` steps, or when a loss is no longer finite (``info["failure"]`` is an index
-    into `kasmina_env.FAILURES`). The info of the last step also has "committed_score", "test_accuracy", "is_success",
-    "compute", "actions" (flat, -1 beyond the end) and "instance". If a wrapper cuts an episode off, these are measured
-    at the first look-up.
+    Episode: terminates after `horizon` steps, or when a loss is no longer finite, unless there is a governor that takes
+    the network back (``info["failure"]`` is an index into `kasmina_env.FAILURES`). The info of the last step also has
+    "committed_score", "test_accuracy", "is_success", "compute", "actions" (flat, -1 beyond the end) and "instance". If
+    a wrapper cuts an episode off, these are measured at the first look-up.
 
     Args:
         preset: Registered id, or a problem made by `make_problem`.
@@ -141,7 +141,8 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         is_over = bool(report.is_over[0])
         if is_over:
             infos |= ending_infos(report, report.ending)
-        info = Info(plain_info(infos, 0), lambda: self._ending_info(report))
+        info = Info(plain_info(infos, 0))
+        info.measure = lambda: self._ending_info(report)
         return self._observe(report), float(report.reward[0]), is_over, False, info
 
     def _ending_info(self, report: Report) -> dict[str, Any]:
@@ -211,16 +212,20 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
 
 
 class Info(dict[str, Any]):
-    """Info of a step. If a wrapper cuts the episode off, its final figures are measured at the first look-up."""
+    """Info of a step. If a wrapper cuts the episode off, its final figures are measured at the first look-up.
 
-    def __init__(self, known: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(known)
-        self._measure = measure
+    It is made like any dictionary, because wrappers of Gymnasium make one of its type from what they convert.
+
+    Attributes:
+        measure: Function that returns the final figures; None in a copy, which has them only if they were looked up.
+    """
+
+    measure: Callable[[], dict[str, Any]] | None = None
 
     def __missing__(self, key: str) -> Any:
-        if key not in ENDING:
+        if key not in ENDING or self.measure is None:
             raise KeyError(key)
-        self.update(self._measure())
+        self.update(self.measure())
         return self[key]
 
     def __reduce__(self) -> tuple[Any, ...]:

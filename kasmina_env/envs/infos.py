@@ -30,6 +30,8 @@ def step_infos(problem: Problem, report: Report, form: ActionForm) -> Infos:
         "num_alive": report.num_alive,
         "action_legal": report.is_legal,
         "failure": report.failure,
+        "num_rollbacks": report.num_rollbacks,
+        "divergence": report.divergence,
         "engine": report.engine,
         "reward_terms": dict(zip(problem.reward.terms, report.terms.T, strict=True)),
     }

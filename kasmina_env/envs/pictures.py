@@ -73,8 +73,7 @@ def render_picture(problem: Problem, state: EpisodeState, row: int, look: Look) 
 
 def _title(problem: Problem, state: EpisodeState, row: int) -> str:
     figures = f"score {state.score[row]:+.3f}, accuracy {state.now.accuracy[row]:.3f}"
-    died = "   NETWORK DIED" if state.is_dead[row] else ""
-    return f"{problem.id}   step {state.step[row]} of {problem.horizon}   {figures}{died}"
+    return f"{problem.id}   step {state.step[row]} of {problem.horizon}   {figures}{troubles(state, row)}"
 
 
 def _caption(problem: Problem, state: EpisodeState, row: int) -> str:
@@ -215,6 +214,12 @@ def _draw_legend(figure: Figure) -> None:
     style: dict[str, Any] = {"fontsize": 7, "frameon": False, "handletextpad": 0.1, "columnspacing": 1.2}
     figure.legend(handles=stages, loc="lower left", bbox_to_anchor=(0.01, 0.005), ncols=len(stages), **style)
     figure.legend(handles=marks, loc="lower right", bbox_to_anchor=(0.99, 0.005), ncols=len(marks), **style)
+
+
+def troubles(state: EpisodeState, row: int) -> str:
+    """Rollbacks and death of a network; empty for most."""
+    rollbacks = state.record.num_rollbacks[row]
+    return (f"   rollbacks {rollbacks}" if rollbacks else "") + ("   NETWORK DIED" if state.is_dead[row] else "")
 
 
 def seed_name(problem: Problem, state: EpisodeState, row: int, slot: int) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from kasmina_env.envs.pictures import Look, render_picture, seed_name
+from kasmina_env.envs.pictures import Look, render_picture, seed_name, troubles
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS, LifecycleRules, Op, Stage
@@ -35,7 +35,7 @@ def render_text(problem: Problem, state: EpisodeState, row: int) -> str:
     remark = "" if state.is_legal[row] else "  (not legal: counts as WAIT)"
     lines = [
         f"step {state.step[row]:>3}/{config.horizon}   score {state.score[row]:+.3f}   "
-        f"train loss {state.now.train_loss[row]:.3f}" + ("   NETWORK DIED" if state.is_dead[row] else ""),
+        f"train loss {state.now.train_loss[row]:.3f}" + troubles(state, row),
         f"accuracy {_bar(state.now.accuracy[row])} {state.now.accuracy[row]:.3f}   best {state.best_accuracy[row]:.3f}",
         f"growth   parameters +{costs.param_growth(lifecycle)[row]:.0%}, "
         f"compute +{costs.compute_growth(lifecycle)[row]:.0%}, "

@@ -20,6 +20,8 @@ from kasmina_env.envs.render import RENDER_FPS, RENDER_MODES, render
 from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ActionForm, ObservationForm
 from kasmina_env.envs.streams import EnvSnapshot, RowStreams
+from kasmina_env.episode.episodes import Placement
+from kasmina_env.episode.lasting import SNAPSHOT_EVERY
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.report import Report
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
@@ -51,6 +53,9 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         num_workers: Number of single-threaded processes over which to spread the rows on the CPU; 1 is this process.
             `kasmina bench` measures whether more are faster. A script that uses them keeps its code under
             ``if __name__ == "__main__":``, as `multiprocessing` requires.
+        placement: "local", or "ray" to spread the rows over `num_workers` Ray actors on one or several machines, each
+            with a CPU, and with a GPU if `device` is "cuda". Without `ray.init` the cluster is the one that Ray finds.
+        snapshot_every: Steps between snapshots from which the rows of a lost actor go on elsewhere, bit for bit.
         dtype: "float32" or "float64".
         engine: Engine of the networks: "auto", "torch" or "fused"; default: the environment variable KASMINA_ENGINE, or
             "auto" if that is unset. ``infos["engine"]`` is the index into `kasmina_env.ENGINES` of the running engine.
@@ -72,6 +77,8 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         dtype: str = "float32",
         devices: Sequence[str] = (),
         num_workers: int = 1,
+        placement: Placement = "local",
+        snapshot_every: int = SNAPSHOT_EVERY,
         engine: str | None = None,
         **settings: Any,
     ) -> None:
@@ -93,7 +100,9 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         }
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self.episodes = arguments.make_episodes(preset, num_envs, device, dtype, settings, devices, num_workers, engine)
+        self.episodes = arguments.make_episodes(
+            preset, num_envs, device, dtype, settings, devices, num_workers, engine, placement, snapshot_every
+        )
         self.closed = False
         self.problem: Problem = self.episodes.problem
         self._form, self._observation, self._limit = action_space, observation, max_episode_steps
@@ -270,7 +279,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         return self.episodes.network(number, committed)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop threads and processes."""
+        """Stop threads, processes and actors."""
         self.episodes.close()
 
     def render(self) -> tuple[Any, ...] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 
 from kasmina_env.episode.data import load_data
+from kasmina_env.episode.governor import Guess, measure_guess
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.report import Ending, Report, describe
 from kasmina_env.episode.reward import Step
+from kasmina_env.episode.rollback import GoodStates, Outcome, govern
 from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
@@ -37,13 +40,15 @@ class CoreSnapshot:
     networks: Snapshot
     state: EpisodeState
     report: Report
+    good: GoodStates | None  # None without a governor
 
     def __len__(self) -> int:
         return len(self.networks)
 
     def take(self, rows: IntArray) -> CoreSnapshot:
         """Copy of some episodes, in the given order."""
-        return CoreSnapshot(self.networks.take(rows), take_rows(self.state, rows), take_rows(self.report, rows))
+        good = self.good and self.good.take(rows)
+        return CoreSnapshot(self.networks.take(rows), take_rows(self.state, rows), take_rows(self.report, rows), good)
 
     @classmethod
     def join(cls, parts: Sequence[CoreSnapshot]) -> CoreSnapshot:
@@ -52,6 +57,7 @@ class CoreSnapshot:
             Snapshot.join([part.networks for part in parts]),
             join_rows([part.state for part in parts]),
             join_rows([part.report for part in parts]),
+            GoodStates.join([part.good for part in parts if part.good]) if parts[0].good else None,
         )
 
 
@@ -90,6 +96,7 @@ class EpisodeCore:
         self._population: Population | None = None
         self._state: EpisodeState | None = None
         self._report: Report | None = None
+        self._good: GoodStates | None = None  # with a governor, from the first reset on
 
     @property
     def population(self) -> Population:
@@ -128,6 +135,8 @@ class EpisodeCore:
             self._state = fresh if self._state is None else put_rows(self.state(), rows, fresh)
             for action in planted.tolist():
                 self._plant(rows, action)
+            if self.problem.config.governor:
+                self._keep_good(rows)
         started = describe(
             self.problem, self.state(), self._no_terms(), Ending.none(self.num_networks), self.population.engine
         )
@@ -147,13 +156,16 @@ class EpisodeCore:
         lifecycle = tick(lifecycle, problem.config.rules)
         with own_modes(self.device):
             self._grow(before.lifecycle, lifecycle)
-            measured = self._train_and_measure(before, lifecycle)
-            is_over = before.ends_with(measured)
+            outcome = self._govern(before, lifecycle, self._train_and_measure(before, lifecycle))
+            lifecycle, measured, record = outcome.lifecycle, outcome.measured, outcome.record
+            is_over = before.ends_with(measured, record, problem.config)
             quality, test_accuracy = self._measure_committed(lifecycle, np.flatnonzero(is_over), measured.quality)
         measured = replace(measured, quality=quality)
         decision = Decision(actions, commands.op, is_legal & (actions >= 0))
         prices = problem.instances.numbers["param_price"][before.instance]
-        self._state = after = advance(before, lifecycle, decision, measured, problem.costs, problem.config, prices)
+        self._state = after = advance(
+            before, lifecycle, decision, measured, record, problem.costs, problem.config, prices
+        )
         step = Step(before, after, is_over, problem.costs, problem.config, problem.instances)
         terms = {name: term.value(step) for name, term in problem.reward.terms.items()}
         ending = self._ending(after, np.where(is_over, after.score, 0.0), test_accuracy)
@@ -212,20 +224,35 @@ class EpisodeCore:
 
     def _first_state(self, rows: IntArray, instances: IntArray) -> EpisodeState:
         """State after the warm-up. Its gradients are observed; without a warm-up they are 0."""
-        config, num_slots = self.problem.config, self.problem.num_slots
-        alpha, none = np.zeros((self.num_networks, num_slots)), np.zeros((len(rows), num_slots))
-        gradients = [torch.zeros(len(rows), n, dtype=self.dtype, device=self.device) for n in (1, num_slots)]
+        config, norms = self.problem.config, None
         if config.warmup_batches:
             health = self.population.warm_up(
                 self.data.warmup, config.warmup_batches, config.batch_size, config.warmup_learning_rate, rows
             )
-            gradients = [health.host_norm.unsqueeze(1), health.segment_norm]
+            norms = [health.host_norm.unsqueeze(1), health.segment_norm]
+        alpha = np.zeros((self.num_networks, self.problem.num_slots))
+        measured = self._measure_untrained(rows, alpha, self.data.splits["outer_valid"], norms)
+        return first_state(instances, config.horizon, measured, self.problem.costs)
+
+    def _measure_untrained(
+        self, rows: IntArray, alpha: FloatArray, scored: Split, norms: Sequence[torch.Tensor] | None = None
+    ) -> Measurement:
+        """Measurements of some networks as they are. The loss on inner_valid stands in for that of training.
+
+        Args:
+            rows: R networks.
+            alpha: Amplitudes of all ``[N, S]``.
+            scored: Samples that their quality is measured on.
+            norms: Norms of the gradients of hosts ``[R, 1]`` and their segments ``[R, S]``; 0 by default.
+        """
         inner = self.population.evaluate(self.data.watched, alpha, rows=rows)
-        outer = self.population.evaluate(self.data.splits["outer_valid"], alpha, rows=rows)
+        outer = self.population.evaluate(scored, alpha, rows=rows)
+        none = np.zeros((len(rows), alpha.shape[1]))
+        norms = norms or [torch.zeros(len(rows), n, device=self.device) for n in (1, alpha.shape[1])]
         inner_loss, accuracy, outer_loss, quality, host_norm, segment_norm = to_numpy(
-            [*(t[0] for t in (*inner, *outer)), *gradients]
+            [*(t[0] for t in (*inner, *outer)), *norms]
         )
-        measured = Measurement(
+        return Measurement(
             train_loss=inner_loss,
             host_gradient_norm=host_norm[:, 0],
             segment_gradient_norm=segment_norm,
@@ -239,7 +266,6 @@ class EpisodeCore:
             outer_loss=outer_loss,
             quality=quality,
         )
-        return first_state(instances, config.horizon, measured, self.problem.costs)
 
     def _plant(self, rows: IntArray, action: int) -> None:
         """Carry out an action in some rows between two steps."""
@@ -307,6 +333,34 @@ class EpisodeCore:
             has_contribution=can_switch_off,
         )
 
+    @cached_property
+    def _guess(self) -> Guess:
+        return measure_guess(self.data.watched, self.problem.host.num_classes, self.data.criterion)
+
+    def _keep_good(self, rows: IntArray) -> None:
+        """Keep the states of some networks as good ones, the first time those of all."""
+        state = self.state()
+        fresh = GoodStates.of(self.population, rows, state.lifecycle, state.step)
+        if self._good is None:
+            self._good = fresh
+        else:
+            self._good.put(rows, fresh)
+
+    def _govern(self, before: EpisodeState, lifecycle: LifecycleState, measured: Measurement) -> Outcome:
+        """Take networks that diverged in this step back, if there is a governor."""
+        if self._good is None:
+            return Outcome(lifecycle, measured, before.record)
+        return govern(
+            self.population,
+            self._good,
+            before=before,
+            lifecycle=lifecycle,
+            measured=measured,
+            guess=self._guess,
+            config=self.problem.config,
+            measure=lambda rows, now: self._measure_untrained(rows, now.alpha.value, self.data.scored),
+        )
+
     def _pace(self, step: IntArray) -> FloatArray:
         """Learning-rate factors of the coming step ``[N]``."""
         lost = np.minimum(step / self.problem.horizon, 1.0)
@@ -342,8 +396,8 @@ class EpisodeCore:
     def snapshot(self, rows: IntArray) -> CoreSnapshot:
         """Copies of episodes."""
         with own_modes(self.device):
-            networks = self.population.snapshot(rows)
-        return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows))
+            networks, good = self.population.snapshot(rows), self._good and self._good.take(rows)
+        return CoreSnapshot(networks, take_rows(self.state(), rows), take_rows(self.report, rows), good)
 
     def restore(self, saved: CoreSnapshot, rows: IntArray) -> Report:
         """Overwrite episodes with those of a snapshot of an equal problem, in order; the first time, all of them."""
@@ -352,6 +406,8 @@ class EpisodeCore:
         state, report = put_rows(self.state(), rows, saved.state), put_rows(self.report, rows, saved.report)
         with own_modes(self.device):
             self.population.restore(saved.networks, rows)
+            if self._good and saved.good:
+                self._good.put(rows, saved.good)
         self._state, self._report = state, report
         return report
 
@@ -368,6 +424,7 @@ class EpisodeCore:
             conditions = saved.networks.networks.conditions.take(np.arange(len(saved)))
             population = self._make_population(np.zeros(len(saved), dtype=np.int64), conditions, engine)
             population.restore(saved.networks)
+            self._good = saved.good and saved.good.to(self.device).take(np.arange(len(saved)))
         self._population, self._state, self._report = population, saved.state, saved.report
         return saved.report
 

@@ -1,19 +1,21 @@
-"""N episodes, spread over threads, processes or devices."""
+"""N episodes, spread over threads, processes, devices or machines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from kasmina_env.episode.core import CoreSnapshot, EpisodeCore, initial_weights_of
 from kasmina_env.episode.data import make_task
+from kasmina_env.episode.lasting import SNAPSHOT_EVERY, Lasting
 from kasmina_env.episode.placement import Here, Place, Process, Thread, Wait
 from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.ray_actor import RayActor, make_core_on
 from kasmina_env.episode.report import Ending, Report
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import IntArray, join_rows, take_rows
@@ -21,6 +23,7 @@ from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.settings.config import SETTINGS, EnvConfig
 from kasmina_env.tasks import Split
 
+Placement = Literal["local", "ray"]
 NO_ACTIONS = np.zeros(0, dtype=np.int64)
 
 
@@ -65,8 +68,10 @@ class Episodes:
         device: Device of the networks.
         dtype: Floating-point type of the networks.
         devices: Devices over which to spread the rows in place of `device`, each with a thread of its own.
-        num_workers: Number of processes over which to spread the rows; 1 is this process.
+        num_workers: Number of processes or actors over which to spread the rows; 1 process is this one.
         engine: Engine of the networks: see `EpisodeCore`.
+        placement: "local" for threads and processes, or "ray" for Ray actors.
+        snapshot_every: Steps between snapshots from which rows of a lost actor go on; see `Lasting`.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Episodes:
         devices: Sequence[torch.device | str] = (),
         num_workers: int = 1,
         engine: str | None = None,
+        placement: Placement = "local",
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         self.problem, self.num_networks, self.dtype = problem, num_networks, dtype
         self.devices = tuple(map(torch.device, devices or (device,) * num_workers))
@@ -88,13 +95,18 @@ class Episodes:
             )
         parts = np.array_split(np.arange(num_networks), len(self.devices))
         self._starts = np.array([part[0] for part in parts])
+        is_far = placement == "ray"
         kind: Callable[..., Place] = Process if num_workers > 1 else Thread if len(parts) > 1 else Here
-        if kind is Process:
+        if is_far or kind is Process:
             make_task(problem), initial_weights_of(problem)  # raise here, not in the workers, if a setting does not fit
-        self._places = [
-            kind(partial(EpisodeCore, problem, len(part), where, dtype, has_neighbours=kind is Thread, engine=engine))
-            for part, where in zip(parts, self.devices, strict=True)
-        ]
+        self._places: list[Place] = []
+        for part, where in zip(parts, self.devices, strict=True):
+            core = partial(EpisodeCore, problem, len(part), dtype=dtype, engine=engine)
+            if is_far:
+                place = partial(RayActor, partial(make_core_on, where.type, core), where.type)
+                self._places.append(Lasting(place, len(part), snapshot_every))
+            else:
+                self._places.append(kind(partial(core, device=where, has_neighbours=kind is Thread)))
         self._reports: list[Report] = []
         self._report: Report | None = None
         self.is_closed = False
@@ -188,7 +200,7 @@ class Episodes:
         return str(reason)
 
     def close(self) -> None:
-        """Free threads and processes."""
+        """Free threads, processes and actors."""
         self.is_closed = True
         for wait in [place.close() for place in self._places]:
             wait()

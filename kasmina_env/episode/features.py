@@ -173,6 +173,14 @@ _NETWORK = (
         lambda s: s.state.num_alive / s.state.lifecycle.stage.shape[1],
         "Share of slots with a seed that is not fossilized.",
     ),
+    Feature(
+        "rollbacks",
+        0,
+        1,
+        lambda s: s.state.record.num_rollbacks / (1 + s.config.max_rollbacks),
+        "Rollbacks so far over the number that ends the episode.",
+        labels=lambda config, instances: None if config.governor else (),
+    ),
     Feature("last_action_legal", 0, 1, lambda s: s.state.is_legal, "Whether the last action was legal."),
     Feature(
         "last_op",
@@ -368,7 +376,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "contribution": ("contribution", "has_contribution", "contribution_trend"),
     "stage": (
         *("seeds_alive", "last_action_legal", "last_op", "stage", "blueprint", "operator", "alpha", "target"),
-        *("ramp_remaining", "tempo", "is_pruning", "steps_in_stage", "age"),
+        *("ramp_remaining", "tempo", "is_pruning", "steps_in_stage", "age", "rollbacks"),
     ),
     "costs": ("param_growth", "fossil_growth", "compute_growth", "rent_paid", "param_share", "compute_share"),
     "instance": ("instance",),

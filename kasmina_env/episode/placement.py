@@ -1,6 +1,7 @@
 """Places where an `EpisodeCore` lives: this thread, another thread, or another process.
 
-A place starts a method by name and returns a function that waits for its result. So several places work at once.
+A Ray actor, perhaps on another machine, is one more: `kasmina_env.episode.ray_actor`. A place starts a method by name
+and returns a function that waits for its result. So several places work at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ NO_MAIN_GUARD = "A script that uses workers keeps its code under `if __name__ ==
 GRACE = 60  # seconds between SIGTERM and the end of a worker
 Wait = Callable[[], Any]  # returns the result of a method, or raises what it raised
 Make = Callable[[], EpisodeCore]
+
+
+class LostPlaceError(RuntimeError):
+    """A place ended by itself, and the core in it is gone."""
 
 
 class Place(Protocol):
@@ -96,7 +101,7 @@ class Process:
             raise SystemExit(NO_MAIN_GUARD)
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, make, imports.chosen()), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, dump(make), imports.chosen()), daemon=True)
         with sheltered_children():
             self._process.start()
         other.close()
@@ -112,7 +117,7 @@ class Process:
         if not self._is_ready:
             self._await_core()
         try:
-            self._pipe.send_bytes(_dump((method, args)))
+            self._pipe.send_bytes(dump((method, args)))
         except OSError as error:
             raise self._death() from error
         return self._receive
@@ -127,15 +132,13 @@ class Process:
 
     def _receive(self) -> Any:
         try:
-            is_good, value = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - from a process that this one started
+            received = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
             raise self._death() from error
         except BaseException:
             self.close()()  # an unread answer would be taken for that of the next call
             raise
-        if not is_good:
-            raise value
-        return value
+        return read_answer(received)
 
     def _death(self) -> RuntimeError:
         self._process.join(timeout=1)
@@ -143,7 +146,7 @@ class Process:
         self.close()()
         if not self._is_ready:
             return RuntimeError(f"Worker exited with code {code} while it started. {NO_MAIN_GUARD}")
-        return RuntimeError(
+        return LostPlaceError(
             f"Worker exited with code {code}. Make the environment anew, with fewer networks if memory ran out."
         )
 
@@ -167,18 +170,19 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _dump(thing: object) -> bytes:
+def dump(thing: object) -> bytes:
+    """A value as bytes, for another process of this package."""
     file = io.BytesIO()
     _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
     return file.getvalue()
 
 
-def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
+def _serve(pipe: Connection, make: bytes, modules: Sequence[str]) -> None:
     """Answer calls until the pipe is closed.
 
     Args:
         pipe: Connection to the process that started this one.
-        make: Factory of the core.
+        make: Factory of the core, pickled.
         modules: User modules to import first; they register names that the problem uses.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides
@@ -188,30 +192,45 @@ def _serve(pipe: Connection, make: Make, modules: Sequence[str]) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     try:
-        core, answer = _made(make, modules)
-        pipe.send_bytes(answer)
+        core, first_answer = make_core(make, modules)
+        pipe.send_bytes(first_answer)
         while core is not None:
-            pipe.send_bytes(_answer(core, pipe.recv_bytes()))
+            pipe.send_bytes(answer(core, pipe.recv_bytes()))
     except (EOFError, OSError):
         pass
     os._exit(0)  # skips the seconds of PyTorch's own shutdown
 
 
-def _made(make: Make, modules: Sequence[str]) -> tuple[EpisodeCore | None, bytes]:
+def make_core(make: bytes, modules: Sequence[str]) -> tuple[EpisodeCore | None, bytes]:
+    """The core, and the answer to whoever asked for it, pickled: None, or an error.
+
+    Args:
+        make: Factory of the core, pickled: it names what the modules register.
+        modules: User modules to import first.
+    """
     try:
         for module in modules:
             imports.import_any(module)
-        return make(), _dump((True, None))
+        return pickle.loads(make)(), dump((True, None))  # noqa: S301 - from the process that asks for the core
     except Exception as error:  # noqa: BLE001 - raised where the core was asked for
         return None, _dump_error(error)
 
 
-def _answer(core: EpisodeCore, call: bytes) -> bytes:
+def answer(core: EpisodeCore, call: bytes) -> bytes:
+    """Pickled answer to a pickled call, which `read_answer` reads: the result of the method, or its error."""
     try:
-        method, args = pickle.loads(call)  # noqa: S301 - from the process that started this one
-        return _dump((True, getattr(core, method)(*args)))
+        method, args = pickle.loads(call)  # noqa: S301 - from the process that asked for the core
+        return dump((True, getattr(core, method)(*args)))
     except Exception as error:  # noqa: BLE001 - raised where the call came from
         return _dump_error(error)
+
+
+def read_answer(received: bytes) -> Any:
+    """The result in an answer of `make_core` or `answer`; an error in it is raised."""
+    is_good, value = pickle.loads(received)  # noqa: S301 - from a process that this one started
+    if not is_good:
+        raise value
+    return value
 
 
 def _dump_error(error: Exception) -> bytes:
@@ -219,4 +238,4 @@ def _dump_error(error: Exception) -> bytes:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     except Exception:  # noqa: BLE001 - some exceptions cannot be pickled
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    return _dump((False, error))
+    return dump((False, error))

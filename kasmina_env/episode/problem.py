@@ -11,7 +11,7 @@ import numpy as np
 
 from kasmina_env.episode.actions import ActionTable, make_action_table
 from kasmina_env.episode.observation import ObservationTable, make_observation_table
-from kasmina_env.episode.reward import REWARDS, Reward
+from kasmina_env.episode.reward import REWARDS, Reward, governed
 from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.costs import Costs, measure_costs
@@ -105,6 +105,7 @@ def problem_of(id: str, config: EnvConfig) -> Problem:
     variants, variant_of = _make_variants(config, instances)
     changes, change_at = _make_changes(config, instances)
     slot_names = tuple(slot.name for slot in host.slots)
+    reward = REWARDS.get(config.reward)
     return Problem(
         id=id,
         config=config,
@@ -116,7 +117,7 @@ def problem_of(id: str, config: EnvConfig) -> Problem:
         change_at=change_at,
         actions=make_action_table(config, slot_names),
         observations=make_observation_table(config, instances, slot_names),
-        reward=REWARDS.get(config.reward),
+        reward=governed(reward) if config.governor else reward,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from kasmina_env.population import ENGINES
 
-FAILURES = ("", "non_finite")  # by code: no failure; a loss is not finite
+# By code: no failure; a loss is not finite; the network diverged more often than the governor allows; it was lost with
+# its machine.
+FAILURES = ("", "non_finite", "diverged", "lost")
+NON_FINITE, DIVERGED, LOST = map(FAILURES.index, ("non_finite", "diverged", "lost"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class Report:
     num_alive: IntArray  # [N] seeds that may still be pruned
     is_legal: BoolArray  # [N] the last action was legal
     failure: IntArray  # [N] index into `FAILURES`
+    num_rollbacks: IntArray  # [N] times that the governor took the network back
+    divergence: IntArray  # [N] index into `DIVERGENCES` of the rule that took it back in the last step
     engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
     ending: Ending
@@ -91,8 +96,27 @@ def describe(
         num_fossilized=state.num_fossilized,
         num_alive=state.num_alive,
         is_legal=state.is_legal,
-        failure=state.is_dead.astype(np.int64),
+        failure=np.where(state.is_dead, np.where(state.record.is_given_up(problem.config), DIVERGED, NON_FINITE), 0),
+        num_rollbacks=state.record.num_rollbacks,
+        divergence=state.record.divergence,
         engine=np.full(state.num_networks, ENGINES.index(engine)),
         actions=state.history.actions,
         ending=ending,
+    )
+
+
+def lost_report(last: Report) -> Report:
+    """The report of a step in which episodes were lost: they end where they were, without a reward.
+
+    Args:
+        last: Report before the step.
+    """
+    nothing = Ending.none(len(last.step))
+    return replace(
+        last,
+        reward=np.zeros_like(last.reward),
+        terms=np.zeros_like(last.terms),
+        is_over=np.ones_like(last.is_over),
+        failure=np.where(last.is_over, last.failure, LOST),
+        ending=replace(nothing, committed_score=last.score),
     )

@@ -78,6 +78,21 @@ COSTS: Mapping[str, Term] = {
     "operations": Term(_operations, "Minus operation_price for a seed germinated."),
 }
 REWARDS: Registry[Reward] = Registry("reward")
+
+
+def _rollbacks(step: Step) -> FloatArray:
+    fresh = step.after.record.num_rollbacks - step.before.record.num_rollbacks
+    return np.asarray(0.0 - step.config.rollback_price * fresh)
+
+
+ROLLBACKS = Term(_rollbacks, "Minus rollback_price for each time that the governor took the network back.")
+
+
+def governed(reward: Reward) -> Reward:
+    """The same reward where the governor is on: rollbacks are one more cost."""
+    return Reward(reward.description, {**reward.terms, "rollbacks": ROLLBACKS})
+
+
 MakeT = TypeVar("MakeT", bound=Callable[[], Mapping[str, Term]])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kasmina_env.episode.governor import Record
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.lifecycle.transitions import LifecycleState, SeedMeasurements, Stage
 from kasmina_env.networks.costs import Costs
@@ -111,7 +112,8 @@ class EpisodeState:
     compute_spent: FloatArray  # [N] sum over the steps so far of seeds' compute over the host's, divided by T
     last_op: IntArray  # [N]
     is_legal: BoolArray  # [N] the last action was legal
-    is_dead: BoolArray  # [N] losses are no longer finite
+    is_dead: BoolArray  # [N] losses are no longer finite, or the governor gave up
+    record: Record
 
     @property
     def num_networks(self) -> int:
@@ -141,9 +143,13 @@ class EpisodeState:
         """Number of seeds that are not fossilized ``[N]``."""
         return np.asarray(self.lifecycle.has_seed.sum(axis=1)) - self.num_fossilized
 
-    def ends_with(self, measured: Measurement) -> BoolArray:
-        """Whether the step with these measurements is the last of its episode ``[N]``."""
-        return _is_over(self.step + 1, self.is_dead | ~measured.is_finite, self.horizon)
+    def dies_with(self, measured: Measurement, record: Record, config: EnvConfig) -> BoolArray:
+        """Whether networks are dead after the step with these measurements and this record ``[N]``."""
+        return np.asarray(self.is_dead | ~measured.is_finite | record.is_given_up(config))
+
+    def ends_with(self, measured: Measurement, record: Record, config: EnvConfig) -> BoolArray:
+        """Whether that step is the last of its episode ``[N]``."""
+        return _is_over(self.step + 1, self.dies_with(measured, record, config), self.horizon)
 
 
 def first_state(instance: IntArray, horizon: int, measured: Measurement, costs: Costs) -> EpisodeState:
@@ -182,6 +188,7 @@ def first_state(instance: IntArray, horizon: int, measured: Measurement, costs: 
         last_op=np.zeros(n, dtype=np.int64),
         is_legal=np.ones(n, dtype=bool),
         is_dead=~np.isfinite(measured.inner_loss),
+        record=Record.begin(now.inner_loss),
     )
 
 
@@ -199,6 +206,7 @@ def advance(
     lifecycle: LifecycleState,
     decision: Decision,
     measured: Measurement,
+    record: Record,
     costs: Costs,
     config: EnvConfig,
     prices: FloatArray,
@@ -210,11 +218,12 @@ def advance(
         lifecycle: Lifecycle after the step.
         decision: Actions of the step.
         measured: Measurements of the step; where the episode ends, `quality` is that of the committed network.
+        record: Record of the governor after the step.
         costs: Parameters and compute of networks.
         config: Settings of the problem.
         prices: Price of parameters ``[N]``.
     """
-    is_over = state.ends_with(measured)
+    is_over = state.ends_with(measured, record, config)
     growth = charged_growth(lifecycle, is_over, costs, config)
     value = worth(measured.quality, growth, prices)
     score = score_from(state, value, config)
@@ -234,7 +243,8 @@ def advance(
         compute_spent=state.compute_spent + costs.compute_growth(lifecycle) / state.horizon,
         last_op=decision.op,
         is_legal=decision.is_legal,
-        is_dead=state.is_dead | ~measured.is_finite,
+        is_dead=state.dies_with(measured, record, config),
+        record=record,
     )
 
 

@@ -4,6 +4,9 @@ Rows of a group have the same instance, the same host and the same minibatches, 
 because of their actions, so the mean of the others is the best baseline there is: it takes out all that a critic would
 have to guess. Being of the others only, it leaves the policy gradient unbiased (Kool et al. 2019, "Buy 4 REINFORCE
 samples, get a baseline for free!").
+
+What the others earned is taken from the last reward, or step by step from each. Step by step it also takes out when
+something happens to all of a group, such as a change of their data.
 """
 
 from __future__ import annotations
@@ -14,25 +17,29 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from kasmina_env.lifecycle.arrays import IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 
 
 class Paired(VecEnvWrapper):
-    """Takes from the last reward of an episode what the other rows of its group earned in theirs, on the mean.
+    """Takes from the rewards of an episode what the other rows of its group earned in theirs, on the mean.
 
     An episode that ends before those of its group, because its network died, is measured against nothing.
 
     Args:
         venv: N rows whose episodes have one length.
         size: Rows of a group, next to each other.
+        each_step: Whether to take from each reward what the others earned in that step; otherwise the last reward pays
+            for all.
     """
 
-    def __init__(self, venv: VecEnv, size: int) -> None:
+    def __init__(self, venv: VecEnv, size: int, each_step: bool = False) -> None:
         if venv.num_envs % size:
             raise ValueError(f"`group` must divide the {venv.num_envs} networks, got {size}. Choose another one.")
         super().__init__(venv)
         self._group = np.arange(venv.num_envs) // size
+        self._each_step = each_step
         self.earned = np.zeros(venv.num_envs)  # [N] in the episodes that are going on
+        self._steps = np.zeros(venv.num_envs, dtype=np.int64)  # [N] of these episodes
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give row i the seed s + (number of its group): rows that reset together stay together."""
@@ -40,22 +47,22 @@ class Paired(VecEnvWrapper):
         return self.venv.seed(seeds)  # type: ignore[arg-type]  # of a KasminaVecEnv, which takes one for each row
 
     def reset(self) -> VecEnvObs:
-        self.earned[:] = 0.0
+        self.earned[:] = self._steps[:] = 0
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         self.earned += rewards
-        relative = rewards.copy()
-        for row in np.flatnonzero(dones).tolist():
-            others = self._others(row, dones)
-            if len(others):
-                relative[row] -= self.earned[others].mean()
-        self.earned[dones] = 0.0
+        self._steps += 1
+        if self._each_step:
+            relative = rewards - self._mean_of_others(rewards, np.ones_like(dones))
+        else:
+            relative = rewards - np.where(dones, self._mean_of_others(self.earned, dones), 0.0)
+        self.earned[dones] = self._steps[dones] = 0
         return observations, relative, dones, infos
 
-    def _others(self, row: int, dones: np.ndarray) -> IntArray:
-        """Rows of the same group whose episodes end now too."""
-        is_other = dones & (self._group == self._group[row])
-        is_other[row] = False
-        return np.flatnonzero(is_other)
+    def _mean_of_others(self, values: FloatArray, counts: BoolArray) -> FloatArray:
+        """Mean ``[N]`` over other rows of the same group that count and are at the same step; 0 without any."""
+        is_other = (self._group == self._group[:, None]) & (self._steps == self._steps[:, None]) & counts
+        np.fill_diagonal(is_other, False)
+        return np.asarray(is_other @ values / np.maximum(is_other.sum(axis=1), 1))

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from kasmina_env.envs.sb3 import KasminaVecEnv
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.episodes import Placement
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.group_baseline import Paired
 from kasmina_env.learning.models import make_model
@@ -58,25 +59,28 @@ class Learner:
         self.env.close()
 
 
-def make_learner(config: TrainingConfig, num_workers: int, clock: Clock) -> Learner:
+def make_learner(config: TrainingConfig, num_workers: int, clock: Clock, placement: Placement = "local") -> Learner:
     """A fresh learner.
 
     Args:
         config: Settings of the run.
-        num_workers: Processes over which the networks are spread.
+        num_workers: Processes or Ray actors over which the networks are spread.
         clock: Measures the time that the environments take.
+        placement: See `KasminaVectorEnv`.
 
     Raises:
         ValueError: If a setting is not allowed.
     """
     algorithm = ALGORITHMS.get(config.algorithm)
-    settings = {"action_space": algorithm.action_space, "num_workers": num_workers}
-    rows = KasminaVecEnv(config.preset, config.num_envs, **settings, **config.settings)
+    where = {"num_workers": num_workers, "placement": placement}
+    rows = KasminaVecEnv(
+        config.preset, config.num_envs, action_space=algorithm.action_space, **where, **config.settings
+    )
     try:
         recorder = Recorder(rows, clock)
         seen = MasksObserved(recorder) if algorithm.sees_masks else recorder
         monitor = VecMonitor(seen, info_keywords=MONITORED)
-        paired = Paired(monitor, config.group) if config.group > 1 else None
+        paired = Paired(monitor, config.group, config.group_each_step) if config.group > 1 else None
         model = make_model(config, paired or monitor, rows.env.problem)
     except BaseException:
         rows.close()

@@ -14,11 +14,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from kasmina_env.controllers.policy import MAX_SEED
+from kasmina_env.episode.episodes import Placement
 from kasmina_env.learning.checkpoint import Rollout, begin_rollout, go_on, load_checkpoint, save_checkpoint
 from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, load_controller
 from kasmina_env.learning.hyperparameters import annealed
+from kasmina_env.learning.imitation import imitate_rules
 from kasmina_env.learning.learner import MONITORED, Learner, make_learner
 from kasmina_env.learning.logs import Table, open_logs
+from kasmina_env.learning.models import preferences
 from kasmina_env.learning.random_states import untouched_random_states
 from kasmina_env.learning.run_folder import check_new_run, check_resumable, keep_config, locked, make_run_folder
 from kasmina_env.learning.stop_signals import StopSignals, stop_signals
@@ -57,6 +60,7 @@ def train(
     report: Report = lambda progress: None,
     resume: bool = False,
     num_workers: int = 1,
+    placement: Placement = "local",
 ) -> BaseAlgorithm:
     """Train a controller.
 
@@ -74,7 +78,8 @@ def train(
         report: Called at the start, when everything has been accepted, and after every step of all rows; not at all
             where nothing is left to do.
         resume: Whether to go on from the folder's checkpoint; the settings must be the same but for `total_steps`.
-        num_workers: Processes over which the networks are spread.
+        num_workers: Processes or Ray actors over which the networks are spread.
+        placement: See `KasminaVectorEnv`.
 
     Raises:
         FileExistsError: If a new run's folder has something in it.
@@ -91,7 +96,7 @@ def train(
         else:
             check_new_run(out)
         clock = Clock()
-        learner = make_learner(config, num_workers, clock)
+        learner = make_learner(config, num_workers, clock, placement)
         stack.callback(learner.close)
         checkpoint = load_checkpoint(out, config, learner) if resume else None
         if resume:
@@ -107,6 +112,9 @@ def train(
         if checkpoint is None:
             # Not the seeds of a run with the next seed: row i of a population has this one + i.
             learner.venv.seed(first_seed(config))
+            if config.imitate:
+                preferred = preferences(learner.env.problem.actions, 0.0, config.prior)
+                imitate_rules(model.policy, learner.env.problem, preferred, config.seed)
         else:
             clock.go_on(checkpoint.spent)
             go_on(learner, checkpoint)

@@ -34,11 +34,14 @@ class TrainingConfig:
         num_envs: Rows of the population.
         group: Rows next to each other that play the same episodes and are measured against each other
             (`kasmina_env.learning.group_baseline`); 1: none are.
+        group_each_step: Whether they are measured against each other in every step, and not in the last one for all.
         net: Sizes of the networks' hidden layers.
         nearness: Whether `ent_coef` weighs nearness to a policy to which all operations weigh the same, in place of
             entropy; for MaskablePPO only, as is what follows (`kasmina_env.learning.maskable_policy`).
         prior: Weights of operations, by name, in the first policy and in the one to be near to; 1 where left out. Where
             episodes are long, a policy that grows at once never sees what comes of waiting for a reason.
+        imitate: Whether the first policy plays as the id's reactive rules do (`kasmina_env.learning.imitation`); for
+            MaskablePPO only.
         shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
         seed: Seed of the controller and of the environments.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
@@ -51,10 +54,12 @@ class TrainingConfig:
     total_steps: int = 60_000
     num_envs: int = 64
     group: int = 1
+    group_each_step: bool = False
     net: tuple[int, ...] = (64, 64)
     nearness: bool = False
     shared_parts: bool = False
     prior: Mapping[str, float] = field(default_factory=dict)
+    imitate: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +91,7 @@ class TrainingConfig:
             raise ValueError(
                 f"`group` must be 1 for {self.algorithm}, whose buffer would keep what others earned, got {self.group}."
             )
-        for name in ("nearness", "shared_parts"):
+        for name in ("nearness", "shared_parts", "imitate"):
             if getattr(self, name) and algorithm.model is not MaskablePPO:
                 raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")
 

@@ -434,6 +434,16 @@ def tick(state: LifecycleState, rules: LifecycleRules) -> LifecycleState:
     return state
 
 
+def uproot(state: LifecycleState, where: BoolArray) -> LifecycleState:
+    """Remove seeds at once, whatever their stage and age, as a prune at tempo 0 does.
+
+    Args:
+        state: Slots of N networks.
+        where: Seeds to remove ``[N, S]``.
+    """
+    return _take(REMOVAL, state, where & state.has_seed, Commands.wait(len(state.stage)))
+
+
 def _take(row: Transition, state: LifecycleState, where: BoolArray, commands: Commands) -> LifecycleState:
     """Take slots [N, S] along a row of the table."""
     if not where.any():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
@@ -91,6 +92,8 @@ def _keep(copy: Tensor, name: str, tensors: dict[str, Tensor], tree: Tree) -> Tr
 
 
 def _unpack(tree: Tree, tensors: Mapping[str, Tensor], kind: Any, name: str) -> Any:
+    if tree is not None:
+        kind = _without_none(kind)
     mark: str
     content: list[Any]
     mark, *content = tree if isinstance(tree, list) else [""]
@@ -123,6 +126,12 @@ def _unpack(tree: Tree, tensors: Mapping[str, Tensor], kind: Any, name: str) -> 
         case "object":
             return _object(content[0], tensors, kind, name)
     raise ValueError(f"{mark!r} is not known")
+
+
+def _without_none(kind: Any) -> Any:
+    """What an optional annotation allows besides None; any other annotation as it is."""
+    others = [one for one in get_args(kind) if one is not NoneType]
+    return others[0] if isinstance(kind, UnionType) and len(others) == 1 else kind
 
 
 def _kinds_of_entries(inner: tuple[Any, ...], count: int) -> tuple[Any, ...]:

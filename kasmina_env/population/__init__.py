@@ -3,13 +3,14 @@
 from kasmina_env.population.engine import ENGINES
 from kasmina_env.population.optim import Optimizer
 from kasmina_env.population.population import Population, Snapshot
-from kasmina_env.population.state import Conditions
+from kasmina_env.population.state import Conditions, Networks
 from kasmina_env.population.train import GradientHealth
 
 __all__ = [
     "ENGINES",
     "Conditions",
     "GradientHealth",
+    "Networks",
     "Optimizer",
     "Population",
     "Snapshot",

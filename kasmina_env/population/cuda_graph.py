@@ -1,65 +1,57 @@
-"""A function that is called again and again: on a GPU one recording of it is replayed."""
+"""CUDA graphs: all kernels of a call launched at once.
+
+The host would launch them one by one, which takes longer than the kernels until there are a few thousand small
+networks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
 
-FEWEST = 4  # calls for which a recording pays: it costs as much as one call, and a replay a third of one
+from kasmina_env.population.recordings import Replay
 
 
-@dataclass(eq=False)
-class Recorder:
-    """What recordings of one population leave behind for the next: a stream, and the memory of the last one.
+class CudaGraphs:
+    """Records calls on one device, and on a stream of its own.
 
-    A CUDA graph launches all kernels of a call at once, where the host would launch them one by one, which takes longer
-    than the kernels until there are a few thousand small networks.
+    All recordings use the same memory between their kernels: one runs at a time, and none needs what it left there.
 
-    Attributes:
-        is_on: Whether anything is recorded. While one thread records no other may use a GPU, so where populations train
-            in several threads nothing is.
-        stream: On which everything runs that is repeated.
-        last: Recording whose memory goes to the next one.
+    Args:
+        device: GPU of the tensors.
     """
 
-    is_on: bool = True
-    stream: torch.cuda.Stream | None = None
-    last: torch.cuda.CUDAGraph | None = None
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        self._newest: torch.cuda.CUDAGraph | None = None  # keeps the shared memory
 
-    def __reduce__(self) -> tuple[type[Recorder], tuple[bool]]:
-        """Copies and pickles, as snapshots are, begin without what cannot leave this process."""
-        return Recorder, (self.is_on,)
+    def __reduce__(self) -> tuple[type[CudaGraphs], tuple[torch.device]]:
+        """Copies and pickles begin without what cannot leave this process."""
+        return CudaGraphs, (self._device,)
 
-    def repeat(self, function: Callable[..., Tensor], calls: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Results of the calls, in order.
-
-        Args:
-            function: Launches the same kernels whatever the numbers in its arguments, and waits for none of them.
-            calls: Arguments, of the same shapes in each call.
-        """
-        if len(calls) < FEWEST or not (self.is_on and calls[0][0].is_cuda):
-            return [function(*arguments) for arguments in calls]
-        current = torch.cuda.current_stream(calls[0][0].device)
-        self.stream = self.stream or torch.cuda.Stream(calls[0][0].device)
-        self.stream.wait_stream(current)
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Surroundings of every call, recorded or not: the stream of its own."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream = self._stream or torch.cuda.Stream(self._device)
+        self._stream.wait_stream(current)
         try:
-            with torch.cuda.stream(self.stream):
-                first = function(*calls[0])  # as it is: libraries choose their kernels and get their memory
-                return [first, *self._replay(function, calls[1:])]
+            with torch.cuda.stream(self._stream):
+                yield
         finally:
-            current.wait_stream(self.stream)  # after an error or Ctrl-C too: what was launched still writes
+            current.wait_stream(self._stream)  # after an error or Ctrl-C too: what was launched still writes
 
-    def _replay(self, function: Callable[..., Tensor], calls: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        arguments = [value.clone() for value in calls[0]]
+    def record(self, function: Callable[[], Tensor]) -> Replay:
+        """Record a call without running it."""
         graph = torch.cuda.CUDAGraph()
-        pool = torch.cuda.graph_pool_handle() if self.last is None else self.last.pool()
+        pool = torch.cuda.graph_pool_handle() if self._newest is None else self._newest.pool()
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
-            result = function(*arguments)
+            result = function()
         except BaseException as error:
             with suppress(RuntimeError):
                 graph.capture_end()
@@ -70,11 +62,10 @@ class Recorder:
             )
             raise
         graph.capture_end()
-        self.last = graph
-        results = []
-        for call in calls:
-            for held, value in zip(arguments, call, strict=True):
-                held.copy_(value)
+        self._newest = graph
+
+        def replay() -> Tensor:
             graph.replay()
-            results.append(result.clone())
-        return results
+            return result
+
+        return replay

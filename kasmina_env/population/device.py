@@ -13,14 +13,20 @@ from kasmina_env.networks.modes import own_modes as own_modes
 from kasmina_env.settings.machine import DEVICE, num_cores
 
 
-def find_device(name: str | None = None) -> torch.device:
+def find_device(name: str | None = None, is_here: bool = True) -> torch.device:
     """The device of this name; without one that of the environment variable KASMINA_DEVICE, else the CPU.
+
+    Args:
+        name: Name as PyTorch knows it.
+        is_here: Whether it is a device of this machine, which is tried.
 
     Raises:
         ValueError: If PyTorch cannot use it here.
     """
     chosen, source = (os.environ.get(DEVICE) or "cpu", DEVICE) if name is None else (name, "device")
     try:
+        if not is_here:
+            return torch.device(chosen)
         found = torch.ones(1, device=chosen)
         found.cpu()  # which a device without numbers, "meta", cannot do
         return found.device

@@ -11,7 +11,7 @@ and back once. Between slots every network stands at its own number, so that its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -82,6 +82,16 @@ class PlannedSlot:
     kinds: list[Kind]
     pieces: list[Piece]
     alpha: Tensor  # amplitudes of the acting seeds (`Lanes.spread`)
+
+    @property
+    def structure(self) -> Hashable:
+        """Everything that its kernels depend on, besides the blueprints that live here and what stands in tensors."""
+        return tuple(cell.sizes for cell in self.cells), self.gates and self.gates.sizes, self.order is None
+
+    @property
+    def numbers(self) -> list[Tensor]:
+        """Tensors that differ from step to step where the structure does not."""
+        return [self.alpha, *(tensor for tensor in (self.order, self.inverse) if tensor is not None)]
 
     @cached_property
     def slot_to_cells(self) -> Regroup:

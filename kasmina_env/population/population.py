@@ -339,6 +339,14 @@ class Population:
         for row, seed in zip(self._check_rows(rows), rng_seeds, strict=True):
             self._streams[row] = Streams.from_seed(seed)
 
+    def copies(self, rows: Rows | None = None) -> Networks:
+        """Copy networks (all by default) without their random streams."""
+        return self._networks.take(self._check_rows(rows))
+
+    def are_finite(self, acts: BoolArray) -> torch.Tensor:
+        """Whether all weights of hosts and of the seeds that act ``[N, S]`` are finite ``[N]``, on the device."""
+        return self._networks.are_finite(acts)
+
     def snapshot(self, rows: Rows | None = None) -> Snapshot:
         """Copy networks (all by default) and their random streams."""
         rows = self._check_rows(rows)

@@ -15,8 +15,9 @@ from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, make_network
 from kasmina_env.networks.layers import split_logits
-from kasmina_env.population.cuda_graph import Recorder
+from kasmina_env.population.cuda_graph import CudaGraphs
 from kasmina_env.population.optim import Optimizer
+from kasmina_env.population.recordings import Recorder
 from kasmina_env.population.stack import (
     RandomStream,
     Stack,
@@ -173,7 +174,8 @@ def make_setting(
         template = replace(template, low=initial_weights, high=initial_weights)  # a uniform range of width 0
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain)
+    recorder = Recorder(CudaGraphs(device) if device.type == "cuda" else None)
+    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain, recorder=recorder)
 
 
 @dataclass
@@ -204,6 +206,19 @@ class Networks:
     def has_seed(self) -> BoolArray:
         """Mask of slots that hold a seed ``[N, S]``."""
         return np.asarray(self.operator != NO_SEED)
+
+    def are_finite(self, acts: BoolArray) -> torch.Tensor:
+        """Whether all weights of each network that act are finite ``[N]``, on the device.
+
+        Args:
+            acts: Seeds whose weights count ``[N, S]``.
+        """
+        are_finite = self.hosts.parameters.isfinite().all(dim=1)
+        for part, cell in self.cells.items():
+            members = np.flatnonzero(acts[cell.rows, part.slot])
+            rows = self._index(cell.rows[members])
+            are_finite[rows] &= cell.weights.parameters[self._index(members)].isfinite().all(dim=1)
+        return are_finite
 
     def seeds(self) -> set[tuple[int, str, Operator, bool]]:
         """All kinds of seeds that grow here: slot, blueprint, operator, whether in TRAINING."""

@@ -38,8 +38,8 @@ class GradientHealth:
 class _Trainee:
     """A stack in training: contiguous leaves, and its part of the flat gradient.
 
-    In a stack of one network every tensor is contiguous already, and leaves are views. In a larger stack leaves are
-    working copies.
+    Leaves are working copies. Only in a stack of one network every tensor is contiguous already, and where nothing is
+    recorded leaves are views.
     """
 
     template: Template
@@ -47,6 +47,7 @@ class _Trainee:
     leaves: list[Tensor]  # each [R, *shape]
     gradient: Tensor  # [R, P]
     squares: Tensor  # [R, P] sum over minibatches
+    has_copies: bool
 
     def collect(self, found: Sequence[Tensor]) -> None:
         """Write the gradients of the leaves into `gradient`."""
@@ -58,7 +59,7 @@ class _Trainee:
 
     def update(self) -> None:
         """Subtract the update that the optimiser left in `gradient`."""
-        if len(self.stack) == 1:
+        if not self.has_copies:
             self.stack.parameters.sub_(self.gradient)
             return
         for leaf, part in zip(self.leaves, self.template.unflatten(self.gradient), strict=True):
@@ -66,13 +67,13 @@ class _Trainee:
 
     def put_back(self) -> None:
         """Write working copies back into the stack."""
-        if len(self.stack) > 1:
+        if self.has_copies:
             torch.cat([leaf.flatten(1) for leaf in self.leaves], dim=1, out=self.stack.parameters)
 
 
-def _leaves(template: Template, stack: Stack) -> list[Tensor]:
+def _leaves(template: Template, stack: Stack, has_copies: bool) -> list[Tensor]:
     parameters = [p.detach() for p in template.unflatten(stack.parameters)]
-    if len(stack) > 1:
+    if has_copies:
         parameters = [p.clone(memory_format=torch.contiguous_format) for p in parameters]
     return [p.requires_grad_() for p in parameters]
 
@@ -99,17 +100,19 @@ def train(
     """
     setting = networks.setting
     networks.sort_cells()
-    parts = list(networks.cells)
-    stacks = [networks.hosts, *(cell.weights for cell in networks.cells.values())]
+    parts = sorted(networks.cells)  # an order without history: a recording is found more often
+    cells = [networks.cells[part] for part in parts]
+    stacks = [networks.hosts, *(cell.weights for cell in cells)]
     templates = [setting.host_template, *map(setting.template, parts)]
-    rates = [setting.column(host_rate), *(setting.column(seed_rate[c.rows]) for c in networks.cells.values())]
+    rates = [setting.column(host_rate), *(setting.column(seed_rate[cell.rows]) for cell in cells)]
     updates = Updates(setting.optimizer, stacks, rates, len(x))
     gradient = updates.gradient
     squares = torch.zeros_like(gradient)
+    copied = [setting.recorder.graphs is not None or len(stack) > 1 for stack in stacks]
     host, *seeds = trainees = [
-        _Trainee(template, stack, _leaves(template, stack), part, square)
-        for template, stack, part, square in zip(
-            templates, stacks, updates.by_stack(gradient), updates.by_stack(squares), strict=True
+        _Trainee(template, stack, _leaves(template, stack, is_copied), part, square, is_copied)
+        for template, stack, is_copied, part, square in zip(
+            templates, stacks, copied, updates.by_stack(gradient), updates.by_stack(squares), strict=True
         )
     ]
     seed_of = dict(zip(parts, seeds, strict=True))
@@ -136,7 +139,10 @@ def train(
         return loss.detach()
 
     calls = [(inputs, labels, *factors) for inputs, labels, factors in zip(x, y, updates.factors, strict=True)]
-    losses = setting.recorder.repeat(step, calls)
+    grown = [slot for slot in plan if slot is not None]
+    kernels = (tuple(parts), tuple(slot and slot.structure for slot in plan))
+    state = [*leaves, *updates.moments, squares, *(tensor for slot in grown for tensor in slot.numbers)]
+    losses = setting.recorder.repeat(step, calls, kernels, state if absent is None else [*state, absent])
     with torch.no_grad():
         updates.finish()
         for trainee in trainees:

@@ -69,6 +69,14 @@ class EnvConfig:
         watch_samples: Samples of inner_valid that are measured for the controller every step.
         score_samples: Samples of outer_valid that are scored every step; the first and the last score use all of them.
         success_score: Committed score from which an episode counts as a success.
+        governor: Whether a network that diverges goes back to its last good state; see `kasmina_env.episode.governor`.
+        divergence_loss: Loss of a network that answers like a guess, over the loss of a guess, from which it counts as
+            diverged. A fresh host is at 1 to 1.2.
+        divergence_rise: Factor by which the loss of a network must rise over its best recent one, and above that of a
+            guess, to count as diverged.
+        max_rollbacks: Rollbacks in an episode; one more ends it with a failure.
+        rollback_factor: Multiplier on the learning rate of a network at each rollback; at 1 it goes on as before.
+        rollback_price: Reward per rollback.
     """
 
     task: str = "digits"
@@ -111,6 +119,12 @@ class EnvConfig:
     watch_samples: int = 100
     score_samples: int = 100
     success_score: float = 0.5
+    governor: bool = False
+    divergence_loss: float = 2.0
+    divergence_rise: float = 3.0
+    max_rollbacks: int = 3
+    rollback_factor: float = 0.1
+    rollback_price: float = 0.02
 
     def __post_init__(self) -> None:
         for name in RULES:
@@ -221,6 +235,12 @@ RULES: dict[str, Rule] = {
     "watch_samples": _SAMPLES,
     "score_samples": _SAMPLES,
     "success_score": _number(-1e3, 1),
+    "governor": _FLAG,
+    "divergence_loss": _number(1.5, 1e3),
+    "divergence_rise": _number(1.5, 1e3),
+    "max_rollbacks": _integer(0, MAX_STEPS),
+    "rollback_factor": _number(1e-3, 1),
+    "rollback_price": _PRICE,
 }
 
 

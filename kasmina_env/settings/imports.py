@@ -14,12 +14,13 @@ from types import ModuleType
 from kasmina_env.settings.presets import PRESETS, Preset
 
 _chosen: tuple[str, ...] = ()  # by the options of the command that runs
+_of_ids: tuple[str, ...] = ()  # in ids, as `module:ID`
 
 
 def import_chosen(names: Sequence[str]) -> None:
     """Import what a command was told to, in this order, and remember it for `import_words`."""
-    global _chosen
-    _chosen = tuple(names)
+    global _chosen, _of_ids
+    _chosen, _of_ids = tuple(names), ()
     for name in names:
         import_any(name)
 
@@ -30,14 +31,17 @@ def import_words() -> str:
 
 
 def chosen() -> tuple[str, ...]:
-    """Names that were imported by the options of the command that runs."""
-    return _chosen
+    """Modules, and absolute paths of files, that the command that runs was told to import. Its workers need them."""
+    return tuple(str(Path(name).resolve()) if _is_path(name) else name for name in (*_chosen, *_of_ids))
 
 
 def import_any(name: str) -> ModuleType:
     """Import a module by its name, or by the path of its file."""
-    is_path = name.endswith(".py") or "/" in name or "\\" in name
-    return import_file(Path(name)) if is_path else import_named(name)
+    return import_file(Path(name)) if _is_path(name) else import_named(name)
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or "\\" in name
 
 
 def import_named(name: str) -> ModuleType:
@@ -99,9 +103,11 @@ def find_preset(env_id: str) -> Preset:
         UnknownNameError: If there is none.
         ImportError: If the module cannot be imported.
     """
+    global _of_ids
     module, _, name = env_id.rpartition(":")
     if module:
         import_any(module)
+        _of_ids = (*_of_ids, module)
     return PRESETS.get(name)
 
 

@@ -111,6 +111,7 @@ def test_the_backward_of_a_convolution_takes_twice_its_forward_whatever_its_grou
     assert both == 3 * forward
 
 
+@pytest.mark.needs("matplotlib")
 def test_all_repeats_are_written_as_json_and_drawn(measured, tmp_path):
     document = json.loads(as_json(measured))
     assert document["steps"]["3"] == measured.steps[3].tolist()
@@ -118,6 +119,7 @@ def test_all_repeats_are_written_as_json_and_drawn(measured, tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.needs("matplotlib")
 def test_a_picture_shows_every_rival(measured, tmp_path):
     many = {f"rival {number}": measured.steps[1] for number in range(9)}
     picture([replace(measured, rivals=many)], tmp_path / "bench.svg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -39,15 +40,23 @@ TRAININGS = {
     "activation": {"num_envs": 2, "hyperparameters": {"policy_kwargs": {"activation_fn": "relu"}}},
 }
 # ... logs of episodes, ...
-LOG = {"kind": "kasmina_env episode", "schema": 1, "id": SPIRALS, "engine": "torch", "seed": 0, "instance": 0}
-LOG |= {"config": {}, "planted": [], "actions": [0], "names": ["WAIT"], "scores": [0.3, 0.4], "versions": {}}
-CONFIG = {"config": PRESETS.get(SPIRALS).settings}
+LOG = {"kind": "kasmina_env episode", "schema": 2, "id": SPIRALS, "engine": "torch", "num_networks": 1, "seed": 0}
+LOG |= {
+    "config": {},
+    "instance": 0,
+    "planted": [],
+    "actions": [0],
+    "names": ["WAIT"],
+    "scores": [0.3, 0.4],
+    "versions": {},
+}
+CONFIG = {"config": dataclasses.asdict(PRESETS.get(SPIRALS).config())}
 LOGS = {
-    "log_schema": {"schema": 2},
+    "log_schema": {"schema": 1},
     "log_scores": {"scores": 3},
     "log_words": {"scores": ["x", "y"]},
     "log_nan": {"scores": [float("nan"), 0.3]},
-    "log_short": {"scores": [0.3]},
+    "log_short": CONFIG | {"scores": [0.3]},
     "log_engine": CONFIG | {"engine": "numba"},
     "log_seed": CONFIG | {"seed": -1},
     "log_instance": CONFIG | {"instance": 7},
@@ -126,6 +135,10 @@ BAD = [
     ("train --config full", "`config` must be a JSON file that exists, got full."),
     ("train --config text.json", "`text.json` must be a JSON file, got another one"),
     ("train --config list.json", "`list.json` must hold a JSON object, got []."),
+    ("record", "Missing from kasmina record: ID"),
+    ("record Kasmina/Digit-v0 -o new-v0", "Did you mean 'Kasmina/Digits-v0'?"),
+    (f"record {SPIRALS} -o new-v0 --episodes 0", "`episodes` must be at least 1, got 0."),
+    (f"record {SPIRALS} -o new-v0 --seed -1", "`seed` must be at least 0, got -1."),
     ("train --config key.json", "Did you mean 'total_steps'?"),
     ("train --config kind.json", "`total_steps` must be an integer, got '60000'."),
     ("train --config zero.json", "`total_steps` must be at least 1, got 0."),
@@ -178,13 +191,13 @@ BAD = [
     ("replay log_scores.json", "`scores` must be a tuple of finite numbers, got 3."),
     ("replay log_words.json", "`scores` must be a tuple of finite numbers, got ('x', 'y')."),
     ("replay log_nan.json", "`scores` must be a tuple of finite numbers, got (nan, 0.3)."),
-    ("replay log_short.json", "`log_short.json` must have one score more than actions, got 1 scores."),
+    ("replay log_short.json", "`log_short.json` must have a name for each action, and one score more than actions"),
     ("replay log_engine.json", "`engine` must be one of auto, torch, fused, got 'numba'."),
     ("replay log_seed.json", "`seed` must be an integer of at least 0, got -1."),
     ("replay log_instance.json", "`instance` must be a number from 0 to 0, or one for each of 1 networks, got 7."),
     ("replay log_planted.json", "`planted` must be a list of flat GERMINATE actions, got [0]."),
-    ("replay log_action.json", "`action` must be 1 times 1 integers below [65], got 1000000."),
-    ("replay log_setting.json", "Did you mean 'horizon'?"),
+    ("replay log_action.json", "`log` must hold actions of its problem, got 'WAIT' for 'number 1000000'."),
+    ("replay log_setting.json", "`log_setting.json` must hold the settings of this version, got others in augment,"),
     ("replay log_config.json", "`config` must be a mapping of keyword settings, got ()."),
     (f"rollout {SPIRALS} --policy key_of_step.json", "at steps below 24, got 'WAIT' at step x."),
     (f"rollout {SPIRALS} --policy late_step.json", "at steps below 24, got 'WAIT' at step 99."),
@@ -229,6 +242,7 @@ BAD = [
     (f"compare {SPIRALS} --without colour", "`without` must be one of accuracy, gradients, contribution, stage, costs"),
     (f"compare {SPIRALS} --policy syntax.py", "`syntax.py` cannot be imported: SyntaxError: invalid syntax"),
     (f"compare {SPIRALS} -o /proc/new", "`out` must be in a folder that can be written to, got /proc/new."),
+    (f"compare {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"compare {SPIRALS} --split validate", "'validate'"),
     (f"compare {SPIRALS} --policies wait wait", "`policies` must each be named once, got 'wait' 2 times."),
     (f"compare {SPIRALS} --policy plateu", "Did you mean 'plateau'?"),
@@ -242,6 +256,7 @@ BAD = [
     (f"search {MIX} --per-context --facts rent", "`facts` must be one of"),
     (f"search {SPIRALS} --per-context --reactive", "must not both be given, got both. Search for one at a time."),
     (f"search {SPIRALS} -o taken.safetensors/a.json", "`out` must be in a folder that can be written to"),
+    (f"search {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"search {SPIRALS} -o full", "`out` must be a file, got the folder full."),
     (
         f"search {SPIRALS} -o empty.json",
@@ -249,6 +264,7 @@ BAD = [
     ),
     ("calibrate Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"calibrate {SPIRALS} --seed -1", "`seed` must be at least 0, got -1"),
+    (f"calibrate {SPIRALS} --workers 0", "`workers` must be at least 1, got 0."),
     (f"calibrate {SPIRALS} --seeds 2", "`seeds` must be at least 4, got 2."),
     (f"calibrate {SPIRALS} --seeds {10**12}", "`seeds` must be at most 100000, got 1000000000000. Measure less."),
     (f"calibrate {SPIRALS} --schedules -1", "`schedules` must be at least 1, got -1. Measure more."),

@@ -60,14 +60,17 @@ def test_rollout_shows_an_episode(capsys):
 # ── train ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_train_then_compare_writes_what_it_says(tmp_path, tiny, capsys):
     folder, results = tmp_path / "run", tmp_path / "results"
     said(capsys, *tiny, "-o", folder)
     out = said(capsys, "compare", SPIRALS, "--run", folder, "--episodes", "4", "-o", results)
-    assert all(arm in out for arm in ("maskable_ppo", "fixed", "plateau", "random", "wait"))
-    pictures = {"comparison.png", "pareto.png", "training.png"}
-    assert {path.name for path in results.iterdir()} == {"comparison.md", "comparison.json", "episodes.csv", *pictures}
-    assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 7
+    assert all(arm in out for arm in ("maskable_ppo", "plateau", "random", "wait"))
+    pictures = {"comparison.png", "profiles.png", "pareto.png", "training.png"}
+    files = {"comparison.md", "comparison.json", "episodes.csv", "samples", *pictures}
+    assert {path.name for path in results.iterdir()} == files
+    assert said(capsys, "validate", results).count("ok maskable_ppo, run 0") == 2
+    assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 4
 
 
 def test_what_the_settings_say_of_problem_and_seed_counts(tmp_path, capsys):
@@ -143,6 +146,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_played(words, tmp_pat
 # ── which policies and runs ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.needs("matplotlib")
 def test_runs_of_another_environment_are_not_compared(tmp_path, tiny, capsys):
     said(capsys, *tiny, "-o", tmp_path / "run")
     words = ("--run", tmp_path / "run", "-o", tmp_path / "other")
@@ -169,14 +173,15 @@ def test_a_rollout_of_a_run_plays_the_problem_it_was_trained_on(tmp_path, capsys
 
 def test_controls_whose_schedules_are_of_other_menus_are_left_out_aloud(capsys):
     assert default_controls(SPIRALS, tempos=(4,)) == ("wait", "random", "plateau")
-    assert "Left out: fixed, instant, static_final." in capsys.readouterr().err
+    assert "Left out: fixed, reactive, instant, static_final." in capsys.readouterr().err
 
 
 def test_controls_without_a_schedule_are_left_out_aloud(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("kasmina_env.settings.configs.CONFIGS", (tmp_path,))
     monkeypatch.chdir(tmp_path)
     assert default_controls("Kasmina/Text-v0") == ("wait", "random", "plateau")
-    assert "Left out: fixed, instant, static_final." in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert all(f"Left out: {names}." in err for names in ("fixed, instant, static_final", "reactive", "learned"))
 
 
 def test_what_commands_write_into_configs_is_read_from_there(tmp_path, monkeypatch):

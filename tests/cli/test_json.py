@@ -58,6 +58,7 @@ def test_numbers_are_numbers_in_json(described):
     assert described["actions"][1]["choices"]["tempo"] == [1]
 
 
+@pytest.mark.needs("matplotlib")
 def test_compare_as_json_is_what_it_writes(tmp_path, capsys):
     out = tmp_path / "out"
     words = ("compare", SPIRALS, "--policy", "wait", "random", "--episodes", "2", "-o", out, "--json")

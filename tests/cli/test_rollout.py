@@ -33,7 +33,9 @@ def test_an_episode_is_kept_as_picture_or_film(name, tmp_path):
         assert getattr(film, "n_frames", 1) == (1 if name == "end.png" else 25)  # equal frames are one
 
 
-@pytest.mark.parametrize("name, words", [("x.jpg", "`out` must end in .png, .gif, .mp4"), ("taken.gif", "must be a new file")])
+@pytest.mark.parametrize(
+    "name, words", [("x.jpg", "`out` must end in .png, .gif, .mp4"), ("taken.gif", "must be a new file")]
+)
 def test_what_could_not_be_written_is_refused_before_anything_is_played(name, words, tmp_path, capsys):
     (tmp_path / "taken.gif").write_bytes(b"")
     with pytest.raises(SystemExit):

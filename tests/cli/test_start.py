@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +68,33 @@ def test_the_version_needs_no_extra():
         ("tensorboard", "train", "sb3"),
         ("matplotlib", "compare", "plot"),
         ("matplotlib", "bench", "plot"),
+        *[("ray", f"{command} --cluster auto", "ray") for command in ("train", "compare", "search", "calibrate")],
     ],
 )
 def test_a_command_without_its_extra_says_so_before_it_begins(module, command, extra, tmp_path):
-    done = python_without(module, command, "Kasmina/Spirals-v0", "-o", str(tmp_path / "new"))
+    done = python_without(module, *command.split(), "Kasmina/Spirals-v0", "-o", str(tmp_path / "new"))
     sentence = f"error: This needs {module}, which is not installed. Run: pip install 'kasmina-env[{extra}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, out",
+    [
+        (["--help"], "Grow neural networks"),
+        (["rollout", "Kasmina/Spirals-v0", "--policy", "fixed", "--every", "24"], "committed score"),
+        (["replay", "docs/results/samples/spirals/samples/01-fixed-0-1000000.json", "--verify"], "seed 1000000"),
+        (["rollout", "Kasmina/Spirals-v0", "--policy", "na\u00efve/one"], "must be a control"),
+    ],
+    ids=["help", "rollout", "replay", "error"],
+)
+def test_a_terminal_of_a_legacy_encoding_gets_question_marks_and_no_traceback(words, out):
+    legacy = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kasmina_env", *words], cwd=ROOT, capture_output=True, env={**os.environ, **legacy}
+    )
+    assert out in (done.stdout + done.stderr).decode("ascii")
+    assert b"Traceback" not in done.stderr
 
 
 def test_every_extra_that_is_named_exists():

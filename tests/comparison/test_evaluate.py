@@ -12,7 +12,6 @@ import pytest
 from kasmina_env import make_problem
 from kasmina_env.comparison.arms import Swapped
 from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
-from kasmina_env.comparison.plots import apart, pareto_front
 from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
 from kasmina_env.controllers.scripted import Wait
 from kasmina_env.lifecycle.transitions import Op
@@ -145,12 +144,18 @@ def test_an_arm_plays_a_seed_alike_whatever_the_rows_and_episodes_beside_it():
     assert six.returns == pytest.approx(in_fours.returns, abs=1e-3)
 
 
+@pytest.mark.needs("matplotlib")
 def test_nothing_on_the_pareto_front_is_beaten_in_both():
+    from kasmina_env.comparison.plots import pareto_front
+
     points = [(1.0, 0.2), (3.0, 0.5), (2.0, 0.6), (1.0, 0.3), (4.0, 0.6), (5.0, 0.9)]
     assert pareto_front(points) == [(1.0, 0.3), (2.0, 0.6), (5.0, 0.9)]
 
 
+@pytest.mark.needs("matplotlib")
 def test_names_of_levels_stand_apart_in_their_order_around_where_they_belong():
+    from kasmina_env.comparison.plots import apart
+
     assert apart([0.9, 0.1, 0.9, 0.5], 0.2) == pytest.approx([0.8, 0.1, 1.0, 0.5])
     assert apart([], 0.2) == []
 

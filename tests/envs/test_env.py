@@ -46,7 +46,7 @@ def test_gymnasiums_checker_has_nothing_to_say(env_id, form):
     check_env(gym.make(env_id, action_space=form).unwrapped)
 
 
-@pytest.mark.parametrize("render_mode", ["ansi", "rgb_array"])
+@pytest.mark.parametrize("render_mode", ["ansi", pytest.param("rgb_array", marks=pytest.mark.needs("matplotlib"))])
 @pytest.mark.parametrize("env_id", IDS)
 def test_checker_has_nothing_to_say_about_pictures(env_id, render_mode):
     check_env(small_env(env_id, render_mode=render_mode))

@@ -106,6 +106,7 @@ def test_wrappers_of_gymnasium_collect_panels(env_id):
     assert len(env.render()) == 2
 
 
+@pytest.mark.needs("matplotlib")
 def test_pictures_have_one_size_and_stay_as_they_were_when_they_were_taken():
     env = small_env("Kasmina/Spirals-v0", render_mode="rgb_array")
     env.reset(seed=0)

@@ -298,6 +298,7 @@ def test_options_set_before_a_reset_are_those_of_the_next_episodes():
         venv.reset()
 
 
+@pytest.mark.needs("matplotlib")
 def test_pictures_of_all_rows_are_rendered_as_one():
     venv = sb3_env("Kasmina/Spirals-v0", num_envs=2, render_mode="rgb_array")
     venv.reset()

@@ -170,6 +170,19 @@ def test_only_episodes_in_one_place_have_a_core_to_look_into():
         small_vec(SPIRALS, **THREADS).episodes.local  # noqa: B018
 
 
+def test_actors_without_ray_are_one_sentence_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs? ray, which is not installed\. Run: pip install 'kasmina-env"
+    ):
+        small_vec(SPIRALS, placement="ray")
+
+
+def test_a_placement_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"^`placement` must be one of local, ray, got 'cloud'\."):
+        small_vec(SPIRALS, placement="cloud")
+
+
 def test_a_daemon_process_is_told_that_it_may_not_have_workers(monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     with pytest.raises(RuntimeError, match=r"^`num_workers` must be 1 in a daemon process, which may not start oth"):

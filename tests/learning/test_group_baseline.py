@@ -16,8 +16,8 @@ MIX = "Kasmina/DigitsMix-v0"
 SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 8, "score_samples": 8}
 
 
-def paired(num_envs=6, size=3):
-    return Paired(VecMonitor(KasminaVecEnv(MIX, num_envs, warmup_batches=1, **SMALL)), size)
+def paired(num_envs=6, size=3, each_step=False):
+    return Paired(VecMonitor(KasminaVecEnv(MIX, num_envs, warmup_batches=1, **SMALL)), size, each_step)
 
 
 def grow(env, rows):
@@ -58,6 +58,16 @@ def test_the_last_reward_is_relative_to_what_the_others_earned():
         assert rewards.sum(axis=0) == pytest.approx(wanted, abs=1e-5)
         assert abs(rewards.sum(axis=0)).max() > 1e-3
         assert rewards.sum() == pytest.approx(0, abs=1e-5)
+
+
+def test_each_reward_is_relative_to_what_the_others_earned_in_that_step():
+    env = paired(each_step=True)
+    plain = VecMonitor(KasminaVecEnv(MIX, 6, warmup_batches=1, **SMALL))
+    env.seed(0), env.reset(), plain.seed([0, 0, 0, 1, 1, 1]), plain.reset()
+    relative, rewards = play(env, [1, 3, 4])[0], play(plain, [1, 3, 4])[0]
+    others = [[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]]
+    wanted = np.stack([rewards[:, row] - rewards[:, rest].mean(axis=1) for row, rest in enumerate(others)], axis=1)
+    assert relative == pytest.approx(wanted, abs=1e-5)
 
 
 def test_an_episode_that_ends_alone_is_measured_against_nothing():

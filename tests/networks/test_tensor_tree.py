@@ -31,6 +31,7 @@ class Outer:
     pair: tuple[Inner, np.random.Generator]
     many: tuple[Inner, ...]
     note: str | None = None
+    spare: Inner | None = None
 
 
 INNER = Inner(np.arange(6.0).reshape(2, 3).T, float("inf"))
@@ -60,6 +61,12 @@ def test_nested_states_come_back_bit_for_bit():
     assert digest(again.many, again.pair, again.parts[Key(2, "a")]) == digest(value.many, value.pair, INNER)
     assert again.parts.keys() == value.parts.keys()
     assert again.pair[1].random() == np.random.default_rng(3).random()
+
+
+def test_an_optional_part_is_there_or_not():
+    one, none = (through_json(Outer({}, (INNER, np.random.default_rng(0)), (), None, x), Outer) for x in (INNER, None))
+    assert digest(one.spare) == digest(INNER)
+    assert none.spare is None
 
 
 def test_what_was_packed_is_a_copy():

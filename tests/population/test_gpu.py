@@ -58,7 +58,7 @@ def test_seed_gives_the_same_episode_again(env_id):
 @every_id
 def test_a_snapshot_is_the_future_bit_for_bit(env_id):
     env = KasminaVectorEnv(4, env_id, device=GPU, **RECORDED)
-    policy = Lively(env.action_names)
+    policy = Lively(env.problem)
     env.reset(seed=3)
     env.step(policy.act(env.action_masks()))
     saved = env.snapshot()
@@ -76,7 +76,7 @@ def test_shards_on_a_gpu_live_the_life_of_one_population(env_id):
         KasminaVectorEnv(5, env_id, dtype="float64", **where, **RECORDED)
         for where in ({"device": GPU}, {"devices": [GPU] * 2})
     ]
-    policy = Lively(pair[0].action_names)
+    policy = Lively(pair[0].problem)
     seen = [env.reset(seed=1)[0] for env in pair]
     for _ in range(4):
         np.testing.assert_allclose(*seen, rtol=0, atol=1e-6)
@@ -90,7 +90,7 @@ def test_recorded_minibatches_do_what_launched_ones_do_bit_for_bit(host):
     pair = [mixed_population(host, torch.float64, device=GPU) for _ in range(2)]
     pair[1][0].setting.recorder.is_on = False
     recorded, launched = (figures(population, alpha, host) for population, alpha in pair)
-    assert pair[0][0].setting.recorder.last is not None
+    assert pair[0][0].setting.recorder.num_made == 1
     torch.testing.assert_close(recorded, launched, rtol=0, atol=0, equal_nan=True)
 
 

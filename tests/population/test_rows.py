@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ import torch
 
 from kasmina_env.networks.layers import widen
 from kasmina_env.population import Optimizer, Population
-from kasmina_env.population.cuda_graph import Recorder
 from kasmina_env.settings.config import Operator
 from tests.contract import (
     HOSTS_UNDER_TEST,
@@ -85,14 +82,6 @@ def test_restoring_some_rows_leaves_the_others_bit_identical(host):
     population.restore(saved, [4, 1])
     assert are_identical(stacks(population, [0, 2, 3, 5]), expected)
     assert are_identical(stacks(population, [4, 1]), stacks_of(saved))
-
-
-def test_a_recorder_leaves_its_process_without_what_it_recorded():
-    """Stream and graph of a GPU cannot be pickled; an open file stands for them."""
-    with Path(__file__).open() as cannot_be_pickled:
-        recorder = Recorder(is_on=False, last=cannot_be_pickled)
-        for copy in (pickle.loads(pickle.dumps(recorder)), deepcopy(recorder)):
-            assert vars(copy) == {"is_on": False, "stream": None, "last": None}
 
 
 @every_host

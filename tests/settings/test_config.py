@@ -62,6 +62,12 @@ REFUSED = {
     "watch_samples": (*NOT_COUNTS, 0),
     "score_samples": (*NOT_COUNTS, 0),
     "success_score": (float("nan"), "0.5", None, 1e300, 1.5),
+    "governor": (1, None, "yes", {}),
+    "divergence_loss": (*NOT_PRICES, 1.0),
+    "divergence_rise": (*NOT_PRICES, 1.0),
+    "max_rollbacks": NOT_COUNTS,
+    "rollback_factor": (*NOT_PRICES, 0, 1.5),
+    "rollback_price": NOT_PRICES,
 }
 
 

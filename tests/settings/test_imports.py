@@ -11,6 +11,7 @@ import pytest
 
 from kasmina_env.comparison import arms  # noqa: F401 - registers the controls
 from kasmina_env.controllers.policy import CONTROLS
+from kasmina_env.networks.hosts import HOSTS
 from kasmina_env.settings.imports import import_file, import_words
 from kasmina_env.settings.presets import PRESETS
 from tests.cli.running import complaint, said
@@ -20,6 +21,14 @@ from kasmina_env import PRESETS, register_environment
 
 spirals = PRESETS.get("Kasmina/Spirals-v0").settings
 register_environment("Mine/Short-v0", "Spirals for the impatient", **{**spirals, "horizon": 7})
+"""
+MY_HOST = """
+from kasmina_env import PRESETS, register_environment, register_host
+from kasmina_env.networks.hosts.mlp import MLPHost
+
+register_host("mine")(MLPHost)
+spirals = PRESETS.get("Kasmina/Spirals-v0").settings
+register_environment("Mine/Host-v0", "Spirals with another name of its host", **{**spirals, "host": "mine"})
 """
 LAZY = """
 import numpy as np
@@ -40,7 +49,7 @@ def folder(tmp_path, monkeypatch):
     """A working directory with a module of a user's in it; nothing it does outlives the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for registry in (PRESETS, CONTROLS):
+    for registry in (PRESETS, CONTROLS, HOSTS):
         monkeypatch.setattr(registry, "_infos", dict(registry._infos))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry.copy())
     before = set(sys.modules)
@@ -70,6 +79,12 @@ def test_an_id_may_name_its_module(module, folder, capsys):
 def test_a_problem_of_ones_own_is_played(folder, capsys):
     words = ("rollout", "Mine/Short-v0", "--policy", "wait", "--every", "7", "--import", "my_problems")
     assert "step 6/7" in said(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [["Mine/Host-v0", "--import", "my_host.py"], ["my_host.py:Mine/Host-v0"]], ids=str)
+def test_what_a_module_registers_is_known_to_workers_too(words, folder, capsys):
+    write(folder / "my_host.py", MY_HOST)
+    assert "Trained." in said(capsys, "train", *words, "--steps", "64", "--workers", "2")
 
 
 def test_several_modules_are_imported_in_their_order_and_named_in_what_to_type(folder, capsys):
@@ -146,6 +161,7 @@ def test_a_file_is_the_policy_it_registers(words, folder, capsys):
     assert "return 0.0" in said(capsys, "rollout", "Kasmina/Spirals-v0", "--every", "24", *words)
 
 
+@pytest.mark.needs("matplotlib")
 def test_policies_of_files_are_compared_under_their_names(folder, capsys):
     write(folder / "lazy.py", LAZY)
     words = ("compare", "Kasmina/Spirals-v0", "--policy", "wait", "lazy.py", "--episodes", "2", "--json")

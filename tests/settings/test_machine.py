@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 
+import numpy as np
 import pytest
 
-from kasmina_env.settings.machine import sheltered_children
+from kasmina_env.settings.machine import processor_name, release_of, sheltered_children
 
 
 def is_deaf() -> bool:
@@ -30,3 +31,12 @@ def test_children_do_not_hear_ctrl_c_and_their_parent_does_afterwards():
     child.join()
     with pytest.raises(KeyboardInterrupt), sheltered_children():
         signal.raise_signal(signal.SIGINT)
+
+
+def test_the_processor_has_a_name_that_stays():
+    assert len(processor_name()) > 2
+    assert processor_name() == processor_name()
+
+
+def test_a_package_that_is_not_installed_has_no_release():
+    assert (release_of("numpy"), release_of("no-such-package")) == (np.__version__, "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -10,16 +11,20 @@ import numpy as np
 from kasmina_env.population.fused import driver
 from kasmina_env.population.fused.kernels import KERNELS
 
+EVERY = 8  # kernels between two lines
+_LOG = logging.getLogger(__name__)
 
-def warm_up(progress: Callable[[str], None] | None = None) -> None:
+
+def warm_up(progress: Callable[[str], None] = _LOG.warning) -> None:
     """Compile everything, about 20 seconds, or load it from numba's cache, which takes half a second.
 
     Args:
-        progress: Called with one line before each kernel, from the first one on that the cache does not have.
+        progress: Called with a line now and then from the first kernel on that the cache does not have; by default the
+            logger of this module, which shows warnings on stderr.
     """
     is_cold = False
     for number, each in enumerate(KERNELS, start=1):
-        if is_cold and progress is not None:
+        if is_cold and number % EVERY == 0:
             progress(f"compiling the fused engine, once on this machine: {number} of {len(KERNELS)} kernels")
         is_cold = not each.compile() or is_cold
     _warm_up_driver()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,3 +80,12 @@ def test_warming_up_again_compiles_nothing():
     warm_up(lines.append)
     assert not lines
     assert all(kernel.compile() for kernel in KERNELS)
+
+
+@pytest.mark.slow
+def test_compilation_is_announced_where_the_cache_is_empty(tmp_path):
+    command = [sys.executable, "-c", "from kasmina_env.population.fused import warm_up; warm_up()"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert "compiling the fused engine, once on this machine: 8 of" in done[0].stderr
+    assert done[1].stderr == ""

@@ -1,0 +1,43 @@
+"""A first policy that plays as rules do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kasmina_env import KasminaVectorEnv, make_problem
+from kasmina_env.comparison.arms import find_player
+from kasmina_env.controllers.policy import play
+from kasmina_env.learning import imitation
+from kasmina_env.learning.algorithms import learned_policy
+from kasmina_env.learning.learner import make_learner
+from kasmina_env.learning.time_spent import Clock
+from kasmina_env.learning.train import train
+from kasmina_env.learning.training_config import TrainingConfig
+
+SPIRALS = "Kasmina/Spirals-v0"
+BEGINNER = TrainingConfig(
+    SPIRALS, total_steps=1, num_envs=2, nearness=True, imitate=True, hyperparameters={"batch_size": 8}
+)
+
+
+def test_the_first_policy_plays_as_the_rules_do(monkeypatch):
+    monkeypatch.setattr(imitation, "NUM_EPISODES", 64)
+    model = make_learner(BEGINNER, 1, Clock()).model
+    imitation.imitate_rules(model.policy, make_problem(SPIRALS), model.policy.preferences, seed=0)
+    problem, seeds = make_problem(SPIRALS), np.arange(16)
+    policies = [find_player("reactive", SPIRALS).policy, learned_policy("maskable_ppo", model.policy, problem)]
+    wanted, found = (play(KasminaVectorEnv(16, problem), policy, seeds) for policy in policies)
+    assert (wanted.actions == found.actions).mean() > 0.95
+    assert found.returns.mean() == pytest.approx(wanted.returns.mean(), abs=0.1)
+
+
+def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("kasmina_env.settings.configs.CONFIGS", (tmp_path,))
+    with pytest.raises(FileNotFoundError, match=r"no configs/spirals-v0\.reactive\.json"):
+        train(BEGINNER, tmp_path / "run")
+
+
+def test_only_a_policy_that_sees_masks_imitates():
+    with pytest.raises(ValueError, match=r"^`imitate` must be False for ppo, got True"):
+        TrainingConfig(SPIRALS, algorithm="ppo", imitate=True)
