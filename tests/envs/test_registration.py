@@ -30,4 +30,4 @@ def printed(code: str) -> str:
     ],
 )
 def test_ids_are_registered_whatever_is_imported_first(imports):
-    assert printed(f"{imports}; from gymnasium import registry; {COUNT}") == "7"
+    assert printed(f"{imports}; from gymnasium import registry; {COUNT}") == "8"
