@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gymnasium.error import ClosedEnvironmentError
 
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
+from kasmina_env.episode.placement import Process
 from kasmina_env.episode.problem import make_problem
 from tests.episodes import (
     IDS,
@@ -221,12 +223,17 @@ def test_an_error_in_one_place_is_raised_when_all_have_finished_and_leaves_no_an
     vec.close()
 
 
-def test_an_error_in_making_a_worker_arrives_as_it_is():
-    vec = small_vec(SPIRALS, num_workers=2, initial_weights="nowhere")
+def test_what_a_worker_cannot_make_is_refused_before_it_is_started():
     with pytest.raises(FileNotFoundError, match=r"^`initial_weights` must be a file that exists, got 'nowhere'\."):
-        vec.reset()
+        small_vec(SPIRALS, num_workers=2, initial_weights="nowhere")
+
+
+def test_an_error_in_making_a_worker_arrives_as_it_is():
+    place = Process(partial(int, "seven"))
+    with pytest.raises(ValueError, match=r"^invalid literal for int\(\) with base 10: 'seven'"):
+        place.start("reset")
     with pytest.raises(RuntimeError, match=r"^The workers of this environment were closed\. Make the environment anew"):
-        vec.reset()
+        place.start("reset")
 
 
 def test_a_worker_that_was_killed_is_reported_and_the_other_still_answers(workers):
