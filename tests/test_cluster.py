@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -197,10 +198,9 @@ def test_actors_without_rows_and_lists_of_devices_are_refused(places):
 
 
 def test_an_error_in_making_a_core_arrives_as_it_is(cluster):
-    vec = in_actors(initial_weights="nowhere")
-    with pytest.raises(FileNotFoundError, match=r"^`initial_weights` must be a file that exists, got 'nowhere'\."):
-        vec.reset()
-    vec.close()
+    place = RayActor(partial(int, "seven"), "cpu")
+    with pytest.raises(ValueError, match=r"^invalid literal for int\(\) with base 10: 'seven'"):
+        place.start("reset")
 
 
 def test_episodes_in_actors_are_not_copied(cluster):
