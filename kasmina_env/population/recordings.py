@@ -137,10 +137,9 @@ class Recorder:
 
 
 def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    """Copy tensors to others. Those of one type are copied by one kernel."""
-    for dtype in {target.dtype for target in targets}:
-        pairs = [pair for pair in zip(targets, sources, strict=True) if pair[0].dtype == dtype]
-        torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
+    """Copy tensors to others, one kernel each: what copies lists at once is private to PyTorch."""
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def _shapes(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
