@@ -12,7 +12,7 @@ from kasmina_env.episode.placement import dump
 
 def main(preset: str = "Kasmina/Digits-v0", rows: int = 32, actors: int = 2, repeats: int = 9) -> None:
     if not ray.is_initialized():  # a cluster of this machine that believes to have enough cores
-        ray.init(num_cpus=1 + actors, object_store_memory=2**27, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1 + actors, object_store_memory=2**27, include_dashboard=False, log_to_driver=False)
     crews = {
         "1 process": lively_population(preset, rows),
         "1 actor": lively_population(preset, rows, placement="ray"),
