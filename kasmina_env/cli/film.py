@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from kasmina_env.cli.checks import check_installed, check_new_file
 from kasmina_env.envs.env import KasminaEnv
-from kasmina_env.envs.pictures import render_picture
+from kasmina_env.envs.pictures import look_at, render_picture
 from kasmina_env.envs.render import RENDER_FPS
-from kasmina_env.settings.registry import did_you_mean
 
 KINDS = (".png", ".gif", ".mp4")
 LAST = 8  # times that the end is shown in a film
@@ -24,7 +23,7 @@ Frame = NDArray[np.uint8]  # [H, W, 3]
 def check_new_film(out: Path) -> None:
     """Raise one clear sentence where no picture or film could be written to a file later."""
     if out.suffix not in KINDS:
-        raise ValueError(f"`out` must end in {', '.join(KINDS)}, got {out}.{did_you_mean(out.suffix, KINDS)}")
+        raise ValueError(f"`out` must end in {', '.join(KINDS)}, got {out}. Change its ending.")
     check_installed("matplotlib")
     if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ValueError("`out` must be a .gif or .png where ffmpeg is not installed, got a .mp4. Install it.")
@@ -33,8 +32,7 @@ def check_new_film(out: Path) -> None:
 
 def picture_of(env: KasminaEnv) -> Frame:
     """Picture of an environment, whatever its render mode."""
-    episodes = env.episodes
-    return render_picture(env.problem, episodes.state(), 0, lambda: (episodes.network(0), episodes.test_data(0)))
+    return render_picture(env.problem, env.episodes.state(), 0, look_at(env.episodes, 0))
 
 
 def save_film(out: Path, frames: Sequence[Frame]) -> None:

@@ -28,7 +28,8 @@ def rollout(
 
     Args:
         env_id: Environment to play.
-        policy: Name of a policy, .py file that registers one, folder of a training run, or JSON file of a schedule.
+        policy: Name of a policy, .py file that registers one, folder of a training run, or JSON file of a schedule or
+            of rules.
         seed: Seed of the episode.
         every: Steps between two panels.
         log: New JSON file from which `kasmina replay` plays the same episode again.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kasmina_env.envs import arguments, spaces
 from kasmina_env.envs.infos import ENDING, ending_infos, plain_info, step_infos
+from kasmina_env.envs.pictures import look_at
 from kasmina_env.envs.render import RENDER_FPS, RENDER_MODES, render
 from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ActionForm, ObservationForm
@@ -201,10 +202,8 @@ class KasminaEnv(gym.Env[Any, ArrayLike]):
         if self.render_mode is None:
             return None
         arguments.check_open(self.episodes)
-        episodes = self.episodes
-        return render(
-            self.problem, episodes.state(), 0, self.render_mode, lambda: (episodes.network(0), episodes.test_data(0))
-        )
+        state, look = self.episodes.state(), look_at(self.episodes, 0)
+        return render(self.problem, state, 0, self.render_mode, look)
 
     def close(self) -> None:
         """Free the network."""

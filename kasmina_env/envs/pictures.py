@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.transitions import Op, Stage
@@ -34,6 +35,11 @@ GRID = 60  # points along each axis of a decision boundary
 
 # Function that returns the network of a row, and the samples it is tested on.
 Look = Callable[[], tuple[GrownNetwork, Split]]
+
+
+def look_at(episodes: Episodes, row: int) -> Look:
+    """A `Look` at one row; the network is made only where a picture shows it."""
+    return lambda: (episodes.network(row), episodes.test_data(row))
 
 
 def render_picture(problem: Problem, state: EpisodeState, row: int, look: Look) -> NDArray[np.uint8]:

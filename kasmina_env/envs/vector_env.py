@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kasmina_env.envs import arguments, spaces
 from kasmina_env.envs.env import check_snapshot
 from kasmina_env.envs.infos import Infos, choose, ending_infos, step_infos, with_masks
-from kasmina_env.envs.pictures import Look
+from kasmina_env.envs.pictures import look_at
 from kasmina_env.envs.render import RENDER_FPS, RENDER_MODES, render
 from kasmina_env.envs.saving import load_snapshot, save_snapshot
 from kasmina_env.envs.spaces import ActionForm, ObservationForm
@@ -288,8 +288,5 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
             return None
         arguments.check_open(self.episodes)
         state, episodes = self.episodes.state(), self.episodes
-
-        def look(row: int) -> Look:
-            return lambda: (episodes.network(row), episodes.test_data(row))
-
-        return tuple(render(self.problem, state, row, self.render_mode, look(row)) for row in range(self.num_envs))
+        looks = [look_at(episodes, row) for row in range(self.num_envs)]
+        return tuple(render(self.problem, state, row, self.render_mode, look) for row, look in enumerate(looks))
