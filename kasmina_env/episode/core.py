@@ -16,16 +16,17 @@ import torch
 
 from kasmina_env.episode.data import load_data
 from kasmina_env.episode.governor import Guess, measure_guess
+from kasmina_env.episode.measuring import measure_as_is, measure_committed, measure_trained, uncommitted
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.report import Ending, Report, describe
 from kasmina_env.episode.reward import Step
 from kasmina_env.episode.rollback import GoodStates, Outcome, govern
 from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
-from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray, join_rows, put_rows, take_rows
+from kasmina_env.lifecycle.arrays import FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
-from kasmina_env.population.device import own_modes, to_numpy
+from kasmina_env.population.device import own_modes
 from kasmina_env.population.initial_weights import load_initial_weights
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
@@ -137,9 +138,8 @@ class EpisodeCore:
                 self._plant(rows, action)
             if self.problem.config.governor:
                 self._keep_good(rows)
-        started = describe(
-            self.problem, self.state(), self._no_terms(), Ending.none(self.num_networks), self.population.engine
-        )
+        no_terms = {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
+        started = describe(self.problem, self.state(), no_terms, Ending.none(self.num_networks), self.population.engine)
         self._report = started if self._report is None else put_rows(self.report, rows, take_rows(started, rows))
         return self.report
 
@@ -156,10 +156,13 @@ class EpisodeCore:
         lifecycle = tick(lifecycle, problem.config.rules)
         with own_modes(self.device):
             self._grow(before.lifecycle, lifecycle)
-            outcome = self._govern(before, lifecycle, self._train_and_measure(before, lifecycle))
+            train_loss, health = self._train(before, lifecycle)
+            trained = measure_trained(self.population, self.data, lifecycle, train_loss, health)
+            outcome = self._govern(before, lifecycle, trained)
             lifecycle, measured, record = outcome.lifecycle, outcome.measured, outcome.record
             is_over = before.ends_with(measured, record, problem.config)
-            quality, test_accuracy = self._measure_committed(lifecycle, np.flatnonzero(is_over), measured.quality)
+            ended = np.flatnonzero(is_over)
+            quality, test_accuracy = measure_committed(self.population, self.data, lifecycle, ended, measured.quality)
         measured = replace(measured, quality=quality)
         decision = Decision(actions, commands.op, is_legal & (actions >= 0))
         prices = problem.instances.numbers["param_price"][before.instance]
@@ -179,7 +182,7 @@ class EpisodeCore:
         """Final figures ``[R]`` of episodes that are cut off now, as if the committed network served all steps left."""
         state, problem = self.state(), self.problem
         with own_modes(self.device):
-            quality, test_accuracy = self._measure_committed(state.lifecycle, rows, state.quality)
+            quality, test_accuracy = measure_committed(self.population, self.data, state.lifecycle, rows, state.quality)
         prices = problem.instances.numbers["param_price"][state.instance]
         kept = worth(quality, problem.costs.fossil_growth(state.lifecycle), prices)
         score = np.where(state.is_over, state.score, score_from(state, kept, problem.config))
@@ -224,48 +227,16 @@ class EpisodeCore:
 
     def _first_state(self, rows: IntArray, instances: IntArray) -> EpisodeState:
         """State after the warm-up. Its gradients are observed; without a warm-up they are 0."""
-        config, norms = self.problem.config, None
+        config, health = self.problem.config, None
         if config.warmup_batches:
             health = self.population.warm_up(
                 self.data.warmup, config.warmup_batches, config.batch_size, config.warmup_learning_rate, rows
             )
-            norms = [health.host_norm.unsqueeze(1), health.segment_norm]
         alpha = np.zeros((self.num_networks, self.problem.num_slots))
-        measured = self._measure_untrained(rows, alpha, self.data.splits["outer_valid"], norms)
+        measured = measure_as_is(
+            self.population, self.data.watched, self.data.splits["outer_valid"], rows, alpha, health
+        )
         return first_state(instances, config.horizon, measured, self.problem.costs)
-
-    def _measure_untrained(
-        self, rows: IntArray, alpha: FloatArray, scored: Split, norms: Sequence[torch.Tensor] | None = None
-    ) -> Measurement:
-        """Measurements of some networks as they are. The loss on inner_valid stands in for that of training.
-
-        Args:
-            rows: R networks.
-            alpha: Amplitudes of all ``[N, S]``.
-            scored: Samples that their quality is measured on.
-            norms: Norms of the gradients of hosts ``[R, 1]`` and their segments ``[R, S]``; 0 by default.
-        """
-        inner = self.population.evaluate(self.data.watched, alpha, rows=rows)
-        outer = self.population.evaluate(scored, alpha, rows=rows)
-        none = np.zeros((len(rows), alpha.shape[1]))
-        norms = norms or [torch.zeros(len(rows), n, device=self.device) for n in (1, alpha.shape[1])]
-        inner_loss, accuracy, outer_loss, quality, host_norm, segment_norm = to_numpy(
-            [*(t[0] for t in (*inner, *outer)), *norms]
-        )
-        return Measurement(
-            train_loss=inner_loss,
-            host_gradient_norm=host_norm[:, 0],
-            segment_gradient_norm=segment_norm,
-            seed_gradient_norm=np.full_like(none, np.nan),
-            vanishing=np.full_like(none, np.nan),
-            exploding=np.full_like(none, np.nan),
-            inner_loss=inner_loss,
-            inner_accuracy=accuracy,
-            contribution=none,
-            has_contribution=none.astype(bool),
-            outer_loss=outer_loss,
-            quality=quality,
-        )
 
     def _plant(self, rows: IntArray, action: int) -> None:
         """Carry out an action in some rows between two steps."""
@@ -297,41 +268,24 @@ class EpisodeCore:
             name = self.problem.config.blueprints[blueprint]
             self.population.germinate(rows, slot, name, Operator(operator), in_training)
 
-    # ── training and measuring ───────────────────────────────────────────────────────────────
+    # ── training ─────────────────────────────────────────────────────────────────────────────
 
-    def _train_and_measure(self, before: EpisodeState, lifecycle: LifecycleState) -> Measurement:
-        config, alpha = self.problem.config, lifecycle.alpha.value
+    def _train(self, before: EpisodeState, lifecycle: LifecycleState) -> tuple[torch.Tensor, GradientHealth]:
+        """Train on the minibatches of one step, of the data as they are now: mean loss ``[N]``, and gradient health."""
+        config = self.problem.config
         step = np.minimum(before.step, self.problem.horizon)
         self.population.conditions.change[:] = self.problem.change_at[before.instance, step]
         x, y = self.population.draw_minibatches(
             self.data.splits["train"], config.batches_per_step, config.batch_size, config.augment
         )
-        train_loss, health = self.population.train(x, y, alpha, self._pace(before.step))
-        can_switch_off = lifecycle.is_live & (alpha > 0)  # [N, S]
-        slots = np.flatnonzero(can_switch_off.any(axis=0))
-        off = np.zeros((1 + len(slots), *alpha.shape), dtype=bool)
-        off[1 + np.arange(len(slots)), :, slots] = can_switch_off[:, slots].T
-        (inner_loss, inner_accuracy), (outer_loss, quality) = self.population.evaluate_together(
-            (self.data.watched, self.data.scored), alpha, (off, None)
-        )
-        figures = {
-            "train_loss": train_loss,
-            **_norms(health),
-            "inner_loss": inner_loss[0],
-            "inner_accuracy": inner_accuracy,
-            "outer_loss": outer_loss[0],
-            "quality": quality[0],
-        }
-        measured = dict(zip(figures, to_numpy(list(figures.values())), strict=True))
-        accuracy = measured.pop("inner_accuracy")  # [1 + slots, N]
-        contribution = np.zeros(alpha.shape)
-        contribution[:, slots] = (accuracy[0] - accuracy[1:]).T
-        return Measurement(
-            **measured,
-            inner_accuracy=accuracy[0],
-            contribution=np.where(can_switch_off, contribution, 0.0),
-            has_contribution=can_switch_off,
-        )
+        return self.population.train(x, y, lifecycle.alpha.value, self._pace(before.step))
+
+    def _pace(self, step: IntArray) -> FloatArray:
+        """Learning-rate factors of the coming step ``[N]``."""
+        lost = np.minimum(step / self.problem.horizon, 1.0)
+        return np.asarray(1.0 - lost * (self.problem.config.decay == "linear"))
+
+    # ── the governor ─────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def _guess(self) -> Guess:
@@ -358,38 +312,10 @@ class EpisodeCore:
             measured=measured,
             guess=self._guess,
             config=self.problem.config,
-            measure=lambda rows, now: self._measure_untrained(rows, now.alpha.value, self.data.scored),
+            measure=lambda rows, now: measure_as_is(
+                self.population, self.data.watched, self.data.scored, rows, now.alpha.value
+            ),
         )
-
-    def _pace(self, step: IntArray) -> FloatArray:
-        """Learning-rate factors of the coming step ``[N]``."""
-        lost = np.minimum(step / self.problem.horizon, 1.0)
-        return np.asarray(1.0 - lost * (self.problem.config.decay == "linear"))
-
-    def _measure_committed(
-        self, lifecycle: LifecycleState, rows: IntArray, quality: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Quality of committed networks on all of outer_valid, and on test, ``[N]`` each.
-
-        Args:
-            lifecycle: Lifecycle at the end of the step.
-            rows: Rows to measure.
-            quality: Quality on outer_valid ``[N]`` that the other rows keep; on test they get 0.
-        """
-        outer, test = quality.copy(), np.zeros_like(quality)
-        if len(rows):
-            off, alpha = _uncommitted(lifecycle)[None], lifecycle.alpha.value
-            figures = [
-                self.population.evaluate(self.data.splits[name], alpha, off, rows)[1][0]
-                for name in ("outer_valid", "test")
-            ]
-            outer[rows], test[rows] = to_numpy(figures)
-        return outer, test
-
-    # ── reports ─────────────────────────────────────────────────────────────────────────────────
-
-    def _no_terms(self) -> dict[str, FloatArray]:
-        return {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
 
     # ── whole episodes as values ─────────────────────────────────────────────────────────────
 
@@ -435,7 +361,7 @@ class EpisodeCore:
     def network(self, row: int, committed: bool = False) -> GrownNetwork:
         """One network as an ordinary module, with all its seeds or only those it keeps."""
         lifecycle = self.state().lifecycle
-        keep = ~_uncommitted(lifecycle)[row] if committed else None
+        keep = ~uncommitted(lifecycle)[row] if committed else None
         with own_modes(self.device):
             return self.population.network(row, lifecycle.alpha.value[row], keep)
 
@@ -452,18 +378,3 @@ def _existing(thing: ThingT | None) -> ThingT:
     if thing is None:
         raise RuntimeError("There are no episodes yet. Call `reset()` first.")
     return thing
-
-
-def _norms(health: GradientHealth) -> dict[str, torch.Tensor]:
-    return {
-        "host_gradient_norm": health.host_norm,
-        "segment_gradient_norm": health.segment_norm,
-        "seed_gradient_norm": health.seed_norm,
-        "vanishing": health.vanishing,
-        "exploding": health.exploding,
-    }
-
-
-def _uncommitted(lifecycle: LifecycleState) -> BoolArray:
-    """Seeds that are not kept, ``[N, S]``."""
-    return np.asarray(lifecycle.has_seed & (lifecycle.stage != Stage.FOSSILIZED))
