@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from kasmina_env import Policy, Problem, register_policy
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 
 @register_policy("watch_for_drop", "grows when accuracy drops below its best, prunes what does not help")

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 from kasmina_env import PRESETS
 from kasmina_env.episode.report import FAILURES
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.tasks import DATASETS
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 
 class Lively:

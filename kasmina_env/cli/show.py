@@ -93,7 +93,7 @@ def describe(env_id: Id, as_json: Json = False) -> None:
 def engine_here(env_id: str) -> dict[str, str]:
     """Name of the engine in which networks would train, and the reason why "auto" has only "torch"; none is trained."""
     from kasmina_env.envs.env import KasminaEnv
-    from kasmina_env.lifecycle.transitions import Op
+    from kasmina_env.lifecycle.state import Op
     from kasmina_env.population import ENGINES
 
     env = KasminaEnv(env_id, warmup_batches=0)
@@ -151,7 +151,7 @@ def slot_rows(problem: Problem) -> list[tuple[object, ...]]:
 def action_rows(problem: Problem) -> list[tuple[object, ...]]:
     """Each operation with the number of its actions, and the menus they choose from."""
     from kasmina_env.episode.actions import ARGUMENTS, HEADS
-    from kasmina_env.lifecycle.transitions import Op
+    from kasmina_env.lifecycle.state import Op
 
     table, rows = problem.actions, list[tuple[object, ...]]()
     for op in Op:

@@ -55,7 +55,7 @@ from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
 

@@ -20,7 +20,7 @@ from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from kasmina_env.comparison.evaluate import Arm, Row, is_learned, kind_of
 from kasmina_env.comparison.results import learned, settings_in_words
 from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.episode.problem import Problem
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 # Colour-blind safe (Okabe & Ito); the learned controller is the one that stands out.
 COLOURS = {

@@ -18,7 +18,7 @@ from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import NO_ACTION
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 # Germinations, prunes and alpha targets to come: the earliest step and the flat action of each, sorted. While one of
 # the last two is to come in a slot, the seed there is not fossilized.

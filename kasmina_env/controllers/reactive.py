@@ -23,7 +23,7 @@ from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.config import check_nested
 from kasmina_env.settings.documents import read_document, write_document
 

@@ -14,7 +14,7 @@ from kasmina_env.controllers.policy import Policy
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.documents import read_document, write_document
 
 

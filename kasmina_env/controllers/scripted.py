@@ -8,7 +8,7 @@ from kasmina_env.controllers.policy import Policy, register_policy
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 
 @register_policy("wait", "lets the host train as it is")

@@ -16,7 +16,7 @@ from kasmina_env.episode.lasting import SNAPSHOT_EVERY
 from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.episode.ray_actor import count_places, join_cluster
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
 from kasmina_env.population.engine import check_engine

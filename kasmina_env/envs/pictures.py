@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
-from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split

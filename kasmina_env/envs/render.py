@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from kasmina_env.envs.pictures import Look, render_picture, seed_name, troubles
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
-from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS, LifecycleRules, Op, Stage
+from kasmina_env.lifecycle.state import LifecycleRules, Op, Stage
+from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS
 
 RENDER_MODES = ("ansi", "rgb_array")
 RENDER_FPS = 4

@@ -13,7 +13,8 @@ import numpy as np
 
 from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.transitions import NONE, Commands, LifecycleState, Op, SeedMeasurements, legal_commands
+from kasmina_env.lifecycle.legality import legal_commands
+from kasmina_env.lifecycle.state import NONE, Commands, LifecycleState, Op, SeedMeasurements
 from kasmina_env.settings.config import EnvConfig, Operator
 from kasmina_env.settings.registry import did_you_mean
 

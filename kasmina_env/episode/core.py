@@ -23,7 +23,8 @@ from kasmina_env.episode.reward import Step
 from kasmina_env.episode.rollback import GoodStates, Outcome, govern
 from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray, join_rows, put_rows, take_rows
-from kasmina_env.lifecycle.transitions import LifecycleState, Stage, apply, tick
+from kasmina_env.lifecycle.execution import apply, tick
+from kasmina_env.lifecycle.state import LifecycleState, Stage
 from kasmina_env.networks.grown import GrownNetwork
 from kasmina_env.population import ENGINES, Conditions, GradientHealth, Optimizer, Population, Snapshot
 from kasmina_env.population.device import own_modes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig, Operator
 from kasmina_env.settings.instances import Instances

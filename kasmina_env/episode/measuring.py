@@ -8,7 +8,7 @@ import torch
 from kasmina_env.episode.data import Data
 from kasmina_env.episode.state import Measurement
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import LifecycleState, Stage
+from kasmina_env.lifecycle.state import LifecycleState, Stage
 from kasmina_env.population import GradientHealth, Population
 from kasmina_env.population.device import to_numpy
 from kasmina_env.tasks import Split

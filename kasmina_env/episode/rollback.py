@@ -11,7 +11,8 @@ import torch
 from kasmina_env.episode.governor import Guess, Record, Signs, has_diverged, is_good, next_record, suspicion
 from kasmina_env.episode.state import EpisodeState, Measurement
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray, put_rows, take_rows
-from kasmina_env.lifecycle.transitions import NONE, LifecycleState, Stage, uproot
+from kasmina_env.lifecycle.execution import uproot
+from kasmina_env.lifecycle.state import NONE, LifecycleState, Stage
 from kasmina_env.population import Networks, Population, Snapshot
 from kasmina_env.population.state import join_networks
 from kasmina_env.settings.config import EnvConfig

@@ -8,7 +8,7 @@ import numpy as np
 
 from kasmina_env.episode.governor import Record
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
-from kasmina_env.lifecycle.transitions import LifecycleState, SeedMeasurements, Stage
+from kasmina_env.lifecycle.state import LifecycleState, SeedMeasurements, Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig, Operator
 

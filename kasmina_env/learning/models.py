@@ -19,7 +19,7 @@ from kasmina_env.learning.hyperparameters import annealed, check_hyperparameters
 from kasmina_env.learning.maskable_policy import Actor, parts_of
 from kasmina_env.learning.seen_masks import Observed, masked_space, see_masks
 from kasmina_env.learning.training_config import TrainingConfig
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 
 def make_model(config: TrainingConfig, venv: VecEnv, problem: Problem) -> BaseAlgorithm:

@@ -13,7 +13,7 @@ from sb3_contrib import MaskablePPO
 
 from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.config import SETTINGS, check_nested, is_number
 from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import Module
 
 from kasmina_env.lifecycle.arrays import FloatArray
-from kasmina_env.lifecycle.transitions import LifecycleState, Stage
+from kasmina_env.lifecycle.state import LifecycleState, Stage
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import Host, execution_order, make_network

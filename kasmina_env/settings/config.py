@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from kasmina_env.lifecycle.alpha import Curve
-from kasmina_env.lifecycle.transitions import MAX_STEPS, LifecycleRules
+from kasmina_env.lifecycle.state import MAX_STEPS, LifecycleRules
 from kasmina_env.settings.registry import unknown_name_message
 
 

@@ -12,7 +12,7 @@ from kasmina_env.comparison.arms import find_player, shipped_schedule
 from kasmina_env.controllers.policy import CONTROLS, play
 from kasmina_env.controllers.schedule import Planned, actions_of, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Keep
-from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage
 from tests.episodes import digest
 
 SPIRALS = "Kasmina/Spirals-v0"

@@ -22,7 +22,7 @@ from kasmina_env.comparison.decision_gaps import (
 )
 from kasmina_env.controllers.reactive import NEVER, Reactive, Rule
 from kasmina_env.controllers.schedule import Planned, actions_of
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.presets import PRESETS, Preset
 from tests.episodes import SMALL
 

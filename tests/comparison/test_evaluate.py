@@ -14,7 +14,7 @@ from kasmina_env.comparison.arms import Swapped
 from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
 from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
 from kasmina_env.controllers.scripted import Wait
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 PROBLEM = make_problem("Kasmina/Spirals-v0", horizon=2, embargo_steps=0, min_training_steps=0)
 TABLE = PROBLEM.actions

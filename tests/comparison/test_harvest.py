@@ -16,7 +16,7 @@ from kasmina_env.comparison.harvest import harvest, quality
 from kasmina_env.controllers.policy import HELD_OUT, instances_for, play
 from kasmina_env.controllers.schedule import save_schedule
 from kasmina_env.episode.data import make_task
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.networks.network_file import read_description
 from kasmina_env.tasks import classify
 from tests.episodes import IDS, small_settings

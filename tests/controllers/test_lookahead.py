@@ -22,7 +22,7 @@ from kasmina_env.controllers.lookahead import (
 from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.schedule import Fixed, Planned, actions_of
 from kasmina_env.episode.reward import REWARDS, Term
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
 SMALL = {"horizon": 12, "batches_per_step": 2, "batch_size": 8, "watch_samples": 32, "score_samples": 64}

@@ -17,7 +17,7 @@ from kasmina_env.controllers.per_context import (
 )
 from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.schedule import Planned, actions_of
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 MIX = "Kasmina/DigitsMix-v0"
 SMALL = {"batches_per_step": 1, "batch_size": 8, "watch_samples": 16, "score_samples": 16}

@@ -15,7 +15,7 @@ from kasmina_env.controllers.policy import CONTROLS, Played, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Plateau, Wait
 from kasmina_env.controllers.search import neighbours, play_plans, random_plan, structured_plans
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
 IDS = (SPIRALS, "Kasmina/Digits-v0")

@@ -24,7 +24,7 @@ from kasmina_env.controllers.reactive import (
 )
 from kasmina_env.controllers.schedule import Planned
 from kasmina_env.controllers.search import play_plans
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import SMALL
 
 PROBLEM = make_problem("Kasmina/Spirals-v0", **SMALL)

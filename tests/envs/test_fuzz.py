@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.envs.test_refused import NOT_ACTIONS, REFUSED, REFUSED_BY_VECTOR
 from tests.episodes import (
     FORMS,

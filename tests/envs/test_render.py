@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kasmina_env.envs.render import rules_table
-from kasmina_env.lifecycle.transitions import TRANSITIONS, LifecycleRules, Op
+from kasmina_env.lifecycle.state import LifecycleRules, Op
+from kasmina_env.lifecycle.transitions import TRANSITIONS
 from tests.episodes import IDS, SMALL, WAIT, dead_row, digest, op_actions, play_lively, small_env, small_vec
 
 

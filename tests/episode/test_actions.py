@@ -11,7 +11,8 @@ import pytest
 
 from kasmina_env.episode.actions import ARGUMENTS, HEADS
 from kasmina_env.lifecycle.alpha import Curve
-from kasmina_env.lifecycle.transitions import Commands, Op, is_command_legal
+from kasmina_env.lifecycle.legality import is_command_legal
+from kasmina_env.lifecycle.state import Commands, Op
 from kasmina_env.settings.config import Operator
 from kasmina_env.settings.configs import slug
 from tests.episodes import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import (
     IDS,
     NON_FINITE,

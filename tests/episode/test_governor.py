@@ -22,7 +22,7 @@ from kasmina_env.episode.governor import (
     next_record,
     suspicion,
 )
-from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage
 from kasmina_env.tasks import TASKS, Split, classify
 from tests.cli.running import said
 from tests.contract import stacks_of

@@ -7,7 +7,7 @@ import pytest
 
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.episode.features import FEATURES, GROUPS
-from kasmina_env.lifecycle.transitions import Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage
 from kasmina_env.settings.config import SIGNALS
 from kasmina_env.settings.presets import PRESETS
 from tests.contract import plant

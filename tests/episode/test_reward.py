@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kasmina_env.episode.reward import REWARDS
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import (
     IDS,
     NON_FINITE,

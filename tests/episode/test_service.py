@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import digest, leaves, mixed_actions, op_actions, small_env, small_vec
 
 SERVICE = "Kasmina/DigitsService-v0"

@@ -16,7 +16,7 @@ from kasmina_env.learning.controller_file import config_of_run, load_controller,
 from kasmina_env.learning.maskable_policy import Actor, SharedParts, parts_of
 from kasmina_env.learning.train import Progress, first_seed, train
 from kasmina_env.learning.training_config import TrainingConfig, load_training_config, training_config_path
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"

@@ -13,22 +13,11 @@ from hypothesis import strategies as st
 
 from kasmina_env.lifecycle.alpha import Curve, curve_value
 from kasmina_env.lifecycle.arrays import take_rows
-from kasmina_env.lifecycle.transitions import (
-    GUARDS,
-    NONE,
-    TRANSITIONS,
-    Commands,
-    LifecycleRules,
-    Op,
-    SeedMeasurements,
-    Stage,
-    apply,
-    is_command_legal,
-    legal_commands,
-    legal_operations,
-    tick,
-)
-from kasmina_env.lifecycle.transitions import LifecycleState as State
+from kasmina_env.lifecycle.execution import apply, tick
+from kasmina_env.lifecycle.legality import is_command_legal, legal_commands, legal_operations
+from kasmina_env.lifecycle.state import NONE, Commands, LifecycleRules, Op, SeedMeasurements, Stage
+from kasmina_env.lifecycle.state import LifecycleState as State
+from kasmina_env.lifecycle.transitions import GUARDS, TRANSITIONS
 
 RULES = LifecycleRules()
 INSTANT = LifecycleRules(instant=True)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.instances import NUMBERS, draw_family, make_instances, read_family
 from kasmina_env.settings.presets import PRESETS

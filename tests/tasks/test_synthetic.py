@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from kasmina_env.lifecycle.transitions import Op
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import SMALL, digest, lively_actions, play_lively
 
 SIZES = {"train": 300, "inner_valid": 40, "outer_valid": 60, "test": 50}
