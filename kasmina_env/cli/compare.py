@@ -62,7 +62,7 @@ def compare(
     check_new_folder(out)
 
     from kasmina_env.comparison.arms import control_name
-    from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, table, write
+    from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, num_runs, table, write
     from kasmina_env.comparison.plots import plot_comparison
     from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
     from kasmina_env.controllers.policy import CONTROLS
@@ -77,8 +77,7 @@ def compare(
     players = {**{control: [control] for control in controls}, **learned_arms}
     crew = find_workers(workers, cluster)
     horizon = preset.config(**settings).horizon
-    num_runs = sum(map(len, players.values())) + len(without) * sum(map(len, learned_arms.values()))
-    with step_counter("playing", episodes * num_runs * horizon) as on_step:
+    with step_counter("playing", episodes * num_runs(players, without) * horizon) as on_step:
         arms = compare_arms(
             name, players, episodes, on_step=on_step, split=split, without=without, workers=crew, **settings
         )

@@ -130,6 +130,12 @@ def compare_arms(
     return [Arm(name, *map(list, zip(*runs, strict=True))) for name, runs in arms.items()]
 
 
+def num_runs(players: Mapping[str, Sequence[str]], without: Sequence[str] = ()) -> int:
+    """Number of runs that `compare_arms` plays: those of learned arms come again for each group left out."""
+    learned = [len(runs) for name, runs in players.items() if _is_learned(name)]
+    return sum(map(len, players.values())) + len(without) * sum(learned)
+
+
 def _logs_of(run: Played, player: Player, engine: str, num_networks: int) -> list[EpisodeLog]:
     """Logs of the first episodes of a run."""
     logs = []

@@ -11,7 +11,7 @@ import pytest
 
 from kasmina_env import make_problem
 from kasmina_env.comparison.arms import Swapped
-from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, table, write
+from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, num_runs, table, write
 from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
 from kasmina_env.controllers.scripted import Wait
 from kasmina_env.lifecycle.state import Op
@@ -170,5 +170,7 @@ def test_a_policy_sees_a_swapped_group_as_it_is_in_the_row_before():
 def test_a_learned_arm_plays_once_more_without_each_group(monkeypatch):
     monkeypatch.setattr(CONTROLS, "_infos", dict(CONTROLS._infos))  # forgotten again
     register_policy("mine", is_learned=True)(Wait)
-    arms = compare_arms("Kasmina/Spirals-v0", {"wait": ["wait"], "mine": ["mine"]}, 2, without=("gradients",), **SMALL)
+    players, without, steps = {"wait": ["wait"], "mine": ["mine"]}, ("gradients",), []
+    arms = compare_arms("Kasmina/Spirals-v0", players, 2, on_step=steps.append, without=without, **SMALL)
     assert [arm.name for arm in arms] == ["wait", "mine", "mine without gradients"]
+    assert sum(steps) == 2 * SMALL["horizon"] * num_runs(players, without)
