@@ -13,10 +13,10 @@ import pytest
 
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.comparison.evaluate import compare_arms
-from kasmina_env.controllers.halving import Round
+from kasmina_env.controllers.halving import Effort, Round
 from kasmina_env.controllers.policy import play as play_policy
 from kasmina_env.controllers.scripted import Wait
-from kasmina_env.controllers.search import Effort, search
+from kasmina_env.controllers.search import search
 from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode import ray_actor
 from kasmina_env.episode.problem import make_problem

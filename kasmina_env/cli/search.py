@@ -99,10 +99,10 @@ def _find_contexts(
 
 def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
     from kasmina_env.comparison.arms import best_known_rules
-    from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, in_words, save_rules, search_rules
+    from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, rules_in_words, save_rules, search_rules
 
     with step_counter("searching", problem.horizon * USUAL_RULE_EFFORT.num_episodes) as on_step:
         found = search_rules(problem, best_known_rules(problem), seed, on_step, workers=crew)
     save_rules(path, problem, found, about)
-    say(in_words(found.rules))
+    say(rules_in_words(found.rules))
     say(f"Mean return {found.returns.mean():.3f} on {len(found.returns)} episodes of the search.")

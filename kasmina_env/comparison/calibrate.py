@@ -35,27 +35,25 @@ from kasmina_env.comparison.candidates import (
     committing,
     find_instances,
     make_env,
-    random_plans,
     screen,
     screen_rules,
     what_where_when,
 )
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
+    candidates_by_value,
     find_decision_gaps,
-    groups_of,
     make_pool,
     most_candidates,
 )
+from kasmina_env.controllers.lookahead import intention_of
 from kasmina_env.controllers.policy import MAX_SEED, OnStep
 from kasmina_env.controllers.reactive import Rules, play_rules
-from kasmina_env.controllers.schedule import Plan, Planned, quickest
-from kasmina_env.controllers.search import play_plans
+from kasmina_env.controllers.schedule import Plan, Planned
+from kasmina_env.controllers.search import play_plans, random_plan
 from kasmina_env.envs.workers import ALONE, Workers
-from kasmina_env.episode.actions import ActionTable
-from kasmina_env.episode.problem import make_problem
+from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
-from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.machine import on_this_device
 
@@ -139,7 +137,7 @@ def calibrate(
     instances = find_instances(problem, sizes.instances)
     num_seeds = sizes.seeds_of_each(len(instances.numbers))
     seeds = rng.choice(MAX_SEED, size=sizes.screening + num_seeds, replace=False)
-    drawn = random_plans(problem, max(sizes.random, sizes.schedules // 5), rng)
+    drawn = [random_plan(rng, problem) for _ in range(max(sizes.random, sizes.schedules // 5))]
     if contenders is None:
         structured = what_where_when(problem)
         chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
@@ -167,7 +165,7 @@ def calibrate(
             instances.visible if instances.is_family else None,
             np.split(varied, [len(plan_pool)]),
         ),
-        find_decision_gaps(varied, groups_of([*plan_pool, *rule_pool], problem, sizes.starts)),
+        find_decision_gaps(varied, candidates_by_value([*plan_pool, *rule_pool], problem, sizes.starts)),
         {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
         | {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))},
         Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
@@ -240,7 +238,7 @@ def command_of(preset: str, sizes: Sizes, seed: int) -> str:
 
 def save_calibration(path: Path, found: Calibration, command: str) -> None:
     """Write a calibration as JSON."""
-    table = make_problem(found.preset).actions
+    problem = make_problem(found.preset)
     data = {
         "id": found.preset,
         "command": command,
@@ -249,8 +247,10 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         "decision_gaps": {name: _record(gap) for name, gap in found.decision_gaps.items()},
         "decisions": DECISIONS,
         "mean_returns": dict(found.means),
-        "best": {name: in_words(plans[0], table) for name, plans in vars(found.contenders).items()},
-        "best_of_instance": {str(number): in_words(plan, table) for number, plan in found.best_of_instance.items()},
+        "best": {name: plan_in_words(plans[0], problem) for name, plans in vars(found.contenders).items()},
+        "best_of_instance": {
+            str(number): plan_in_words(plan, problem) for number, plan in found.best_of_instance.items()
+        },
         "instances": {
             "numbers": found.instances.numbers.tolist(),
             "visible": {name: facts.tolist() for name, facts in found.instances.visible.items()},
@@ -276,8 +276,7 @@ def load_contenders(path: Path) -> Contenders:
     )
 
 
-def in_words(plan: Plan, table: ActionTable) -> str:
+def plan_in_words(plan: Plan, problem: Problem) -> str:
     """A plan in one line."""
-    steps = [(seed.start, seed.action(table)) for seed in plan]
-    steps += [(seed.prune, quickest(table, Op.PRUNE, seed.slot)) for seed in plan if seed.prune is not None]
-    return ", ".join(f"{step}: {table.names[action]}" for step, action in sorted(steps)) or "WAIT throughout"
+    steps = [f"{step}: {problem.actions.names[action]}" for step, action in intention_of(plan, problem)]
+    return ", ".join(steps) or "WAIT throughout"

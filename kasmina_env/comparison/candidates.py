@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, combinations, product
 
 import numpy as np
 
 from kasmina_env.comparison.arms import best_known_rules, shipped_plans, shipped_rules
 from kasmina_env.comparison.calibration_sizes import Sizes
-from kasmina_env.controllers.halving import num_rows
+from kasmina_env.controllers.halving import neighbours, num_rows
 from kasmina_env.controllers.policy import OnStep
-from kasmina_env.controllers.reactive import Rules, neighbours, play_rules, random_rules
+from kasmina_env.controllers.reactive import Rules, neighbour, play_rules, random_rules
 from kasmina_env.controllers.schedule import Plan, Planned, actions_of
-from kasmina_env.controllers.search import play_plans, random_plan
+from kasmina_env.controllers.search import play_plans
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.problem import Problem
@@ -38,6 +39,10 @@ class InstanceSample:
     numbers: IntArray  # [I]
     visible: Mapping[str, FloatArray]  # [I] each; empty without a family
     is_family: bool
+
+    def in_turn(self, num_episodes: int) -> IntArray | None:
+        """Instances of some episodes, one after the other and again from the first; None without a family."""
+        return np.resize(self.numbers, num_episodes) if self.is_family else None
 
 
 def find_instances(problem: Problem, count: int) -> InstanceSample:
@@ -83,11 +88,6 @@ def what_where_when(problem: Problem) -> list[Plan]:
     return plans
 
 
-def random_plans(problem: Problem, count: int, rng: np.random.Generator) -> list[Plan]:
-    """`count` random plans."""
-    return [random_plan(rng, problem) for _ in range(count)]
-
-
 def committing(plan: Plan) -> Plan:
     """A plan whose seeds are all kept."""
     return tuple(replace(seed, prune=None) for seed in plan)
@@ -127,9 +127,8 @@ def screen(
     """
     kept = []
     for is_instant in (False, True):
-        played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
         with closing(make_env(preset, len(plans) * len(seeds), is_instant, workers)) as env:
-            returns = play_plans(env, plans, seeds, played, on_step)
+            returns = play_plans(env, plans, seeds, instances.in_turn(len(seeds)), on_step)
         best = tuple(plans[i] for i in keep(returns, count, instances.is_family))
         kept.append((*best, ()))  # the empty plan is the best one where growing does not pay
     return Contenders(*kept)
@@ -156,12 +155,12 @@ def screen_rules(
         workers: Workers over which to spread the episodes.
     """
     rng, known = np.random.default_rng([seed, 1]), shipped_rules(problem)
+    neighbour_of = partial(neighbour, rng, problem=problem)
     tried = [*known, *best_known_rules(problem)]
-    tried += [other for rules in known for other in neighbours(rng, rules, problem, sizes.rules // 2)]
+    tried += [other for rules in known for other in neighbours(rules, sizes.rules // 2, neighbour_of)]
     tried += [random_rules(rng, problem) for _ in range(sizes.rules - len(tried))]
-    played = np.resize(instances.numbers, len(seeds)) if instances.is_family else None
     with closing(make_env(problem.id, len(tried) * len(seeds), is_instant=False, workers=workers)) as env:
-        returns = play_rules(env, tried, seeds, played, on_step)
+        returns = play_rules(env, tried, seeds, instances.in_turn(len(seeds)), on_step)
     best = [tried[i] for i in keep(returns, sizes.varied, instances.is_family)]
     return list(dict.fromkeys([*known, *best]))[: sizes.varied]
 

@@ -193,7 +193,9 @@ def most_candidates(num_bases: int, problem: Problem, num_starts: int) -> int:
     return 1 + num_bases * (1 + sum(len(each.values(problem, num_starts)) for each in DIMENSIONS.values()))
 
 
-def groups_of(pool: Sequence[Plan | Rules], problem: Problem, num_starts: int) -> dict[str, list[IntArray] | None]:
+def candidates_by_value(
+    pool: Sequence[Plan | Rules], problem: Problem, num_starts: int
+) -> dict[str, list[IntArray] | None]:
     """For each dimension and each value that its restriction allows, the indices of the candidates that keep to it.
 
     Args:

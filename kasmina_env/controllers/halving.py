@@ -1,9 +1,9 @@
-"""Successive halving: many candidates on few episodes, then the best of them, improved, on more."""
+"""Successive halving, of plans or rules: many on few episodes, then the best of them, improved, on more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +40,30 @@ class Round:
         return (self.kept + NUM_PARENTS * self.neighbours) * self.episodes
 
 
+@dataclass(frozen=True)
+class Effort:
+    """Numbers of candidates and episodes that a search tries.
+
+    Attributes:
+        num_random: Number of random candidates to begin with.
+        rounds: Rounds of successive halving.
+        num_structured: Number of structured plans to begin with; there are no structured rules.
+    """
+
+    num_random: int
+    rounds: tuple[Round, ...]
+    num_structured: int = 0
+
+    @property
+    def num_episodes(self) -> int:
+        """Upper bound of the number of episodes."""
+        return sum(each.num_episodes for each in self.rounds)
+
+    def times(self, factor: int) -> Effort:
+        """The same candidates on more episodes."""
+        return replace(self, rounds=tuple(replace(each, episodes=factor * each.episodes) for each in self.rounds))
+
+
 def num_rows(workers: Workers = ALONE) -> int:
     """Number of episodes to play side by side on the default device of these workers."""
     if find_device(is_here=workers.placement == "local").type == "cpu":
@@ -47,12 +71,28 @@ def num_rows(workers: Workers = ALONE) -> int:
     return NUM_ROWS_ON_GPU * workers.number
 
 
+def neighbours(candidate: CandidateT, count: int, neighbour: Callable[[CandidateT], CandidateT]) -> list[CandidateT]:
+    """A number of neighbours of a candidate, none equal to it.
+
+    Args:
+        candidate: Plan or rules.
+        count: Number of neighbours.
+        neighbour: Draws one, perhaps the candidate itself.
+    """
+    found: list[CandidateT] = []
+    while len(found) < count:
+        other = neighbour(candidate)
+        if other != candidate:
+            found.append(other)
+    return found
+
+
 def halve(
     candidates: Sequence[CandidateT],
     rounds: Sequence[Round],
     rng: np.random.Generator,
     instances: IntArray | None,
-    neighbours: Callable[[CandidateT, int], Sequence[CandidateT]],
+    neighbour: Callable[[CandidateT], CandidateT],
     returns_of: Callable[[Sequence[CandidateT], IntArray, IntArray | None], FloatArray],
 ) -> tuple[CandidateT, FloatArray]:
     """The best candidate, and its returns ``[E]`` on the episodes of the last round.
@@ -62,13 +102,13 @@ def halve(
         rounds: Sizes of the rounds, at least one.
         rng: Random stream of the episodes; the seeds are below `MAX_SEED`.
         instances: Numbers of the instances to draw episodes from; None if the problem is no family.
-        neighbours: Makes a number of neighbours of a candidate.
+        neighbour: Draws a neighbour of a candidate; see `neighbours`.
         returns_of: Plays P candidates on E seeds and their instances: returns ``[P, E]``.
     """
     found, returns = list(candidates), np.zeros((len(candidates), 0))
     for each in rounds:
         found = found[: each.kept]
-        found += [other for best in found[:NUM_PARENTS] for other in neighbours(best, each.neighbours)]
+        found += [other for best in found[:NUM_PARENTS] for other in neighbours(best, each.neighbours, neighbour)]
         seeds = rng.integers(MAX_SEED, size=each.episodes)
         chosen = None if instances is None else rng.choice(instances, size=each.episodes)
         returns = returns_of(found, seeds, chosen)

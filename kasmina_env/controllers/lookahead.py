@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from kasmina_env.controllers.halving import neighbours
 from kasmina_env.controllers.policy import Policy
 from kasmina_env.controllers.schedule import Plan, quickest
-from kasmina_env.controllers.search import neighbours, structured_plans
+from kasmina_env.controllers.search import neighbour, structured_plans
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import NO_ACTION
@@ -267,7 +269,11 @@ class Oracle(Policy):
                 best.sort(key=lambda entry: -entry[0])
             count = -(-self._budget // 6)  # for each of three plans; half the budget together
             more = [
-                [other for _, plan in best[:3] for other in neighbours(stream, plan, self._problem, count)]
+                [
+                    other
+                    for _, plan in best[:3]
+                    for other in neighbours(plan, count, partial(neighbour, stream, problem=self._problem))
+                ]
                 for best, stream in zip(ranked, streams, strict=True)
             ]
         return [best[0][1] for best in ranked]

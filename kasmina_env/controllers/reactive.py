@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
+from kasmina_env.controllers.halving import Effort, Round, halve, num_rows, play_side_by_side
 from kasmina_env.controllers.policy import OnStep, Policy, instances_of
 from kasmina_env.controllers.schedule import Plan, Planned
 from kasmina_env.envs.vector_env import KasminaVectorEnv
@@ -196,46 +196,24 @@ def random_rules(rng: np.random.Generator, problem: Problem) -> Rules:
     return tuple(random_rule(rng, problem, slot) for slot in chosen)
 
 
-def neighbours(rng: np.random.Generator, rules: Rules, problem: Problem, count: int) -> list[Rules]:
-    """Candidates that differ in one rule: in one or two of its fields, or in that it is added or dropped."""
-    found: list[Rules] = []
-    while len(found) < count:
-        slot = str(rng.choice(problem.slot_names))
-        kept, other = {rule.slot: rule for rule in rules}, random_rule(rng, problem, slot)
-        if slot not in kept:
-            kept[slot] = other
-        elif len(kept) > 1 and rng.random() < 0.2:
-            del kept[slot]
-        else:
-            names = rng.choice([name for name in asdict(other) if name != "slot"], int(rng.integers(1, 3)), False)
-            kept[slot] = replace(kept[slot], **{str(name): getattr(other, str(name)) for name in names})
-        candidate = tuple(kept.values())
-        if candidate != rules:
-            found.append(candidate)
-    return found
+def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules:
+    """A candidate that differs in at most one rule: in one or two of its fields, or in that it is added or dropped."""
+    slot = str(rng.choice(problem.slot_names))
+    kept, other = {rule.slot: rule for rule in rules}, random_rule(rng, problem, slot)
+    if slot not in kept:
+        kept[slot] = other
+    elif len(kept) > 1 and rng.random() < 0.2:
+        del kept[slot]
+    else:
+        names = rng.choice([name for name in asdict(other) if name != "slot"], int(rng.integers(1, 3)), False)
+        kept[slot] = replace(kept[slot], **{str(name): getattr(other, str(name)) for name in names})
+    return tuple(kept.values())
 
 
-@dataclass(frozen=True)
-class RuleEffort:
-    """Numbers of candidates and episodes that a search tries.
-
-    Attributes:
-        num_random: Number of random candidates to begin with.
-        rounds: Rounds of successive halving.
-    """
-
-    num_random: int = 254
-    rounds: tuple[Round, ...] = (
-        Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 96),
-    )  # fmt: skip
-
-    @property
-    def num_episodes(self) -> int:
-        """Upper bound of the number of episodes."""
-        return sum(each.num_episodes for each in self.rounds)
-
-
-USUAL_RULE_EFFORT = RuleEffort()
+USUAL_RULE_EFFORT = Effort(
+    num_random=254,
+    rounds=(Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 96)),
+)
 
 
 @dataclass(frozen=True)
@@ -251,7 +229,7 @@ def search_rules(
     known: Sequence[Rules] = (),
     seed: int = 0,
     on_step: OnStep | None = None,
-    effort: RuleEffort = USUAL_RULE_EFFORT,
+    effort: Effort = USUAL_RULE_EFFORT,
     workers: Workers = ALONE,
 ) -> FoundRules:
     """Find good rules for the train instances. No rules at all, which means to wait, are one of the candidates.
@@ -272,7 +250,7 @@ def search_rules(
             effort.rounds,
             rng,
             train,
-            lambda rules, count: neighbours(rng, rules, problem, count),
+            lambda rules: neighbour(rng, rules, problem),
             lambda candidates, seeds, chosen: play_rules(env, candidates, seeds, chosen, on_step),
         )
     return FoundRules(rules, returns)
@@ -304,12 +282,12 @@ def play_rules(
 # ── files ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def in_words(rules: Rules) -> str:
+def rules_in_words(rules: Rules) -> str:
     """Rules in one line."""
-    return "; ".join(map(_in_words, rules)) or "WAIT throughout"
+    return "; ".join(map(_rule_in_words, rules)) or "WAIT throughout"
 
 
-def _in_words(rule: Rule) -> str:
+def _rule_in_words(rule: Rule) -> str:
     seed = f"{rule.blueprint} {rule.operator} tempo{rule.tempo} in {rule.slot}"
     watched = f"accuracy is {rule.drop:g} below its best for {rule.drop_patience} steps"
     when = f"from step {rule.clock}" if rule.drop > 1 else f"if {watched}"

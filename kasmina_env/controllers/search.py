@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kasmina_env.controllers.halving import Round, halve, num_rows, play_side_by_side
+from kasmina_env.controllers.halving import Effort, Round, halve, num_rows, play_side_by_side
 from kasmina_env.controllers.per_context import Context, contexts_of
 from kasmina_env.controllers.policy import OnStep, instances_of
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
@@ -21,31 +21,12 @@ FAMILY = 3  # factor of the number of episodes if one plan must serve all instan
 PRUNED = 0.25  # probability that a seed of a random plan is pruned
 
 
-@dataclass(frozen=True)
-class Effort:
-    """Numbers of plans and episodes that a search tries.
-
-    Attributes:
-        num_structured, num_random: Numbers of plans to begin with.
-        rounds: Rounds of successive halving.
-    """
-
-    num_structured: int = 216
-    num_random: int = 64
-    rounds: tuple[Round, ...] = (Round(281, 0, 2), Round(32, 8, 8), Round(8, 6, 16), Round(6, 0, 64))
-
-    @property
-    def num_episodes(self) -> int:
-        """Upper bound of the number of episodes."""
-        return sum(each.num_episodes for each in self.rounds)
-
-    def times(self, factor: int) -> Effort:
-        """The same plans on more episodes."""
-        return replace(self, rounds=tuple(replace(each, episodes=factor * each.episodes) for each in self.rounds))
-
-
-USUAL_EFFORT = Effort()
-# For each context, which holds a part of the instances: structured plans first, then changes of the best ones.
+USUAL_EFFORT = Effort(
+    num_structured=216,
+    num_random=64,
+    rounds=(Round(281, 0, 2), Round(32, 8, 8), Round(8, 6, 16), Round(6, 0, 64)),
+)
+# For each context, which holds a part of the instances: structured plans first, then neighbours of the best ones.
 CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=(Round(73, 0, 4), Round(8, 4, 12), Round(5, 0, 40)))
 
 
@@ -88,25 +69,20 @@ def random_plan(rng: np.random.Generator, problem: Problem) -> Plan:
     )
 
 
-def neighbours(rng: np.random.Generator, plan: Plan, problem: Problem, count: int) -> list[Plan]:
-    """Plans that differ from the given one in a single choice."""
-    found: list[Plan] = []
-    while len(found) < count:
-        other = random_plan(rng, problem)
-        fresh = other[int(rng.integers(len(other)))]
-        kept = {seed.slot: seed for seed in plan}
-        old = kept.get(fresh.slot)
-        field = str(rng.choice(["start", "blueprint", "operator", "tempo", "prune", "drop"]))
-        if old is None:
-            kept[fresh.slot] = fresh
-        elif field == "drop" and len(kept) > 1:
-            del kept[fresh.slot]
-        elif field != "drop":
-            kept[fresh.slot] = replace(old, **{field: getattr(fresh, field)})
-        candidate = tuple(kept.values())
-        if candidate != plan:
-            found.append(candidate)
-    return found
+def neighbour(rng: np.random.Generator, plan: Plan, problem: Problem) -> Plan:
+    """A plan that differs from the given one in a single choice, or in none."""
+    other = random_plan(rng, problem)
+    fresh = other[int(rng.integers(len(other)))]
+    kept = {seed.slot: seed for seed in plan}
+    old = kept.get(fresh.slot)
+    field = str(rng.choice(["start", "blueprint", "operator", "tempo", "prune", "drop"]))
+    if old is None:
+        kept[fresh.slot] = fresh
+    elif field == "drop" and len(kept) > 1:
+        del kept[fresh.slot]
+    elif field != "drop":
+        kept[fresh.slot] = replace(old, **{field: getattr(fresh, field)})
+    return tuple(kept.values())
 
 
 @dataclass(frozen=True)
@@ -192,7 +168,7 @@ def find_plan(
         effort.rounds,
         rng,
         instances,
-        lambda plan, count: neighbours(rng, plan, problem, count),
+        lambda plan: neighbour(rng, plan, problem),
         lambda plans, seeds, chosen: play_plans(env, plans, seeds, chosen, on_step),
     )
     return Found(plan, actions_of(plan, problem), returns)

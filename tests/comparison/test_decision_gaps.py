@@ -14,8 +14,8 @@ from kasmina_env.comparison.candidates import Contenders
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
     DIMENSIONS,
+    candidates_by_value,
     find_decision_gaps,
-    groups_of,
     held,
     make_pool,
     most_candidates,
@@ -82,7 +82,7 @@ def test_a_maximum_of_noise_opens_no_gap():
 def test_a_pool_holds_a_restricted_candidate_for_each_base(base):
     pool = make_pool([base], PROBLEM, 3)
     assert len(pool) <= most_candidates(1, PROBLEM, 3)
-    for name, groups in groups_of(pool, PROBLEM, 3).items():
+    for name, groups in candidates_by_value(pool, PROBLEM, 3).items():
         assert (groups is None) == (name == "curve"), name
         grown = [i for group in groups or () for i in group if pool[i]]
         assert grown or (isinstance(base[0], Rule) and name == "target") or groups is None, name
@@ -115,11 +115,13 @@ def test_without_fossilize_nothing_is_made_permanent_and_without_prune_nothing_i
 
 def test_what_a_problem_has_no_choice_of_has_no_gap():
     one = make_problem(SPIRALS, blueprints=("mlp",), operators=("ADD",), tempos=(3,), targets=(1.0,))
-    groups = groups_of(make_pool([(replace(PLAN[0]),)], one, 1), one, 1)
+    groups = candidates_by_value(make_pool([(replace(PLAN[0]),)], one, 1), one, 1)
     assert {name for name, of_values in groups.items() if of_values is None} == {
         "blueprint", "operator", "start", "tempo", "curve", "target",
     }  # fmt: skip
-    assert groups_of(make_pool([PLAN], PROBLEM, 2), make_problem(SPIRALS, curves=("LINEAR", "COSINE")), 2)["curve"]
+    assert candidates_by_value(make_pool([PLAN], PROBLEM, 2), make_problem(SPIRALS, curves=("LINEAR", "COSINE")), 2)[
+        "curve"
+    ]
 
 
 def test_decision_gaps_are_measured_with_the_rest(monkeypatch):

@@ -10,9 +10,9 @@ import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.evaluate import compare_arms
-from kasmina_env.controllers.halving import Round
+from kasmina_env.controllers.halving import Effort, Round
 from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED
-from kasmina_env.controllers.search import Effort, search, search_contexts
+from kasmina_env.controllers.search import search, search_contexts
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import TrainingConfig
 

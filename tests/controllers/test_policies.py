@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, Policy, make_problem, register_policy
 from kasmina_env.comparison.arms import find_player
+from kasmina_env.controllers.halving import neighbours
 from kasmina_env.controllers.policy import CONTROLS, Played, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Plateau, Wait
-from kasmina_env.controllers.search import neighbours, play_plans, random_plan, structured_plans
+from kasmina_env.controllers.search import neighbour, play_plans, random_plan, structured_plans
 from kasmina_env.lifecycle.state import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -208,7 +210,7 @@ def test_the_shipped_schedule_fits_its_environment(preset):
 def test_neighbour_plans_differ_from_their_origin():
     rng, problem = np.random.default_rng(0), make_problem("Kasmina/Digits-v0")
     plan = random_plan(rng, problem)
-    assert all(other != plan for other in neighbours(rng, plan, problem, 20))
+    assert all(other != plan for other in neighbours(plan, 20, partial(neighbour, rng, problem=problem)))
 
 
 def test_search_tries_prunes_too():
@@ -217,7 +219,8 @@ def test_search_tries_prunes_too():
     assert None in prunes
     assert all(0 < step < problem.horizon for step in prunes if step is not None)
     plan = structured_plans(rng, problem, 1)[0]
-    assert any(seed.prune is not None for other in neighbours(rng, plan, problem, 40) for seed in other)
+    others = neighbours(plan, 40, partial(neighbour, rng, problem=problem))
+    assert any(seed.prune is not None for other in others for seed in other)
 
 
 def test_plans_are_measured_on_the_same_episodes_whatever_the_number_of_rows():

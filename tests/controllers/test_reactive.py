@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.controllers.halving import Round
+from kasmina_env.controllers.halving import Effort, Round
 from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.reactive import (
     NEVER,
     Reactive,
     Rule,
-    RuleEffort,
     load_rules,
     play_rules,
     rules_of,
@@ -84,12 +83,12 @@ def test_rules_that_keep_or_prune_what_a_clock_grows_play_a_schedule(prune):
 
 def test_where_growing_only_costs_the_search_finds_rules_that_never_grow():
     dear = make_problem("Kasmina/Spirals-v0", **SMALL, operation_price=100.0)
-    found = search_rules(dear, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 2),)))
+    found = search_rules(dear, effort=Effort(num_random=6, rounds=(Round(7, 0, 2),)))
     assert found.returns.min() > -50
 
 
 def test_a_search_finds_rules_that_are_read_back_as_they_were(tmp_path):
-    found = search_rules(PROBLEM, effort=RuleEffort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
+    found = search_rules(PROBLEM, effort=Effort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
     save_rules(tmp_path / "rules.json", PROBLEM, found, {"command": "kasmina search"})
     env, policy = KasminaVectorEnv(2, PROBLEM), load_rules(tmp_path / "rules.json", PROBLEM)
     assert np.array_equal(play(env, policy, np.arange(2)).returns, play_rules(env, [found.rules], np.arange(2))[0])
