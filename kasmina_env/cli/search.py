@@ -71,13 +71,13 @@ def search(
 
 def _find_schedule(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
     from kasmina_env.controllers import search as searching
-    from kasmina_env.controllers.schedule import describe, save_schedule
+    from kasmina_env.controllers.schedule import save_schedule, schedule_in_words
 
     with step_counter("searching", searching.num_search_steps(problem)) as on_step:
         found = searching.search(problem, seed, on_step, workers=crew)
     value = float(found.returns.mean())
     save_schedule(path, problem, found.actions, {**about, "mean_return": value})
-    say(describe(found.actions, problem.actions))
+    say(schedule_in_words(found.actions, problem.actions))
     say(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")
 
 
@@ -86,7 +86,7 @@ def _find_contexts(
 ) -> None:
     from kasmina_env.controllers import search as searching
     from kasmina_env.controllers.per_context import save_contexts
-    from kasmina_env.controllers.schedule import describe
+    from kasmina_env.controllers.schedule import schedule_in_words
 
     with step_counter("searching", searching.num_search_steps(problem, True, facts)) as on_step:
         cells = searching.search_contexts(problem, seed, facts, on_step, workers=crew)
@@ -94,7 +94,7 @@ def _find_contexts(
     save_contexts(path, problem, contexts, about)
     for cell, actions, value in contexts:
         where = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in cell.bounds.items())
-        say(f"{where}: {value:.3f}, {describe(actions, problem.actions)}")
+        say(f"{where}: {value:.3f}, {schedule_in_words(actions, problem.actions)}")
 
 
 def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:

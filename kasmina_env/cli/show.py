@@ -127,7 +127,7 @@ def sections_of(problem: Problem) -> list[Section]:
             ("operation", "entries", "choices"),
             action_rows(problem),
         ),
-        Section("rules", "Rules", rules, rules_table(config.rules)),
+        Section("rules", "Rules", rules, rules_table(config.thresholds)),
         Section("reward", f"Reward '{config.reward}': {reward.description}", ("term", "meaning"), terms),
         Section("governor", "Governor", ("setting", "value", "meaning"), governor_rows(config)),
         Section("instances", "What an instance settles", ("name", "value", "seen"), instance_rows(problem)),
@@ -194,17 +194,17 @@ def observation_rows(problem: Problem) -> list[tuple[object, ...]]:
 
 def governor_rows(config: EnvConfig) -> list[tuple[object, ...]]:
     """Whether there is a governor, and if so what it goes by."""
-    from kasmina_env.episode.governor import RULES
+    from kasmina_env.episode.governor import SYMPTOMS
 
     if not config.governor:
         return [("governor", False, "networks that diverge stay as they are; governor=True takes them back")]
-    rules = [(name, None, rule.words.format_map(vars(config))) for name, rule in RULES.items()]
+    symptoms = [(name, None, symptom.words.format_map(vars(config))) for name, symptom in SYMPTOMS.items()]
     return [
         ("governor", True, "a network that diverges goes back to its last good state"),
         ("max_rollbacks", config.max_rollbacks, "rollbacks in an episode; one more ends it with a failure"),
         ("rollback_factor", config.rollback_factor, "multiplier on the learning rate at each rollback"),
         ("rollback_price", config.rollback_price, "reward per rollback"),
-        *rules,
+        *symptoms,
     ]
 
 

@@ -159,16 +159,16 @@ def held(candidate: CandidateT, name: str, value: Value, problem: Problem) -> Ca
     """
     if name == "slot":
         kept = next((seed for seed in candidate if seed.slot == value), candidate[0])
-        return _changed((kept,), lambda seed: {"slot": value})
+        return _with_fields((kept,), lambda seed: {"slot": value})
     each = DIMENSIONS[name]
 
     def fields_of(seed: Seed) -> Mapping[str, Any]:
         return each.planned(seed, value, problem) if isinstance(seed, Planned) else each.rule(seed, value)
 
-    return _changed(candidate, fields_of)
+    return _with_fields(candidate, fields_of)
 
 
-def _changed(candidate: CandidateT, fields_of: Callable[[Seed], Mapping[str, Any]]) -> CandidateT:
+def _with_fields(candidate: CandidateT, fields_of: Callable[[Seed], Mapping[str, Any]]) -> CandidateT:
     return tuple(replace(seed, **fields_of(seed)) for seed in candidate)
 
 

@@ -31,10 +31,10 @@ from kasmina_env.controllers.policy import (
     HELD_OUT,
     OnStep,
     Played,
-    instances_for,
+    instances_in_turn,
     play,
 )
-from kasmina_env.controllers.schedule import describe
+from kasmina_env.controllers.schedule import schedule_in_words
 from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem, make_problem
@@ -106,7 +106,7 @@ def compare_arms(
     """
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
     problem = make_problem(preset, **settings)
-    instances = instances_for(problem, seeds, split)
+    instances = instances_in_turn(problem, seeds, split)
     found = {name: [find_player(run, preset, **settings) for run in runs] for name, runs in players.items()}
     for name, runs in found.items():
         for player in runs:
@@ -230,7 +230,7 @@ def _row(arm: Arm, best: Arm | None, means: Mapping[str, float], actions: Action
 def favourites(arm: Arm, table: ActionTable, count: int = 3) -> list[tuple[int, str]]:
     """The most common action sequences of an arm, each with how many episodes followed it."""
     sequences = Counter(tuple(int(a) for a in row) for run in arm.runs for row in run.actions)
-    return [(times, describe(actions, table)) for actions, times in sequences.most_common(count)]
+    return [(times, schedule_in_words(actions, table)) for actions, times in sequences.most_common(count)]
 
 
 def write(out: Path, problem: Problem, rows: Sequence[Row], arms: Sequence[Arm], best: str | None) -> None:

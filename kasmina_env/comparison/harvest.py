@@ -10,8 +10,8 @@ import torch
 
 from kasmina_env import __version__
 from kasmina_env.comparison.arms import Source, find_player
-from kasmina_env.controllers.policy import HELD_OUT, OnStep, instances_for, play
-from kasmina_env.controllers.schedule import describe
+from kasmina_env.controllers.policy import HELD_OUT, OnStep, instances_in_turn, play
+from kasmina_env.controllers.schedule import schedule_in_words
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.data import make_task
 from kasmina_env.networks.grown import GrownNetwork
@@ -43,7 +43,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
     player = find_player(source.name, source.preset, **source.settings)
     problem = player.problem
     env = KasminaVectorEnv(len(seeds), problem)
-    episodes = play(env, player.policy, seeds, on_step, instances_for(problem, seeds), player.planted)
+    episodes = play(env, player.policy, seeds, on_step, instances_in_turn(problem, seeds), player.planted)
     scores = np.where(np.isnan(episodes.curves[:, -1]), -np.inf, episodes.scores)
     best = int(np.argmax(scores))
     network, test = env.network(best, committed=True).cpu(), env.episodes.test_data(best)
@@ -60,7 +60,7 @@ def harvest(source: Source, num_episodes: int, seed: int | None = None, on_step:
         "score": float(episodes.scores[best]),
         "test_accuracy": quality(network, test, make_task(problem).criterion),
         "return": float(episodes.returns[best]),
-        "schedule": describe(episodes.actions[best], problem.actions),
+        "schedule": schedule_in_words(episodes.actions[best], problem.actions),
         "kasmina_env": __version__,
     }
     return Harvest(network, facts, test)

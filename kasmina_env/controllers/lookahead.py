@@ -60,9 +60,9 @@ class Completion:
         due = [action for start, action in intention if start <= step and mask[action]]
         busy = {self._slot[action] for _, action in intention if action not in self._grow}
         fossilize = [action for action in self._fossilize if mask[action] and self._slot[action] not in busy]
-        change = [action for action in due if action not in self._grow]
+        prune_or_set = [action for action in due if action not in self._grow]
         advance = [action for action in self._advance if mask[action]]
-        return int((*fossilize, *change, *advance, *due, 0)[0])
+        return int((*fossilize, *prune_or_set, *advance, *due, 0)[0])
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,14 @@ class Oracle(Policy):
     """Policy that searches for the best schedule of the very episode it plays, in copies of it, and plays that one.
 
     It decides everything at the start (open loop). It begins with known and structured plans and improves the best of
-    them by single changes, prunes among them. Copies have the original's random streams, so it knows the exact outcome
+    them choice by choice, prunes among them. Copies have the original's random streams, so it knows the exact outcome
     of a schedule. What it does not try it does not bound: plans have at most one seed per slot and no alpha targets.
 
     Args:
         problem: Problem it plays.
         known: Plans to begin with.
-        budget: Number of structured plans tried first for each episode; half as many plans in each round of changes.
-        num_rounds: Number of rounds of changes.
+        budget: Number of structured plans tried first for each episode; half as many neighbours in each further round.
+        num_rounds: Number of further rounds.
         num_copies: Number of copies played side by side.
     """
 

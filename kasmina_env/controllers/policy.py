@@ -125,7 +125,7 @@ def instances_of(problem: Problem, split: str) -> IntArray | None:
     return problem.instances.split(split) if problem.is_family else None
 
 
-def instances_for(problem: Problem, seeds: IntArray, split: str = "test") -> IntArray | None:
+def instances_in_turn(problem: Problem, seeds: IntArray, split: str = "test") -> IntArray | None:
     """Instances ``[E]`` of a comparison: those of the split in turn; None if the problem is no family.
 
     Args:

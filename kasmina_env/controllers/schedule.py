@@ -183,7 +183,7 @@ def load_schedule(path: Path, problem: Problem) -> IntArray:
     return actions_from(read_document(path, "steps")["steps"], problem, path.name)
 
 
-def describe(actions: Sequence[int] | IntArray, table: ActionTable) -> str:
+def schedule_in_words(actions: Sequence[int] | IntArray, table: ActionTable) -> str:
     """A schedule in one line, without WAIT and ADVANCE."""
     hidden = (Op.WAIT, Op.ADVANCE)
     words = [f"{step}: {table.names[a]}" for step, a in enumerate(actions) if a >= 0 and table.op[a] not in hidden]

@@ -150,7 +150,7 @@ def find_plan(
     known: Sequence[Plan] = (),
     on_step: OnStep | None = None,
 ) -> Found:
-    """Find a plan by successive halving over known, structured and random plans, improved by single changes.
+    """Find a plan by successive halving over known, structured and random plans, improved choice by choice.
 
     Args:
         env: Environment to play in.

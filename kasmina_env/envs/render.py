@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kasmina_env.envs.pictures import Look, render_picture, seed_name, troubles
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
-from kasmina_env.lifecycle.state import LifecycleRules, Op, Stage
+from kasmina_env.lifecycle.state import Op, Stage, Thresholds
 from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS
 
 RENDER_MODES = ("ansi", "rgb_array")
@@ -55,10 +55,10 @@ def render_text(problem: Problem, state: EpisodeState, row: int) -> str:
     return "\n".join(lines)
 
 
-def rules_table(rules: LifecycleRules) -> list[tuple[str, str, str, str, str]]:
+def rules_table(thresholds: Thresholds) -> list[tuple[str, str, str, str, str]]:
     """The lifecycle in words: rows (stage, operation, next stage, requirements, meaning)."""
     table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
-    values = dataclasses.asdict(rules)
+    values = dataclasses.asdict(thresholds)
     for row in TRANSITIONS:
         words = [GUARDS[name].words.format(**values) for name in row.guards]
         words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]

@@ -13,7 +13,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.settings.instances import SPLIT_NAMES
 
-MAX_SEED = 2**31
+MAX_RNG_SEED = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class RowStreams:
         Returns:
             Seeds ``[R]`` and instances ``[R]``.
         """
-        rng_seeds = np.array([self.generators[row].integers(MAX_SEED) for row in rows], dtype=np.int64)
+        rng_seeds = np.array([self.generators[row].integers(MAX_RNG_SEED) for row in rows], dtype=np.int64)
         drawn = self._draw_instances(problem, rows)
         return rng_seeds, drawn if wanted is None else np.where(wanted < 0, drawn, wanted)
 

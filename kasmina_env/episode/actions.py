@@ -259,7 +259,7 @@ def flat_mask(
     table: ActionTable, state: LifecycleState, measurements: SeedMeasurements, config: EnvConfig
 ) -> BoolArray:
     """Flat actions that are legal now, ``[N, A]``: exactly those that would be carried out."""
-    return legal_commands(state, table.commands, measurements, config.rules)
+    return legal_commands(state, table.commands, measurements, config.thresholds)
 
 
 def factored_mask(table: ActionTable, flat: BoolArray) -> BoolArray:

@@ -18,10 +18,10 @@ from kasmina_env.episode.data import load_data
 from kasmina_env.episode.governor import Guess, measure_guess
 from kasmina_env.episode.measuring import measure_as_is, measure_committed, measure_trained, uncommitted
 from kasmina_env.episode.problem import Problem
-from kasmina_env.episode.report import Ending, Report, describe
+from kasmina_env.episode.report import Ending, Report, make_report
 from kasmina_env.episode.reward import Step
 from kasmina_env.episode.rollback import GoodStates, Outcome, govern
-from kasmina_env.episode.state import Decision, EpisodeState, Measurement, advance, first_state, score_from, worth
+from kasmina_env.episode.state import Decision, EpisodeState, Measurement, first_state, next_state, score_from, worth
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray, join_rows, put_rows, take_rows
 from kasmina_env.lifecycle.execution import apply, tick
 from kasmina_env.lifecycle.state import LifecycleState, Stage
@@ -140,7 +140,9 @@ class EpisodeCore:
             if self.problem.config.governor:
                 self._keep_good(rows)
         no_terms = {name: np.zeros(self.num_networks) for name in self.problem.reward.terms}
-        started = describe(self.problem, self.state(), no_terms, Ending.none(self.num_networks), self.population.engine)
+        started = make_report(
+            self.problem, self.state(), no_terms, Ending.none(self.num_networks), self.population.engine
+        )
         self._report = started if self._report is None else put_rows(self.report, rows, take_rows(started, rows))
         return self.report
 
@@ -153,8 +155,8 @@ class EpisodeCore:
         """
         before, problem = self.state(), self.problem
         commands = take_rows(problem.actions.commands, np.maximum(actions, 0))
-        lifecycle, is_legal = apply(before.lifecycle, commands, before.now.seeds, problem.config.rules)
-        lifecycle = tick(lifecycle, problem.config.rules)
+        lifecycle, is_legal = apply(before.lifecycle, commands, before.now.seeds, problem.config.thresholds)
+        lifecycle = tick(lifecycle, problem.config.thresholds)
         with own_modes(self.device):
             self._grow(before.lifecycle, lifecycle)
             train_loss, health = self._train(before, lifecycle)
@@ -167,7 +169,7 @@ class EpisodeCore:
         measured = replace(measured, quality=quality)
         decision = Decision(actions, commands.op, is_legal & (actions >= 0))
         prices = problem.instances.numbers["param_price"][before.instance]
-        self._state = after = advance(
+        self._state = after = next_state(
             before, lifecycle, decision, measured, record, problem.costs, problem.config, prices
         )
         step = Step(before, after, is_over, problem.costs, problem.config, problem.instances)
@@ -176,7 +178,7 @@ class EpisodeCore:
         is_cut = ~is_over & (after.step == limit)
         if is_cut.any():
             ending = put_rows(ending, is_cut, self.ending(np.flatnonzero(is_cut)))
-        self._report = describe(problem, after, terms, ending, self.population.engine)
+        self._report = make_report(problem, after, terms, ending, self.population.engine)
         return self._report
 
     def ending(self, rows: IntArray) -> Ending:
@@ -245,7 +247,7 @@ class EpisodeCore:
         actions = np.zeros(self.num_networks, dtype=np.int64)
         actions[rows] = action
         commands = take_rows(self.problem.actions.commands, actions)
-        lifecycle, _ = apply(before.lifecycle, commands, before.now.seeds, self.problem.config.rules)
+        lifecycle, _ = apply(before.lifecycle, commands, before.now.seeds, self.problem.config.thresholds)
         self._grow(before.lifecycle, lifecycle)
         self._state = replace(before, lifecycle=lifecycle)
 

@@ -1,7 +1,7 @@
-"""Rules by which a network has diverged, though it may still be finite. N networks.
+"""Symptoms of a network that has diverged, though it may still be finite. N networks.
 
 They are relative to a guess on the same samples and to the network's own past, so they mean the same on every task. A
-rule that holds is a suspicion: a network whose data have changed, or whose best seed was pruned, may look as bad as one
+symptom is a suspicion: a network whose data have changed, or whose best seed was pruned, may look as bad as one
 that diverged. Therefore the last good state is measured on today's data. Only where it is better has the network
 diverged, and there is something to go back to. `kasmina_env.episode.rollback` does so.
 """
@@ -41,7 +41,7 @@ class Record:
 
     best_loss: FloatArray  # [N] best recent loss on inner_valid
     num_rollbacks: IntArray  # [N]
-    divergence: IntArray  # [N] index into `DIVERGENCES` of the rule that took the network back in the last step
+    divergence: IntArray  # [N] index into `DIVERGENCES` of the symptom for which the network went back in the last step
 
     @classmethod
     def begin(cls, loss: FloatArray) -> Record:
@@ -55,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Signs:
-    """Inputs of the rules. Losses may hold NaN. N networks."""
+    """Figures that symptoms are read from. Losses may hold NaN. N networks."""
 
     loss: FloatArray  # [N] on the watched slice of inner_valid
     quality: FloatArray  # [N] on the same
@@ -69,14 +69,14 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A sign of divergence.
+class Symptom:
+    """A symptom of divergence.
 
     Attributes:
         holds: Function of signs, a guess and settings that returns whether it is there ``[N]``.
         margin: Factor by which the last good state must be better. What training without trouble does to a loss in a
             step is less.
-        words: The sign in words; {name} stands for a setting.
+        words: The symptom in words; {name} stands for a setting.
     """
 
     holds: Callable[[Signs, Guess, EnvConfig], BoolArray]
@@ -89,39 +89,39 @@ def _guesses(signs: Signs, guess: Guess) -> BoolArray:
 
 
 # fmt: off
-RULES: Mapping[str, Rule] = {
-    "non_finite": Rule(
+SYMPTOMS: Mapping[str, Symptom] = {
+    "non_finite": Symptom(
         lambda signs, guess, config: ~signs.is_finite,
         0.0, "a loss, a gradient norm or a weight is not finite (seeds in TRAINING do not count: they do not act)"),
     # Not the loss alone: that of a network which is always sure and sometimes wrong is large too, and it is of use.
-    "useless": Rule(
+    "useless": Symptom(
         lambda signs, guess, config: _guesses(signs, guess) & (signs.loss > config.divergence_loss * guess.loss),
         1.25, "quality of a guess, and {divergence_loss:g} times its loss"),
     # Not below the loss of a guess: from 0.01 to 0.1 is a matter of a few samples.
-    "rising": Rule(
+    "rising": Symptom(
         lambda signs, guess, config:
             (signs.loss > guess.loss) & (signs.loss > config.divergence_rise * signs.best_loss),
         1.25, "loss above that of a guess, and {divergence_rise:g} times the best recent one"),
     # One answer for every sample, as where all units of a layer are off. The loss is then hardly above that of a guess.
-    "collapsed": Rule(
+    "collapsed": Symptom(
         lambda signs, guess, config:
             _guesses(signs, guess)
             & (signs.loss > FORGOTTEN * guess.loss) & (signs.best_loss < LEARNED * guess.loss),
         1.25, "quality and loss of a guess, and a best recent loss of less than two thirds of that"),
     # With a learning rate that is still too large a network does not explode again; it just never learns.
-    "relapsed": Rule(
+    "relapsed": Symptom(
         lambda signs, guess, config:
             _guesses(signs, guess) & (signs.loss > guess.loss) & (signs.record.num_rollbacks > 0),
         1.02, "after a rollback, quality of a guess and more than its loss"),
 }
 # fmt: on
-DIVERGENCES = ("", *RULES)  # by code
-_MARGINS = np.array([np.inf, *(rule.margin for rule in RULES.values())])
+DIVERGENCES = ("", *SYMPTOMS)  # by code
+_MARGINS = np.array([np.inf, *(symptom.margin for symptom in SYMPTOMS.values())])
 
 
 def suspicion(signs: Signs, guess: Guess, config: EnvConfig) -> IntArray:
-    """Index into `DIVERGENCES` of the first rule that holds ``[N]``; 0 if none does."""
-    held = [rule.holds(signs, guess, config) for rule in RULES.values()]
+    """Index into `DIVERGENCES` of the first symptom ``[N]``; 0 if there is none."""
+    held = [symptom.holds(signs, guess, config) for symptom in SYMPTOMS.values()]
     return np.asarray(np.select(held, np.arange(1, len(DIVERGENCES)), 0))
 
 

@@ -57,13 +57,13 @@ class Report:
     is_legal: BoolArray  # [N] the last action was legal
     failure: IntArray  # [N] index into `FAILURES`
     num_rollbacks: IntArray  # [N] times that the governor took the network back
-    divergence: IntArray  # [N] index into `DIVERGENCES` of the rule that took it back in the last step
+    divergence: IntArray  # [N] index into `DIVERGENCES` of the symptom for which it went back in the last step
     engine: IntArray  # [N] index into `ENGINES` of the engine that trained the network
     actions: IntArray  # [N, T] taken so far, -1 beyond
     ending: Ending
 
 
-def describe(
+def make_report(
     problem: Problem, state: EpisodeState, terms: Mapping[str, FloatArray], ending: Ending, engine: str
 ) -> Report:
     """The report of a state.

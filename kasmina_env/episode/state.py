@@ -41,7 +41,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
-class Signals:
+class Readings:
     """Measurements of one step made finite. N networks, S slots."""
 
     train_loss: FloatArray  # [N]
@@ -56,8 +56,8 @@ class Signals:
     seeds: SeedMeasurements
 
     @classmethod
-    def of(cls, measured: Measurement, lifecycle: LifecycleState, costs: Costs) -> Signals:
-        """Signals of a step's raw measurements."""
+    def of(cls, measured: Measurement, lifecycle: LifecycleState, costs: Costs) -> Readings:
+        """Readings of a step's raw measurements."""
         ratio, has_gradients = _gradient_ratio(lifecycle, measured, costs)
         return cls(
             train_loss=finite_loss(measured.train_loss),
@@ -98,8 +98,8 @@ class EpisodeState:
     """Everything known about N episodes between two steps. N networks, S slots, T steps."""
 
     lifecycle: LifecycleState
-    now: Signals
-    previous: Signals  # one step before; equal to `now` at the start
+    now: Readings
+    previous: Readings  # one step before; equal to `now` at the start
     history: History
     instance: IntArray  # [N] number of the episode's instance
     step: IntArray  # [N] steps taken
@@ -163,7 +163,7 @@ def first_state(instance: IntArray, horizon: int, measured: Measurement, costs: 
     """
     n, num_slots = measured.contribution.shape
     lifecycle, quality = LifecycleState.dormant(n, num_slots), measured.quality
-    now = Signals.of(measured, lifecycle, costs)
+    now = Readings.of(measured, lifecycle, costs)
     accuracy = now.accuracy
     return EpisodeState(
         lifecycle=lifecycle,
@@ -201,7 +201,7 @@ class Decision:
     is_legal: BoolArray  # [N] it was carried out
 
 
-def advance(
+def next_state(
     state: EpisodeState,
     lifecycle: LifecycleState,
     decision: Decision,
@@ -227,7 +227,7 @@ def advance(
     growth = charged_growth(lifecycle, is_over, costs, config)
     value = worth(measured.quality, growth, prices)
     score = score_from(state, value, config)
-    now, is_best = Signals.of(measured, lifecycle, costs), measured.inner_accuracy > state.best_accuracy
+    now, is_best = Readings.of(measured, lifecycle, costs), measured.inner_accuracy > state.best_accuracy
     return replace(
         state,
         lifecycle=lifecycle,

@@ -1,1 +1,1 @@
-"""The life of a seed: alpha schedules and the table of transitions, without PyTorch."""
+"""The life of a seed: ramps of alpha and the table of transitions, without PyTorch."""

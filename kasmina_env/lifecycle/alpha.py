@@ -1,6 +1,6 @@
-"""Alpha, the amplitude of a seed, as a schedule: a ramp that lands exactly and then rests.
+"""Alpha, the amplitude of a seed: a ramp that lands exactly and then rests.
 
-The schedules of all slots of all networks are one object of arrays, and nothing is changed in place.
+The ramps of all slots of all networks are one object of arrays, and nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ def curve_value(curve: IntArray, t: FloatArray) -> FloatArray:
     return np.where(curve == Curve.COSINE, cosine, sigmoid_curve(position, _STEEPNESS[curve]))
 
 
-# ── schedules ─────────────────────────────────────────────────────────────────────────────────────
+# ── ramps ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, eq=False)
-class AlphaSchedule:
+class AlphaRamps:
     """Ramps from `start` to `target`, one per entry. N networks, S slots.
 
     A ramp of `num_steps` steps has the value `start` before its first step and exactly `target`
@@ -95,8 +95,8 @@ class AlphaSchedule:
     curve: IntArray  # [N, S] members of Curve
 
     @classmethod
-    def constant(cls, shape: tuple[int, ...], value: float = 0.0) -> AlphaSchedule:
-        """Schedules of one shape that all rest at one value.
+    def constant(cls, shape: tuple[int, ...], value: float = 0.0) -> AlphaRamps:
+        """Ramps of one shape that all rest at one value.
 
         Args:
             shape: Shape of every array, normally (N, S).
@@ -135,20 +135,20 @@ class AlphaSchedule:
 
 
 def retarget(
-    schedule: AlphaSchedule,
+    ramps: AlphaRamps,
     where: ArrayLike,
     target: ArrayLike,
     num_steps: ArrayLike,
     curve: ArrayLike,
     interrupt: bool = False,
-) -> AlphaSchedule:
+) -> AlphaRamps:
     """Start a new ramp from the current alpha of the selected entries.
 
     A ramp of zero steps, or to the current alpha, is at rest at once. Entries that are not selected keep their ramp,
     and arguments at their places are not read.
 
     Args:
-        schedule: Arrays of shape [N, S].
+        ramps: Arrays of shape [N, S].
         where: Mask of the entries that get a new ramp; it and the next three broadcast to [N, S].
         target: End of the ramp, in [0, 1].
         num_steps: Length of the ramp, at least 0.
@@ -159,54 +159,54 @@ def retarget(
         ValueError: If a selected entry is not at rest and `interrupt` is False, or a selected
             argument is out of its range.
     """
-    shape = schedule.start.shape
+    shape = ramps.start.shape
     chosen = np.broadcast_to(np.asarray(where, dtype=np.bool_), shape)
     end = np.broadcast_to(np.asarray(target, dtype=np.float64), shape)
     length = np.broadcast_to(np.asarray(num_steps, dtype=np.int64), shape)
     form = np.broadcast_to(np.asarray(curve, dtype=np.int64), shape)
-    num_moving = int((chosen & ~schedule.is_at_rest).sum())
+    num_moving = int((chosen & ~ramps.is_at_rest).sum())
     if num_moving and not interrupt:
         got = f"{num_moving} under way"
         raise ValueError(f"`where` must select entries at rest, got {got}. Pass interrupt=True.")
     _check_amplitude("target", end[chosen])
     _check_count("num_steps", length[chosen])
     _check_curve(form[chosen])
-    now = schedule.value
-    return AlphaSchedule(
-        start=np.where(chosen, now, schedule.start),
-        target=np.where(chosen, end, schedule.target),
-        num_steps=np.where(chosen, np.where(end == now, 0, length), schedule.num_steps),
-        elapsed=np.where(chosen, 0, schedule.elapsed),
-        curve=np.where(chosen, form, schedule.curve),
+    now = ramps.value
+    return AlphaRamps(
+        start=np.where(chosen, now, ramps.start),
+        target=np.where(chosen, end, ramps.target),
+        num_steps=np.where(chosen, np.where(end == now, 0, length), ramps.num_steps),
+        elapsed=np.where(chosen, 0, ramps.elapsed),
+        curve=np.where(chosen, form, ramps.curve),
     )
 
 
-def advance(schedule: AlphaSchedule) -> AlphaSchedule:
+def move_on(ramps: AlphaRamps) -> AlphaRamps:
     """Take one step of every ramp that is under way; entries at rest stay as they are."""
-    return dataclasses.replace(schedule, elapsed=schedule.elapsed + ~schedule.is_at_rest)
+    return dataclasses.replace(ramps, elapsed=ramps.elapsed + ~ramps.is_at_rest)
 
 
-def hold(schedule: AlphaSchedule, where: ArrayLike, value: ArrayLike) -> AlphaSchedule:
+def hold(ramps: AlphaRamps, where: ArrayLike, value: ArrayLike) -> AlphaRamps:
     """Put the selected entries at rest at a value, whatever they were doing.
 
     Args:
-        schedule: Arrays of shape [N, S].
+        ramps: Arrays of shape [N, S].
         where: Mask of the entries, broadcast to [N, S].
         value: Alpha at which they rest, in [0, 1], broadcast to [N, S].
 
     Raises:
         ValueError: If a selected value is outside [0, 1].
     """
-    shape = schedule.start.shape
+    shape = ramps.start.shape
     chosen = np.broadcast_to(np.asarray(where, dtype=np.bool_), shape)
     rest = np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
     _check_amplitude("value", rest[chosen])
-    return AlphaSchedule(
-        start=np.where(chosen, rest, schedule.start),
-        target=np.where(chosen, rest, schedule.target),
-        num_steps=np.where(chosen, 0, schedule.num_steps),
-        elapsed=np.where(chosen, 0, schedule.elapsed),
-        curve=np.where(chosen, int(Curve.LINEAR), schedule.curve),
+    return AlphaRamps(
+        start=np.where(chosen, rest, ramps.start),
+        target=np.where(chosen, rest, ramps.target),
+        num_steps=np.where(chosen, 0, ramps.num_steps),
+        elapsed=np.where(chosen, 0, ramps.elapsed),
+        curve=np.where(chosen, int(Curve.LINEAR), ramps.curve),
     )
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from kasmina_env.lifecycle import alpha as ramps
 from kasmina_env.lifecycle.arrays import BoolArray
 from kasmina_env.lifecycle.legality import is_command_legal
-from kasmina_env.lifecycle.state import Commands, LifecycleRules, LifecycleState, Op, SeedMeasurements
+from kasmina_env.lifecycle.state import Commands, LifecycleState, Op, SeedMeasurements, Thresholds
 from kasmina_env.lifecycle.transitions import REMOVAL, TRANSITIONS, Transition, fires
 
 
 def apply(
-    state: LifecycleState, commands: Commands, measurements: SeedMeasurements, rules: LifecycleRules
+    state: LifecycleState, commands: Commands, measurements: SeedMeasurements, thresholds: Thresholds
 ) -> tuple[LifecycleState, BoolArray]:
     """Carry out one command per network. An illegal command changes nothing in its row.
 
@@ -26,29 +26,29 @@ def apply(
     Returns:
         The new state, and which commands were legal, [N].
     """
-    is_legal = is_command_legal(state, commands, measurements, rules)
+    is_legal = is_command_legal(state, commands, measurements, thresholds)
     is_chosen = is_legal[:, None] & (commands.slot[:, None] == np.arange(state.stage.shape[1]))
     next_state = state
     for row in TRANSITIONS:
         if row.cause is not None and (commands.op == row.cause).any():
             where = is_chosen & (commands.op == row.cause)[:, None]
-            where &= fires(row, state, measurements, rules)
+            where &= fires(row, state, measurements, thresholds)
             next_state = _take(row, next_state, where, commands)
     # a prune with nothing left to ramp does not wait for the tick
     is_pruned = is_chosen & (commands.op == Op.PRUNE)[:, None]
-    where = is_pruned & fires(REMOVAL, next_state, measurements, rules)
+    where = is_pruned & fires(REMOVAL, next_state, measurements, thresholds)
     return _take(REMOVAL, next_state, where, commands), is_legal
 
 
-def tick(state: LifecycleState, rules: LifecycleRules) -> LifecycleState:
+def tick(state: LifecycleState, thresholds: Thresholds) -> LifecycleState:
     """Let one step pass: ramps and counters move on, then the table's own transitions happen."""
     nothing, wait = SeedMeasurements.unmeasured(*state.stage.shape), Commands.wait(len(state.stage))
-    alpha = ramps.advance(state.alpha)
+    alpha = ramps.move_on(state.alpha)
     age, steps_in_stage = state.age + state.has_seed, state.steps_in_stage + 1
     state = replace(state, alpha=alpha, age=age, steps_in_stage=steps_in_stage)
     for row in TRANSITIONS:
         if row.cause is None:
-            state = _take(row, state, fires(row, state, nothing, rules), wait)
+            state = _take(row, state, fires(row, state, nothing, thresholds), wait)
     return state
 
 

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from kasmina_env.lifecycle.alpha import AlphaSchedule
+from kasmina_env.lifecycle.alpha import AlphaRamps
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 
 MAX_STEPS = 100_000  # the longest episode
@@ -46,7 +46,7 @@ _IS_LIVE = np.array([stage in LIVE_STAGES for stage in Stage])  # [len(Stage)]
 
 
 @dataclass(frozen=True)
-class LifecycleRules:
+class Thresholds:
     """Thresholds of the lifecycle. A value out of its range is a ValueError."""
 
     min_training_steps: int = 2  # steps a seed must spend in TRAINING before ADVANCE
@@ -79,7 +79,7 @@ class LifecycleState:
     steps_in_stage: IntArray  # [N, S] ticks since the stage was entered
     age: IntArray  # [N, S] ticks since germination, 0 without a seed
     is_pruning: BoolArray  # [N, S] True while alpha ramps down to the removal of the seed
-    alpha: AlphaSchedule  # of [N, S]
+    alpha: AlphaRamps  # of [N, S]
 
     @classmethod
     def dormant(cls, num_networks: int, num_slots: int) -> LifecycleState:
@@ -88,7 +88,7 @@ class LifecycleState:
         stage, tempo, curve, steps, age = np.zeros((5, *shape), dtype=np.int64)
         blueprint, operator = np.full((2, *shape), NONE, dtype=np.int64)
         is_pruning = np.zeros(shape, dtype=np.bool_)
-        alpha = AlphaSchedule.constant(shape)
+        alpha = AlphaRamps.constant(shape)
         return cls(stage, blueprint, operator, tempo, curve, steps, age, is_pruning, alpha)
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from kasmina_env.lifecycle import alpha as ramps
 from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
-from kasmina_env.lifecycle.state import NONE, Commands, LifecycleRules, LifecycleState, Op, SeedMeasurements, Stage
+from kasmina_env.lifecycle.state import NONE, Commands, LifecycleState, Op, SeedMeasurements, Stage, Thresholds
 
 SlotIndex: TypeAlias = tuple[slice | IntArray, IntArray]  # rows and slots of an [N, S] array
 
@@ -26,9 +26,9 @@ SlotIndex: TypeAlias = tuple[slice | IntArray, IntArray]  # rows and slots of an
 class Guard:
     """Something that must be true of a slot before a transition."""
 
-    words: str  # the requirement; {name} stands for a field of LifecycleRules
-    # (state, measurements, rules) -> [N, S], or one bool where it depends on the rules alone
-    holds: Callable[[LifecycleState, SeedMeasurements, LifecycleRules], BoolArray | bool]
+    words: str  # the requirement; {name} stands for a field of Thresholds
+    # (state, measurements, thresholds) -> [N, S], or one bool where it depends on the thresholds alone
+    holds: Callable[[LifecycleState, SeedMeasurements, Thresholds], BoolArray | bool]
 
 
 # (state, where [N, S], commands) -> the state with everything set there but the stage. A tick passes WAIT as commands.
@@ -62,32 +62,32 @@ class ArgumentRule:
         return np.isin(np.arange(len(Op)), self.ops)
 
 
-def _contributes(state: LifecycleState, measurements: SeedMeasurements, rules: LifecycleRules) -> BoolArray:
-    minimum = -math.inf if rules.min_contribution is None else rules.min_contribution
+def _contributes(state: LifecycleState, measurements: SeedMeasurements, thresholds: Thresholds) -> BoolArray:
+    minimum = -math.inf if thresholds.min_contribution is None else thresholds.min_contribution
     return np.asarray(measurements.has_contribution & (measurements.contribution >= minimum))
 
 
 # fmt: off
 GUARDS: dict[str, Guard] = {
-    "staged": Guard("instant = False", lambda state, measurements, rules: not rules.instant),
-    "instant": Guard("instant = True", lambda state, measurements, rules: rules.instant),
+    "staged": Guard("instant = False", lambda state, measurements, thresholds: not thresholds.instant),
+    "instant": Guard("instant = True", lambda state, measurements, thresholds: thresholds.instant),
     "trained_enough": Guard(
         "{min_training_steps} or more steps in TRAINING",
-        lambda state, measurements, rules: state.steps_in_stage >= rules.min_training_steps),
+        lambda state, measurements, thresholds: state.steps_in_stage >= thresholds.min_training_steps),
     "finite_gradients": Guard(
-        "finite gradients", lambda state, measurements, rules: measurements.has_finite_gradients),
+        "finite gradients", lambda state, measurements, thresholds: measurements.has_finite_gradients),
     "old_enough": Guard(
         "{min_prune_age} or more steps since germination",
-        lambda state, measurements, rules: state.age >= rules.min_prune_age),
-    "at_rest": Guard("alpha at rest", lambda state, measurements, rules: state.alpha.is_at_rest),
-    "alpha_is_one": Guard("alpha = 1", lambda state, measurements, rules: state.alpha.target == 1.0),
-    "alpha_is_zero": Guard("alpha = 0", lambda state, measurements, rules: state.alpha.target == 0.0),
-    "pruning": Guard("being pruned", lambda state, measurements, rules: state.is_pruning),
-    "not_pruning": Guard("not being pruned", lambda state, measurements, rules: ~state.is_pruning),
+        lambda state, measurements, thresholds: state.age >= thresholds.min_prune_age),
+    "at_rest": Guard("alpha at rest", lambda state, measurements, thresholds: state.alpha.is_at_rest),
+    "alpha_is_one": Guard("alpha = 1", lambda state, measurements, thresholds: state.alpha.target == 1.0),
+    "alpha_is_zero": Guard("alpha = 0", lambda state, measurements, thresholds: state.alpha.target == 0.0),
+    "pruning": Guard("being pruned", lambda state, measurements, thresholds: state.is_pruning),
+    "not_pruning": Guard("not being pruned", lambda state, measurements, thresholds: ~state.is_pruning),
     "contributes": Guard("a measured contribution, minimum {min_contribution}", _contributes),
     "embargo_over": Guard(
         "{embargo_steps} or more ticks in EMBARGOED",
-        lambda state, measurements, rules: state.steps_in_stage >= rules.embargo_steps),
+        lambda state, measurements, thresholds: state.steps_in_stage >= thresholds.embargo_steps),
 }
 # fmt: on
 
@@ -194,9 +194,9 @@ ARGUMENT_RULES: tuple[ArgumentRule, ...] = (
 # fmt: on
 
 
-def fires(row: Transition, state: LifecycleState, measurements: SeedMeasurements, rules: LifecycleRules) -> BoolArray:
+def fires(row: Transition, state: LifecycleState, measurements: SeedMeasurements, thresholds: Thresholds) -> BoolArray:
     """Slots where a row of the table applies, given its cause: stage and all guards, [N, S]."""
     mask = np.asarray(state.stage == row.stage)
     for name in row.guards:
-        mask = mask & GUARDS[name].holds(state, measurements, rules)
+        mask = mask & GUARDS[name].holds(state, measurements, thresholds)
     return mask

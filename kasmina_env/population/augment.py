@@ -14,7 +14,7 @@ from kasmina_env.population.stack import RandomStream
 MAX_SHIFT = 1 / 8  # of the size of the picture
 
 
-def draw_changes(stream: RandomStream, shape: tuple[int, ...], size: int, augment: str) -> NDArray[np.int64]:
+def draw_moves(stream: RandomStream, shape: tuple[int, ...], size: int, augment: str) -> NDArray[np.int64]:
     """How each sample of one network is changed: rows down, columns right, 1 where then mirrored, ``[*shape, 3]``.
 
     Args:
@@ -27,20 +27,20 @@ def draw_changes(stream: RandomStream, shape: tuple[int, ...], size: int, augmen
     return stream.integers((-reach, -reach, 0), (reach + 1, reach + 1, 1 + (augment == "shift_flip")), (*shape, 3))
 
 
-def gather_changed(pictures: Tensor, index: Tensor, changes: Tensor) -> Tensor:
+def gather_moved(pictures: Tensor, index: Tensor, moves: Tensor) -> Tensor:
     """Take samples and change them in one gather; what a shift uncovers repeats the border.
 
     Args:
         pictures: ``[n, C, H, W]``, square.
         index: Which, ``[...]``.
-        changes: From `draw_changes`, ``[..., 3]``.
+        moves: From `draw_moves`, ``[..., 3]``.
 
     Returns:
         ``[..., C, H, W]``.
     """
     size = pictures.shape[-1]
     place = torch.arange(size, device=pictures.device)
-    down, right, is_mirrored = (changes[..., [i]] for i in range(3))
+    down, right, is_mirrored = (moves[..., [i]] for i in range(3))
     rows = (place - down).clamp(0, size - 1)  # [..., H]
     columns = (torch.where(is_mirrored == 1, size - 1 - place, place) - right).clamp(0, size - 1)  # [..., W]
     # indices on both sides of the channels put them last

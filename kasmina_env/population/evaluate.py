@@ -1,7 +1,7 @@
-"""Evaluation of all networks, under any number of on/off settings of their seeds, in one fused forward.
+"""Evaluation of all networks, under any number of on/off choices of their seeds, in one forward.
 
-Settings that agree on the first slots share that part of the forward: streams are stacked along the batch axis and
-split where the settings first differ.
+Choices that agree on the first slots share that part of the forward: versions are stacked along the batch axis and
+split where the choices first differ.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ from kasmina_env.population.state import Cell, Networks, Part, Setting
 from kasmina_env.population.wide_features import Lanes
 from kasmina_env.tasks import Split
 
-# Samples of one stream times networks at a time. Fewer than these and launches cost more than arithmetic; with 50
+# Samples of one version times networks at a time. Fewer than these and launches cost more than arithmetic; with 50
 # networks or more on a CPU any size between 25 and 100 samples took the same time. A limit bounds memory.
 CHUNK, CHUNK_ON_GPU, SMALLEST_CHUNK, LARGEST_CHUNK = 64 * 100, 1024 * 100, 25, 100
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One version of the features behind a slot: its parent stream, and whether the slot's seeds are on."""
+class Version:
+    """One version of the features behind a slot: its parent version, and whether the slot's seeds are on."""
 
     parent: int
     is_on: bool | Tensor  # for all networks, or [N] where networks differ
 
 
-def plan_streams(
+def plan_versions(
     off: BoolArray, has_seed: BoolArray, order: Sequence[int], sources: Sequence[int]
-) -> tuple[list[list[Stream]], list[int]]:
-    """Fold settings into streams that split where settings first differ.
+) -> tuple[list[list[Version]], list[int]]:
+    """Fold choices into versions that split where choices first differ.
 
     Args:
         off: Seeds switched off, ``[M, N, S]``.
         has_seed: Mask of seeds that can be switched off ``[N, S]``.
         order: Indices of the S slots in the order of the forward.
-        sources: Index of the data of each of M settings.
+        sources: Index of the data of each of M choices.
 
     Returns:
-        The streams of each slot, and for each setting the index of its stream behind the last slot.
+        The versions of each slot, and for each choice the index of its version behind the last slot.
     """
-    num_settings, _, num_slots = off.shape
-    stream_of = list(sources)
-    levels: list[list[Stream]] = [[] for _ in range(num_slots)]
+    num_choices, _, num_slots = off.shape
+    version_of = list(sources)
+    levels: list[list[Version]] = [[] for _ in range(num_slots)]
     for slot in order:
         level = levels[slot]
         seen: dict[tuple[int, bytes], int] = {}
-        for setting in range(num_settings):
-            off_here = off[setting, :, slot] & has_seed[:, slot]
-            key = (stream_of[setting], off_here.tobytes())
+        for choice in range(num_choices):
+            off_here = off[choice, :, slot] & has_seed[:, slot]
+            key = (version_of[choice], off_here.tobytes())
             if key not in seen:
                 seen[key] = len(level)
                 is_mixed = off_here.any() and (off_here != has_seed[:, slot]).any()
                 is_on = torch.from_numpy(~off_here) if is_mixed else not off_here.any()
-                level.append(Stream(stream_of[setting], is_on))
-            stream_of[setting] = seen[key]
-    return levels, stream_of
+                level.append(Version(version_of[choice], is_on))
+            version_of[choice] = seen[key]
+    return levels, version_of
 
 
 def _branch(
-    slot: Callable[[Tensor], Tensor], streams: Sequence[Stream], lanes: Lanes, batch: int
+    slot: Callable[[Tensor], Tensor], versions: Sequence[Version], lanes: Lanes, batch: int
 ) -> Callable[[Tensor], Tensor]:
-    """Function of a slot from the features of parent streams to those of its streams, stacked along the batch."""
-    needed = sorted({stream.parent for stream in streams if stream.is_on is not False})
+    """Function of a slot from the features of parent versions to those of its versions, stacked along the batch."""
+    needed = sorted({version.parent for version in versions if version.is_on is not False})
     axis = lanes.batch_axis
 
     def run(x: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ def _branch(
             joined = torch.cat([parents[p] for p in needed], dim=axis)
             blended = dict(zip(needed, slot(joined).split(batch, dim=axis), strict=True))
         parts = []
-        for stream in streams:
-            if stream.is_on is False:
-                parts.append(parents[stream.parent])
-            elif stream.is_on is True:
-                parts.append(blended[stream.parent])
+        for version in versions:
+            if version.is_on is False:
+                parts.append(parents[version.parent])
+            elif version.is_on is True:
+                parts.append(blended[version.parent])
             else:
-                on = lanes.spread(stream.is_on.to(x.device, non_blocking=True).unsqueeze(1))
-                yes, no = lanes.open(blended[stream.parent]), lanes.open(parents[stream.parent])
+                on = lanes.spread(version.is_on.to(x.device, non_blocking=True).unsqueeze(1))
+                yes, no = lanes.open(blended[version.parent]), lanes.open(parents[version.parent])
                 parts.append(lanes.close(torch.where(on, yes, no)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
 
@@ -107,7 +107,7 @@ def _working_copies(setting: Setting, part: Part, cell: Cell, count: int) -> lis
 def evaluate(
     networks: Networks, data: Sequence[Split], alpha: FloatArray, off: Sequence[BoolArray]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Mean loss and quality of every network under settings of their own for each data, which all networks share.
+    """Mean loss and quality of every network under choices of their own for each data, which all networks share.
 
     Args:
         networks: Hosts and seeds; seeds in TRAINING change nothing.
@@ -121,12 +121,12 @@ def evaluate(
     setting, num_networks = networks.setting, len(networks)
     plan = make_plan(networks, alpha, partial(_working_copies, setting), with_training=False)
     order = execution_order(setting.host.slots)
-    sources = [source for source, settings in enumerate(off) for _ in settings]
+    sources = [source for source, choices in enumerate(off) for _ in choices]
     # at alpha = 0 a seed is off already
     can_switch = networks.has_seed & ~networks.in_training & (alpha > 0)
-    levels, stream_of = plan_streams(np.concatenate(off), can_switch, order, sources)
-    num_streams = max(stream_of) + 1
-    source_of = dict(zip(stream_of, sources, strict=True))
+    levels, version_of = plan_versions(np.concatenate(off), can_switch, order, sources)
+    num_versions = max(version_of) + 1
+    source_of = dict(zip(version_of, sources, strict=True))
     parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
     grow = [slot_function(slot) for slot in plan]
     figures = []
@@ -138,10 +138,10 @@ def evaluate(
         slots = [_branch(*slot, batch) for slot in zip(grow, levels, setting.lanes, strict=True)]
         wide = widen(torch.cat([seen_by_all(networks, split, start, size) for split in data]))
         logits = setting.host_template.call(parameters, wide, slots)
-        y = torch.cat([labels_of[source_of[stream]] for stream in range(num_streams)])
+        y = torch.cat([labels_of[source_of[version]] for version in range(num_versions)])
         labels = y.unsqueeze(1).expand(-1, num_networks, *y.shape[1:])
-        figures.append(torch.stack(setting.loss_and_quality(logits, labels)).unflatten(1, (num_streams, batch)))
+        figures.append(torch.stack(setting.loss_and_quality(logits, labels)).unflatten(1, (num_versions, batch)))
     # one sum over all samples: the size of chunks must not change the last digit
-    means = torch.cat(figures, dim=2).mean(dim=2)  # [2, streams, N]
-    parts = means[:, setting.index(stream_of)].split([len(settings) for settings in off], dim=1)
+    means = torch.cat(figures, dim=2).mean(dim=2)  # [2, versions, N]
+    parts = means[:, setting.index(version_of)].split([len(choices) for choices in off], dim=1)
     return [(loss, quality.clamp(0, 1)) for loss, quality in parts]

@@ -15,7 +15,7 @@ from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork, GrownSeed, NetworkSpec, build_network
 from kasmina_env.networks.hosts import Host
 from kasmina_env.networks.layers import widen
-from kasmina_env.population.augment import draw_changes, gather_changed
+from kasmina_env.population.augment import draw_moves, gather_moved
 from kasmina_env.population.engine import TorchEngine, choose_engine
 from kasmina_env.population.noise import noisy_inputs, noisy_labels, seen_by_all
 from kasmina_env.population.optim import Optimizer
@@ -175,9 +175,9 @@ class Population:
         elif augment == "none":
             x = [data.x[i] for i in index]
         else:
-            draws = [draw_changes(stream, shape, data.x.shape[-1], augment) for stream in streams]
-            changes = self.setting.index(np.stack(draws, axis=2))  # [K, B, R, 3]
-            x = [gather_changed(data.x, i, change) for i, change in zip(index, changes, strict=True)]
+            draws = [draw_moves(stream, shape, data.x.shape[-1], augment) for stream in streams]
+            moves = self.setting.index(np.stack(draws, axis=2))  # [K, B, R, 3]
+            x = [gather_moved(data.x, i, of_batch) for i, of_batch in zip(index, moves, strict=True)]
         if data.noise is None:
             return [widen(batch) for batch in x], [data.y[i] for i in index]
         conditions = self._networks.conditions.take(chosen)
@@ -237,13 +237,13 @@ class Population:
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """`evaluate` on several splits, each with its own `off`. Splits of equal length share one forward."""
         everything_on = np.zeros((1, self.num_networks, self.num_slots), dtype=bool)
-        settings = [everything_on if o is None else o for o in off]
+        choices = [everything_on if o is None else o for o in off]
         networks, chosen = self._networks, self._check_rows(rows)
         if not np.array_equal(chosen, np.arange(self.num_networks)):
-            networks, alpha, settings = networks.take(chosen), alpha[chosen], [o[:, chosen] for o in settings]
+            networks, alpha, choices = networks.take(chosen), alpha[chosen], [o[:, chosen] for o in choices]
         if len({len(split) for split in data}) == 1:
-            return self._engine.evaluate(networks, data, alpha, settings)
-        pairs = zip(data, settings, strict=True)
+            return self._engine.evaluate(networks, data, alpha, choices)
+        pairs = zip(data, choices, strict=True)
         return [self._engine.evaluate(networks, [split], alpha, [o])[0] for split, o in pairs]
 
     def _check_rows(self, rows: Rows | None) -> IntArray:

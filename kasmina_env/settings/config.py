@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from kasmina_env.lifecycle.alpha import Curve
-from kasmina_env.lifecycle.state import MAX_STEPS, LifecycleRules
+from kasmina_env.lifecycle.state import MAX_STEPS, Thresholds
 from kasmina_env.settings.registry import unknown_name_message
 
 
@@ -52,7 +52,7 @@ class EnvConfig:
         prune_tempos: Menu of ramp lengths in steps, for PRUNE; 0 removes at once.
         targets: Menu of alpha targets; an empty one leaves SET_ALPHA_TARGET out.
         curves: Menu of ramp shapes, by name.
-        min_training_steps, min_prune_age, embargo_steps, min_contribution, instant: See `LifecycleRules`.
+        min_training_steps, min_prune_age, embargo_steps, min_contribution, instant: See `Thresholds`.
         instances: Family whose instances episodes are about: a name in configs/, or a JSON file; "" for a single
             problem. What an instance settles takes the place of these settings.
         label_noise: Share of wrong labels in the data to learn from.
@@ -129,13 +129,13 @@ class EnvConfig:
     def __post_init__(self) -> None:
         for name in RULES:
             check_setting(name, getattr(self, name), "Change it.")
-        _check_lengths(self, self.rules)
+        _check_lengths(self, self.thresholds)
 
     @cached_property
-    def rules(self) -> LifecycleRules:
+    def thresholds(self) -> Thresholds:
         """The lifecycle's part of the settings, which checks itself."""
-        names = [f.name for f in dataclasses.fields(LifecycleRules)]
-        return LifecycleRules(**{name: getattr(self, name) for name in names})
+        names = [f.name for f in dataclasses.fields(Thresholds)]
+        return Thresholds(**{name: getattr(self, name) for name in names})
 
 
 SETTINGS = tuple(f.name for f in dataclasses.fields(EnvConfig))
@@ -198,7 +198,7 @@ _FACTOR = _number(0, 1e3)
 _PRICE = _number(0, 1e3)
 _SAMPLES = _integer(1, 10**9)
 
-# Of every setting but those of the lifecycle, which `LifecycleRules` checks.
+# Of every setting but those of the lifecycle, which `Thresholds` checks.
 RULES: dict[str, Rule] = {
     "task": _NAME,
     "task_settings": _SETTINGS,
@@ -251,17 +251,18 @@ def check_setting(name: str, value: object, remedy: str) -> None:
         raise ValueError(f"`{name}` must {rule.words}, got {value!r}. {remedy}")
 
 
-def _check_lengths(config: EnvConfig, rules: LifecycleRules) -> None:
+def _check_lengths(config: EnvConfig, thresholds: Thresholds) -> None:
     """Raise a ``ValueError`` for a length in steps that no episode of this horizon can meet."""
     horizon = config.horizon
     longest = {"min_prune_age": horizon, "embargo_steps": horizon}
-    if not rules.instant:
+    if not thresholds.instant:
         longest["min_training_steps"] = horizon - 1
     for name, limit in longest.items():
-        if getattr(rules, name) > limit:
+        steps = getattr(thresholds, name)
+        if steps > limit:
             raise ValueError(
-                f"`{name}` must be at most {limit} in episodes of {horizon} steps, got {getattr(rules, name)}. Lower "
-                "it, or raise `horizon`."
+                f"`{name}` must be at most {limit} in episodes of {horizon} steps, got {steps}. Lower it, or raise "
+                "`horizon`."
             )
     for name in ("tempos", "prune_tempos"):
         slowest = max(getattr(config, name))

@@ -13,7 +13,7 @@ from kasmina_env.cli.main import run
 from kasmina_env.comparison.arms import Source, find_player, find_source
 from kasmina_env.comparison.evaluate import compare_arms
 from kasmina_env.comparison.harvest import harvest, quality
-from kasmina_env.controllers.policy import HELD_OUT, instances_for, play
+from kasmina_env.controllers.policy import HELD_OUT, instances_in_turn, play
 from kasmina_env.controllers.schedule import save_schedule
 from kasmina_env.episode.data import make_task
 from kasmina_env.lifecycle.state import Op
@@ -60,7 +60,7 @@ def test_what_is_reported_of_a_network_is_what_its_environment_reports(env_id):
     settings = small_settings(env_id)
     grown = harvest(Source("plateau", env_id, settings), 1, seed=5)
     player, seeds = find_player("plateau", env_id, **settings), np.array([5])
-    instances = instances_for(player.problem, seeds)
+    instances = instances_in_turn(player.problem, seeds)
     played = play(KasminaVectorEnv(1, player.problem), player.policy, seeds, instances=instances)
     assert grown.facts["score"] == played.scores[0]
     assert abs(grown.facts["test_accuracy"] - played.test_accuracies[0]) < 1e-6

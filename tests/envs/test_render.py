@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kasmina_env.envs.render import rules_table
-from kasmina_env.lifecycle.state import LifecycleRules, Op
+from kasmina_env.lifecycle.state import Op, Thresholds
 from kasmina_env.lifecycle.transitions import TRANSITIONS
 from tests.episodes import IDS, SMALL, WAIT, dead_row, digest, op_actions, play_lively, small_env, small_vec
 
@@ -132,7 +132,7 @@ def test_rent_is_that_of_the_instance(tmp_path):
 
 
 def test_the_rules_are_explained_with_their_values() -> None:
-    table = rules_table(LifecycleRules(min_training_steps=7, min_contribution=0.25))
+    table = rules_table(Thresholds(min_training_steps=7, min_contribution=0.25))
     assert len(table) == len(TRANSITIONS) + 1
     needs = {(row[0], row[1]): row[3] for row in table}
     assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"

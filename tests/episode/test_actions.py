@@ -196,7 +196,9 @@ def test_mask_is_the_legality_of_the_lifecycle_for_every_action(env_id, instant)
         seen |= set(vec.problem.actions.op[masks.any(axis=0)])
         for action, mask in enumerate(masks.T):
             chosen = {name: np.repeat(a[action], 16) for name, a in vars(vec.problem.actions.commands).items()}
-            verdict = is_command_legal(view.lifecycle, Commands(**chosen), view.now.seeds, vec.problem.config.rules)
+            verdict = is_command_legal(
+                view.lifecycle, Commands(**chosen), view.now.seeds, vec.problem.config.thresholds
+            )
             assert (verdict == mask).all(), vec.action_names[action]
         vec.step(mixed_actions(rng, vec))
     assert seen == set(Op) - ({Op.ADVANCE} if instant else set())

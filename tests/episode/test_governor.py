@@ -13,7 +13,7 @@ import torch
 from kasmina_env import DIVERGENCES, FAILURES, PRESETS, make_problem
 from kasmina_env.cli.show import sections_of
 from kasmina_env.episode.governor import (
-    RULES,
+    SYMPTOMS,
     Guess,
     Record,
     Signs,
@@ -519,6 +519,6 @@ def test_describe_says_whether_there_is_a_governor_and_what_it_goes_by(capsys):
     assert "networks that diverge stay as they are" in said(capsys, "describe", SPIRALS)
     (section,) = [found for found in sections_of(make_problem(SPIRALS, **ON)) if found.name == "governor"]
     known = {row["setting"]: (row["value"], row["meaning"]) for row in section.records()}
-    assert set(RULES) < set(known)
+    assert set(SYMPTOMS) < set(known)
     assert known["rollback_price"][0] == 0.25
     assert "3 times the best recent one" in known["rising"][1]

@@ -1,4 +1,4 @@
-"""Alpha schedules: ramps land exactly and rest; rows are taken and put."""
+"""Alpha ramps: ramps land exactly and rest; rows are taken and put."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kasmina_env.lifecycle.alpha import (
-    AlphaSchedule,
+    AlphaRamps,
     Curve,
-    advance,
     curve_value,
     hold,
+    move_on,
     retarget,
     sigmoid_curve,
 )
@@ -27,35 +27,35 @@ lengths = st.integers(1, 60)
 curves = st.sampled_from(CURVES)
 
 
-def one(value: float = 0.0) -> AlphaSchedule:
-    return AlphaSchedule.constant((1, 1), value)
+def one(value: float = 0.0) -> AlphaRamps:
+    return AlphaRamps.constant((1, 1), value)
 
 
-def ramp(start: float, target: float, num_steps: int, curve: int) -> AlphaSchedule:
+def ramp(start: float, target: float, num_steps: int, curve: int) -> AlphaRamps:
     return retarget(one(start), True, target, num_steps, curve)
 
 
-def played(schedule: AlphaSchedule, num_steps: int) -> FloatArray:
+def played(ramps: AlphaRamps, num_steps: int) -> FloatArray:
     """Values before the first and after each step, [num_steps + 1]."""
-    values = [schedule.value.item()]
+    values = [ramps.value.item()]
     for _ in range(num_steps):
-        schedule = advance(schedule)
-        values.append(schedule.value.item())
+        ramps = move_on(ramps)
+        values.append(ramps.value.item())
     return np.array(values)
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> AlphaSchedule:
+def ramps(draw: st.DrawFn) -> AlphaRamps:
     """Any mixture of ramps under way and at rest."""
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    schedule = AlphaSchedule.constant(shape, draw(amplitudes))
+    ramps = AlphaRamps.constant(shape, draw(amplitudes))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     where, target = rng.random(shape) < 0.7, rng.random(shape)
     num_steps, curve = rng.integers(0, 9, shape), rng.integers(0, 5, shape)
-    schedule = retarget(schedule, where, target, num_steps, curve)
+    ramps = retarget(ramps, where, target, num_steps, curve)
     for _ in range(draw(st.integers(0, 9))):
-        schedule = advance(schedule)
-    return schedule
+        ramps = move_on(ramps)
+    return ramps
 
 
 # ── curves ──────────────────────────────────────────────────────────────────────────────────────
@@ -133,12 +133,12 @@ def test_a_ramp_is_monotone_and_never_overshoots(start, target, num_steps, curve
 
 @given(start=amplitudes, target=amplitudes, num_steps=lengths, curve=curves)
 def test_a_ramp_is_at_rest_exactly_when_nothing_remains(start, target, num_steps, curve) -> None:
-    schedule = ramp(start, target, num_steps, curve)
+    ramps = ramp(start, target, num_steps, curve)
     for taken in range(num_steps + 2):
         expected = 0 if start == target else max(num_steps - taken, 0)
-        assert schedule.remaining.item() == expected
-        assert schedule.is_at_rest.item() == (expected == 0)
-        schedule = advance(schedule)
+        assert ramps.remaining.item() == expected
+        assert ramps.is_at_rest.item() == (expected == 0)
+        ramps = move_on(ramps)
 
 
 def test_a_linear_ramp_of_three_takes_thirds() -> None:
@@ -148,9 +148,9 @@ def test_a_linear_ramp_of_three_takes_thirds() -> None:
 
 @given(start=amplitudes, target=amplitudes, curve=curves)
 def test_zero_steps_land_at_once(start: float, target: float, curve: Curve) -> None:
-    schedule = ramp(start, target, 0, curve)
-    assert schedule.value.item() == target
-    assert schedule.is_at_rest.item()
+    ramps = ramp(start, target, 0, curve)
+    assert ramps.value.item() == target
+    assert ramps.is_at_rest.item()
 
 
 @given(value=amplitudes, num_steps=lengths, curve=curves)
@@ -159,19 +159,19 @@ def test_an_equal_target_rests_at_once(value: float, num_steps: int, curve: Curv
 
 
 def test_a_ramp_under_way_cannot_be_retargeted() -> None:
-    schedule = advance(ramp(0.0, 1.0, 5, Curve.COSINE))
+    ramps = move_on(ramp(0.0, 1.0, 5, Curve.COSINE))
     with pytest.raises(ValueError, match="`where` must select entries at rest"):
-        retarget(schedule, True, 0.5, 5, Curve.COSINE)
+        retarget(ramps, True, 0.5, 5, Curve.COSINE)
 
 
 def test_an_interrupted_ramp_goes_on_from_its_current_value() -> None:
-    schedule = advance(ramp(0.0, 1.0, 4, Curve.LINEAR))
-    turned = retarget(schedule, True, 0.0, 2, Curve.LINEAR, interrupt=True)
+    ramps = move_on(ramp(0.0, 1.0, 4, Curve.LINEAR))
+    turned = retarget(ramps, True, 0.0, 2, Curve.LINEAR, interrupt=True)
     assert played(turned, 2).tolist() == [0.25, 0.125, 0.0]
 
 
 def test_only_selected_entries_are_retargeted() -> None:
-    moving = advance(retarget(AlphaSchedule.constant((2, 2)), [[True, False]] * 2, 1.0, 4, 1))
+    moving = move_on(retarget(AlphaRamps.constant((2, 2)), [[True, False]] * 2, 1.0, 4, 1))
     where = np.array([[False, True], [False, False]])
     result = retarget(moving, where, [[9.0, 0.5], [np.nan, -1.0]], 0, 0)
     expected = moving.value
@@ -193,7 +193,7 @@ def test_a_negative_length_and_an_unknown_curve_are_refused() -> None:
 
 
 def test_hold_puts_selected_entries_at_rest_at_a_value() -> None:
-    moving = advance(retarget(AlphaSchedule.constant((1, 2)), True, 1.0, 4, Curve.LINEAR))
+    moving = move_on(retarget(AlphaRamps.constant((1, 2)), True, 1.0, 4, Curve.LINEAR))
     held = hold(moving, [[True, False]], 0.75)
     assert held.value.tolist() == [[0.75, 0.25]]
     assert held.is_at_rest.tolist() == [[True, False]]
@@ -201,15 +201,15 @@ def test_hold_puts_selected_entries_at_rest_at_a_value() -> None:
         hold(moving, True, 2.0)
 
 
-@given(schedule=schedules())
-def test_no_function_changes_its_input(schedule: AlphaSchedule) -> None:
-    for field in fields(schedule):
-        getattr(schedule, field.name).flags.writeable = False
-    advance(schedule)
-    hold(schedule, True, 0.5)
-    retarget(schedule, True, 0.5, 3, 0, interrupt=True)
-    put_rows(schedule, [0], take_rows(schedule, [0]))
-    schedule.value[...] = 0.0  # the value is a copy, not a window into the schedule
+@given(ramps=ramps())
+def test_no_function_changes_its_input(ramps: AlphaRamps) -> None:
+    for field in fields(ramps):
+        getattr(ramps, field.name).flags.writeable = False
+    move_on(ramps)
+    hold(ramps, True, 0.5)
+    retarget(ramps, True, 0.5, 3, 0, interrupt=True)
+    put_rows(ramps, [0], take_rows(ramps, [0]))
+    ramps.value[...] = 0.0  # the value is a copy, not a window into the ramps
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────
@@ -218,12 +218,12 @@ def test_no_function_changes_its_input(schedule: AlphaSchedule) -> None:
 @dataclass(frozen=True, eq=False)
 class Nested:
     count: np.ndarray
-    alpha: AlphaSchedule
+    alpha: AlphaRamps
 
 
 def nested(num_rows: int) -> Nested:
     count = np.arange(num_rows)
-    alpha = hold(AlphaSchedule.constant((num_rows, 2)), True, count[:, None] / 10)
+    alpha = hold(AlphaRamps.constant((num_rows, 2)), True, count[:, None] / 10)
     return Nested(count, alpha)
 
 

@@ -15,13 +15,13 @@ from kasmina_env.lifecycle.alpha import Curve, curve_value
 from kasmina_env.lifecycle.arrays import take_rows
 from kasmina_env.lifecycle.execution import apply, tick
 from kasmina_env.lifecycle.legality import is_command_legal, legal_commands, legal_operations
-from kasmina_env.lifecycle.state import NONE, Commands, LifecycleRules, Op, SeedMeasurements, Stage
+from kasmina_env.lifecycle.state import NONE, Commands, Op, SeedMeasurements, Stage, Thresholds
 from kasmina_env.lifecycle.state import LifecycleState as State
 from kasmina_env.lifecycle.transitions import GUARDS, TRANSITIONS
 
-RULES = LifecycleRules()
-INSTANT = LifecycleRules(instant=True)
-NO_EMBARGO = LifecycleRules(embargo_steps=0)
+RULES = Thresholds()
+INSTANT = Thresholds(instant=True)
+NO_EMBARGO = Thresholds(embargo_steps=0)
 FINE = SeedMeasurements(np.ones((1, 1), bool), np.ones((1, 1)), np.ones((1, 1), bool))
 OPS = dict(zip(".GASPF", Op, strict=True))
 COMMANDED = [row for row in TRANSITIONS if row.cause is not None]
@@ -35,7 +35,7 @@ def command(word: str, **changes: float) -> Commands:
     return replace(Commands.wait(1), **{name: np.array([value]) for name, value in values.items()})
 
 
-def live(story: str, rules: LifecycleRules = RULES) -> tuple[State, list[tuple[str, float]]]:
+def live(story: str, rules: Thresholds = RULES) -> tuple[State, list[tuple[str, float]]]:
     """Let a seed live through legal commands; return the end and (stage, alpha) after each tick."""
     state, seen = State.dormant(1, 1), []
     for word in story.split():
@@ -88,14 +88,14 @@ def test_the_table_names_known_guards_and_uses_all_of_them() -> None:
     assert {name for row in TRANSITIONS for name in row.guards} == set(GUARDS)
 
 
-BAD_RULES = [(field.name, value) for field in fields(LifecycleRules) for value in (math.nan, "1")]
+BAD_RULES = [(field.name, value) for field in fields(Thresholds) for value in (math.nan, "1")]
 BAD_RULES += [(name, -1) for name in ("min_training_steps", "min_prune_age", "embargo_steps")]
 
 
 @pytest.mark.parametrize("name, value", [*BAD_RULES, ("embargo_steps", 2.0), ("instant", 1)])
 def test_rules_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be"):
-        LifecycleRules(**{name: value})
+        Thresholds(**{name: value})
 
 
 # ── stories ─────────────────────────────────────────────────────────────────────────────────────
@@ -178,7 +178,7 @@ def test_a_seed_without_finite_gradients_may_not_advance() -> None:
 def test_fossilizing_needs_a_measured_contribution(measured, minimum, expected) -> None:
     known = np.full((1, 1), measured is not None)
     facts = replace(FINE, contribution=np.full((1, 1), measured or 0.0), has_contribution=known)
-    rules = LifecycleRules(min_contribution=minimum)
+    rules = Thresholds(min_contribution=minimum)
     assert legal_operations(live("G0 . A")[0], facts, rules)[0, 0, Op.FOSSILIZE] == expected
 
 
@@ -208,7 +208,7 @@ def test_a_menu_is_judged_command_by_command(story, commands, expected) -> None:
 # ── random lives ────────────────────────────────────────────────────────────────────────────────
 
 N, S, NUM_STEPS = 12, 3, 40
-RULE_SETS = [RULES, INSTANT, LifecycleRules(0, 0, 0), LifecycleRules(3, 0, 1, 0.5)]
+RULE_SETS = [RULES, INSTANT, Thresholds(0, 0, 0), Thresholds(3, 0, 1, 0.5)]
 lives = given(seed=st.integers(0, 2**32), rules=st.sampled_from(RULE_SETS))
 
 
@@ -228,7 +228,7 @@ def random_commands(rng: np.random.Generator, mask: np.ndarray) -> Commands:
     )
 
 
-def random_life(seed: int, rules: LifecycleRules):
+def random_life(seed: int, rules: Thresholds):
     """Steps of a random history: before, commands, facts, after apply, legal, after tick."""
     rng, state = np.random.default_rng(seed), State.dormant(N, S)
     for _ in range(NUM_STEPS):
@@ -240,7 +240,7 @@ def random_life(seed: int, rules: LifecycleRules):
 
 
 @lives
-def test_alpha_and_names_always_agree_with_the_stage(seed: int, rules: LifecycleRules) -> None:
+def test_alpha_and_names_always_agree_with_the_stage(seed: int, rules: Thresholds) -> None:
     for *_, applied, _, ticked in random_life(seed, rules):
         for state in (applied, ticked):
             alpha, stage = state.alpha.value, state.stage
@@ -254,7 +254,7 @@ def test_alpha_and_names_always_agree_with_the_stage(seed: int, rules: Lifecycle
 
 
 @lives
-def test_exactly_the_legal_commands_change_their_row(seed: int, rules: LifecycleRules) -> None:
+def test_exactly_the_legal_commands_change_their_row(seed: int, rules: Thresholds) -> None:
     for state, commands, facts, applied, is_legal, _ in random_life(seed, rules):
         mask = legal_operations(state, facts, rules)
         for row, (op, slot) in enumerate(zip(commands.op, commands.slot, strict=True)):
@@ -265,7 +265,7 @@ def test_exactly_the_legal_commands_change_their_row(seed: int, rules: Lifecycle
 
 
 @lives
-def test_a_menu_for_all_networks_is_judged_as_each_network_alone(seed: int, rules: LifecycleRules) -> None:
+def test_a_menu_for_all_networks_is_judged_as_each_network_alone(seed: int, rules: Thresholds) -> None:
     for state, commands, facts, *_ in random_life(seed, rules):
         masks = legal_commands(state, commands, facts, rules)  # [N, C], command i is that of network i
         for i in range(N):
@@ -274,7 +274,7 @@ def test_a_menu_for_all_networks_is_judged_as_each_network_alone(seed: int, rule
 
 
 @lives
-def test_rows_live_alone_as_they_live_together(seed: int, rules: LifecycleRules) -> None:
+def test_rows_live_alone_as_they_live_together(seed: int, rules: Thresholds) -> None:
     row = [seed % N]
     for state, commands, facts, _, is_legal, ticked in random_life(seed, rules):
         arguments = (take_rows(batch, row) for batch in (state, commands, facts))
@@ -284,7 +284,7 @@ def test_rows_live_alone_as_they_live_together(seed: int, rules: LifecycleRules)
 
 
 @lives
-def test_no_state_is_changed_in_place(seed: int, rules: LifecycleRules) -> None:
+def test_no_state_is_changed_in_place(seed: int, rules: Thresholds) -> None:
     history = [(state, take_rows(state, range(N))) for state, *_ in random_life(seed, rules)]
     assert all(rows_equal(*pair, slice(None)) for pair in history)
 
@@ -302,7 +302,7 @@ def test_random_lives_use_every_operation_of_the_table() -> None:
 class Slot:
     """One slot in plain Python, written from the prose of the design and not from the table."""
 
-    rules: LifecycleRules
+    rules: Thresholds
     stage: Stage = Stage.DORMANT
     blueprint: int = NONE
     tempo: int = 0
@@ -399,7 +399,7 @@ def slow_step(slots: list[Slot], commands: Commands, facts: SeedMeasurements, ro
 
 
 @lives
-def test_the_lifecycle_agrees_with_the_slow_reference(seed: int, rules: LifecycleRules) -> None:
+def test_the_lifecycle_agrees_with_the_slow_reference(seed: int, rules: Thresholds) -> None:
     slow = [[Slot(rules) for _ in range(S)] for _ in range(N)]
     for _, commands, facts, _, is_legal, state in random_life(seed, rules):
         verdicts = [slow_step(slots, commands, facts, row) for row, slots in enumerate(slow)]

@@ -8,7 +8,7 @@ import torch
 
 from kasmina_env.networks.hosts import CNNHost
 from kasmina_env.population import Population
-from kasmina_env.population.augment import draw_changes, gather_changed
+from kasmina_env.population.augment import draw_moves, gather_moved
 from kasmina_env.settings.config import AUGMENTATIONS
 from kasmina_env.settings.presets import PRESETS
 from tests.contract import are_identical, normal, samples
@@ -35,19 +35,19 @@ def changed_slowly(picture: np.ndarray, down: int, right: int, is_mirrored: int)
 def test_pictures_are_changed_as_defined():
     pictures = normal(5, 3, 8, 8)
     index = torch.from_numpy(np.random.default_rng(0).integers(5, size=(6, 4)))
-    changes = torch.from_numpy(np.random.default_rng(1).integers((-2, -2, 0), (3, 3, 2), size=(6, 4, 3)))
-    found = gather_changed(pictures, index, changes)
+    moves = torch.from_numpy(np.random.default_rng(1).integers((-2, -2, 0), (3, 3, 2), size=(6, 4, 3)))
+    found = gather_moved(pictures, index, moves)
     assert found.shape == (6, 4, 3, 8, 8)
     for place in np.ndindex(6, 4):
-        wanted = changed_slowly(pictures[index[place]].numpy(), *changes[place].tolist())
+        wanted = changed_slowly(pictures[index[place]].numpy(), *moves[place].tolist())
         assert np.array_equal(found[place].numpy(), wanted)
 
 
 @pytest.mark.parametrize("augment, kinds", [("shift", {0}), ("shift_flip", {0, 1})])
 def test_every_shift_up_to_an_eighth_is_drawn(augment, kinds):
-    changes = draw_changes(np.random.default_rng(0), (500,), 16, augment)
-    assert {*changes[:, 0]} == {*changes[:, 1]} == {-2, -1, 0, 1, 2}
-    assert {*changes[:, 2]} == kinds
+    moves = draw_moves(np.random.default_rng(0), (500,), 16, augment)
+    assert {*moves[:, 0]} == {*moves[:, 1]} == {-2, -1, 0, 1, 2}
+    assert {*moves[:, 2]} == kinds
 
 
 def test_without_augmentation_nothing_is_drawn():

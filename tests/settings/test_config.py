@@ -267,7 +267,7 @@ def test_nested_settings_do_not_share_memory_with_the_callers():
 
 def test_rules_of_the_lifecycle_are_those_of_the_settings():
     given = {"min_training_steps": 4, "min_prune_age": 5, "embargo_steps": 6, "min_contribution": 0.1, "instant": True}
-    assert dataclasses.asdict(make_config(MENU, given).rules) == given
+    assert dataclasses.asdict(make_config(MENU, given).thresholds) == given
 
 
 def test_the_settings_of_a_host_that_is_replaced_do_not_stay_behind():
