@@ -17,9 +17,9 @@ from torch import Tensor
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 from kasmina_env.networks.hosts import execution_order
 from kasmina_env.networks.layers import widen
+from kasmina_env.population.arrangement import arrange
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.noise import seen_by_all
-from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import Cell, Networks, Part, Setting
 from kasmina_env.population.wide_features import Lanes
 from kasmina_env.tasks import Split
@@ -37,7 +37,7 @@ class Version:
     is_on: bool | Tensor  # for all networks, or [N] where networks differ
 
 
-def plan_versions(
+def make_versions(
     off: BoolArray, has_seed: BoolArray, order: Sequence[int], sources: Sequence[int]
 ) -> tuple[list[list[Version]], list[int]]:
     """Fold choices into versions that split where choices first differ.
@@ -119,16 +119,16 @@ def evaluate(
         For each of the D splits loss ``[M, N]`` and quality ``[M, N]``, on the device.
     """
     setting, num_networks = networks.setting, len(networks)
-    plan = make_plan(networks, alpha, partial(_working_copies, setting), with_training=False)
+    arrangement = arrange(networks, alpha, partial(_working_copies, setting), with_training=False)
     order = execution_order(setting.host.slots)
     sources = [source for source, choices in enumerate(off) for _ in choices]
     # at alpha = 0 a seed is off already
     can_switch = networks.has_seed & ~networks.in_training & (alpha > 0)
-    levels, version_of = plan_versions(np.concatenate(off), can_switch, order, sources)
+    levels, version_of = make_versions(np.concatenate(off), can_switch, order, sources)
     num_versions = max(version_of) + 1
     source_of = dict(zip(version_of, sources, strict=True))
     parameters = [p.contiguous() for p in setting.host_template.unflatten(networks.hosts.parameters)]
-    grow = [slot_function(slot) for slot in plan]
+    grow = [slot_function(slot) for slot in arrangement]
     figures = []
     chunk = CHUNK if setting.device.type == "cpu" else CHUNK_ON_GPU
     size = min(max(chunk // num_networks, SMALLEST_CHUNK), LARGEST_CHUNK)

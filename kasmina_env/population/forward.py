@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kasmina_env.networks.blend import TERMS, straight_through
-from kasmina_env.population.plan import Kind, PlannedSlot
+from kasmina_env.population.arrangement import ArrangedSlot, Kind
 from kasmina_env.population.wide_features import Lanes
 from kasmina_env.settings.config import Operator
 
@@ -41,7 +41,7 @@ class Deal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot: PlannedSlot) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, slot: ArrangedSlot) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.slot, lanes = slot, slot.lanes
         kinds = [lanes.cut(x, kind.start, kind.size) for kind in _kinds_that_read(slot)]
@@ -65,7 +65,7 @@ class Deal(torch.autograd.Function):
         return out, None
 
 
-def _kinds_that_read(slot: PlannedSlot) -> list[Kind]:
+def _kinds_that_read(slot: ArrangedSlot) -> list[Kind]:
     """Kinds of acting seeds whose terms depend on the features themselves, not only on their change."""
     return [kind for kind in slot.kinds if kind.operator is not Operator.ADD and not kind.in_training]
 
@@ -74,7 +74,7 @@ class Collect(torch.autograd.Function):
     """Regroup the changes that cells propose by kind."""
 
     @staticmethod
-    def forward(ctx: Any, slot: PlannedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, slot: ArrangedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
         ctx.slot = slot
         return slot.cells_to_kinds(changes)
 
@@ -93,7 +93,7 @@ class AddTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot: PlannedSlot, *terms: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, slot: ArrangedSlot, *terms: Tensor) -> Tensor:
         ctx.slot, lanes = slot, slot.lanes
         if not len(slot.alpha):
             return x.view_as(x)
@@ -116,7 +116,7 @@ class AddTerms(torch.autograd.Function):
         return (grad, None, *terms)
 
 
-def slot_function(slot: PlannedSlot | None) -> Callable[[Tensor], Tensor]:
+def slot_function(slot: ArrangedSlot | None) -> Callable[[Tensor], Tensor]:
     """What happens to wide features at a slot: every seed proposes a change, each operator makes a term of it.
 
     A seed in TRAINING reads detached features: the host's gradient is exactly what it would be without the seed.
@@ -136,7 +136,7 @@ def slot_function(slot: PlannedSlot | None) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
+def _grow(slot: ArrangedSlot, opened: Tensor) -> Tensor:
     """Features behind the slot from those before it, both in the slot's order."""
     lanes = slot.lanes
     if len(slot.cells) == len(slot.kinds) == 1 and slot.kinds[0].size * lanes.width == opened.shape[lanes.axis]:
@@ -159,7 +159,7 @@ def _grow(slot: PlannedSlot, opened: Tensor) -> Tensor:
     return out
 
 
-def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
+def _grow_alike(slot: ArrangedSlot, x: Tensor) -> Tensor:
     """`_grow` for the case that all networks have the same kind of seed, so no features need to be dealt out."""
     (kind,), (cell,), lanes = slot.kinds, slot.cells, slot.lanes
     features = lanes.close(x.detach() if kind.in_training else x)
@@ -168,12 +168,14 @@ def _grow_alike(slot: PlannedSlot, x: Tensor) -> Tensor:
     return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
-def _make_term(slot: PlannedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]) -> Tensor:
+def _make_term(
+    slot: ArrangedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]
+) -> Tensor:
     lanes = slot.lanes
     return lanes.open(TERMS[kind.operator](lanes.close(features), lanes.close(change), gates.get(kind)))
 
 
-def _gates(slot: PlannedSlot, features: Mapping[Kind, Tensor]) -> dict[Kind, Tensor]:
+def _gates(slot: ArrangedSlot, features: Mapping[Kind, Tensor]) -> dict[Kind, Tensor]:
     """Gate values of the kinds under GATE, all of which run together."""
     if slot.gates is None:
         return {}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kasmina_env.lifecycle.arrays import FloatArray
 from kasmina_env.networks.hosts import execution_order
+from kasmina_env.population.arrangement import arrange
 from kasmina_env.population.forward import slot_function
 from kasmina_env.population.optim import Updates
-from kasmina_env.population.plan import make_plan
 from kasmina_env.population.stack import Stack, Template
 from kasmina_env.population.state import GATE, Networks, Part, Setting
 
@@ -116,8 +116,8 @@ def train(
         )
     ]
     seed_of = dict(zip(parts, seeds, strict=True))
-    plan = make_plan(networks, alpha, lambda part, cell, count: seed_of[part].leaves, with_training=True)
-    slots = [slot_function(slot) for slot in plan]
+    arrangement = arrange(networks, alpha, lambda part, cell, count: seed_of[part].leaves, with_training=True)
+    slots = [slot_function(slot) for slot in arrangement]
     leaves = [leaf for trainee in trainees for leaf in trainee.leaves]
     absent = setting.absent(networks.conditions.variant)
 
@@ -139,8 +139,8 @@ def train(
         return loss.detach()
 
     calls = [(inputs, labels, *factors) for inputs, labels, factors in zip(x, y, updates.factors, strict=True)]
-    grown = [slot for slot in plan if slot is not None]
-    kernels = (tuple(parts), tuple(slot and slot.structure for slot in plan))
+    grown = [slot for slot in arrangement if slot is not None]
+    kernels = (tuple(parts), tuple(slot and slot.structure for slot in arrangement))
     state = [*leaves, *updates.moments, squares, *(tensor for slot in grown for tensor in slot.numbers)]
     losses = setting.recorder.repeat(step, calls, kernels, state if absent is None else [*state, absent])
     with torch.no_grad():

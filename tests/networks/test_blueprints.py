@@ -14,8 +14,8 @@ from kasmina_env.networks.blueprints import BLUEPRINTS, build_seed, register_blu
 from kasmina_env.networks.hosts import Slot
 from kasmina_env.networks.layers import widen
 from kasmina_env.population import Population
+from kasmina_env.population.arrangement import arrange
 from kasmina_env.population.forward import slot_function
-from kasmina_env.population.plan import make_plan
 from kasmina_env.population.state import Part
 from kasmina_env.settings.config import Operator
 from tests.contract import (
@@ -63,7 +63,7 @@ def weights_of(population: Population) -> dict[Part, list[Tensor]]:
 def blended(population: Population, weights: dict[Part, list[Tensor]], x: Tensor) -> Tensor:
     """Wide features behind the slot, its seeds at alpha 1."""
     networks, alpha = population.snapshot().networks, np.ones((NUM_NETWORKS, 1))
-    (slot,) = make_plan(networks, alpha, lambda part, cell, count: weights[part], with_training=False)
+    (slot,) = arrange(networks, alpha, lambda part, cell, count: weights[part], with_training=False)
     return slot_function(slot)(x)
 
 

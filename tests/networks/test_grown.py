@@ -14,8 +14,8 @@ from kasmina_env.networks.blueprints import build_seed
 from kasmina_env.networks.grown import GrownSlot
 from kasmina_env.networks.layers import split_logits, widen
 from kasmina_env.population import Population
+from kasmina_env.population.arrangement import arrange
 from kasmina_env.population.forward import slot_function
-from kasmina_env.population.plan import make_plan
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split
 from tests.contract import (
@@ -43,8 +43,8 @@ def logits_of(population: Population, alpha, x: torch.Tensor) -> torch.Tensor:
     def parameters_of(part, cell, count):
         return setting.template(part).unflatten(cell.weights.parameters)
 
-    plan = make_plan(networks, alpha, parameters_of, with_training=True)
-    slots = [slot_function(slot) for slot in plan]
+    arrangement = arrange(networks, alpha, parameters_of, with_training=True)
+    slots = [slot_function(slot) for slot in arrangement]
     parameters = setting.host_template.unflatten(networks.hosts.parameters)
     return split_logits(setting.host_template.call(parameters, widen(x), slots), len(networks))
 

@@ -8,7 +8,7 @@ import torch
 
 from kasmina_env.networks.layers import split_logits
 from kasmina_env.population import Population
-from kasmina_env.population.evaluate import plan_versions
+from kasmina_env.population.evaluate import make_versions
 from kasmina_env.settings.config import Operator
 from kasmina_env.tasks import Split, classify
 from tests.contract import (
@@ -111,7 +111,7 @@ def test_settings_are_computed_once_as_far_as_they_agree():
     off[1, 0, 2] = off[2, 1, 1] = True
     off[3, 1, 0] = True  # where nothing grows
     has_seed = np.array([[True, True, True], [False, True, True]])
-    levels, version_of = plan_versions(off, has_seed, range(3), [0] * len(off))
+    levels, version_of = make_versions(off, has_seed, range(3), [0] * len(off))
     assert [len(level) for level in levels] == [1, 2, 3]
     assert [stream.parent for stream in levels[2]] == [0, 0, 1]
     assert version_of == [0, 1, 2, 0]
@@ -120,7 +120,7 @@ def test_settings_are_computed_once_as_far_as_they_agree():
 def test_settings_part_where_features_first_meet_a_seed_and_not_where_it_is_listed():
     off = np.zeros((3, 1, 3), dtype=bool)
     off[1, 0, 2] = off[2, 0, 1] = True  # slot 2 comes right after slot 0
-    levels, version_of = plan_versions(off, np.ones((1, 3), dtype=bool), (0, 2, 1), [0] * len(off))
+    levels, version_of = make_versions(off, np.ones((1, 3), dtype=bool), (0, 2, 1), [0] * len(off))
     assert [len(level) for level in levels] == [1, 3, 2]
     assert [stream.parent for stream in levels[2]] == [0, 0]
     assert [stream.parent for stream in levels[1]] == [0, 1, 0]

@@ -1,6 +1,6 @@
-"""Plan of a step: the seeds that run in each slot, their networks, and the order of networks along the wide axis.
+"""Arrangement of a step: the seeds that run in each slot, their networks, and the order of networks on the wide axis.
 
-Structure changes only between steps, so it is planned once. Seeds of one blueprint in one slot run together whatever
+Structure changes only between steps, so it is made once. Seeds of one blueprint in one slot run together whatever
 their operator and stage: on small networks a launch costs as much as its arithmetic (64 networks with random seeds
 make 65 groups by blueprint, operator and stage, and 15 by blueprint).
 
@@ -27,7 +27,7 @@ from kasmina_env.settings.config import Operator
 
 
 @dataclass(frozen=True)
-class PlannedCell:
+class ArrangedCell:
     """Seeds of one blueprint, or gates, ready to run: first those that act, then those in TRAINING."""
 
     template: Template
@@ -71,14 +71,14 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class PlannedSlot:
+class ArrangedSlot:
     """All that happens at a slot. The networks stand: acting seeds, seeds in TRAINING, no seed."""
 
     lanes: Lanes
     order: Tensor | None  # [N] network at each position; None: each at its own number
     inverse: Tensor | None  # [N] position of each network
-    cells: list[PlannedCell]  # by blueprint
-    gates: PlannedCell | None  # of the seeds under GATE
+    cells: list[ArrangedCell]  # by blueprint
+    gates: ArrangedCell | None  # of the seeds under GATE
     kinds: list[Kind]
     pieces: list[Piece]
     alpha: Tensor  # amplitudes of the acting seeds (`Lanes.spread`)
@@ -128,10 +128,10 @@ class PlannedSlot:
 ParametersOf = Callable[[Part, Cell, int], Sequence[Tensor]]
 
 
-def make_plan(
+def arrange(
     networks: Networks, alpha: FloatArray, parameters_of: ParametersOf, with_training: bool
-) -> list[PlannedSlot | None]:
-    """Plan every slot, None where nothing runs. Sorts the networks' cells.
+) -> list[ArrangedSlot | None]:
+    """Arrange every slot, None where nothing runs. Sorts the networks' cells.
 
     Args:
         networks: Hosts and seeds.
@@ -142,7 +142,7 @@ def make_plan(
     networks.sort_cells()
     runs = networks.has_seed if with_training else networks.has_seed & ~networks.in_training
     slots = range(networks.setting.num_slots)
-    return [_plan_slot(networks, slot, runs[:, slot], alpha[:, slot], parameters_of) for slot in slots]
+    return [_arrange_slot(networks, slot, runs[:, slot], alpha[:, slot], parameters_of) for slot in slots]
 
 
 def _parts(networks: Networks, slot: int, runs: BoolArray) -> list[Part]:
@@ -151,34 +151,34 @@ def _parts(networks: Networks, slot: int, runs: BoolArray) -> list[Part]:
     return sorted(part for part in parts if runs[networks.cells[part].rows].any())
 
 
-def _plan_slot(
+def _arrange_slot(
     networks: Networks, slot: int, runs: BoolArray, alpha: FloatArray, parameters_of: ParametersOf
-) -> PlannedSlot | None:
+) -> ArrangedSlot | None:
     if not runs.any():
         return None
     setting, gates = networks.setting, Part(slot, GATE)
     parts = _parts(networks, slot, runs)
-    cells = [_plan_cell(networks, part, runs, parameters_of) for part in parts]
+    cells = [_arrange_cell(networks, part, runs, parameters_of) for part in parts]
     has_gates = gates in networks.cells and runs[networks.cells[gates].rows].any()
-    kinds, pieces = _arrange([cell.sizes for cell in cells])
+    kinds, pieces = _by_kind([cell.sizes for cell in cells])
     rows = [networks.cells[parts[p.cell]].rows[p.in_cell : p.in_cell + p.size] for p in pieces]
     order = np.concatenate([*rows, np.flatnonzero(~runs)])
     is_sorted = np.array_equal(order, np.arange(len(order)))
     num_live = sum(kind.size for kind in kinds if not kind.in_training)
     lanes = setting.lanes[slot]
-    return PlannedSlot(
+    return ArrangedSlot(
         lanes=lanes,
         order=None if is_sorted else setting.index(order),
         inverse=None if is_sorted else setting.index(np.argsort(order)),
         cells=cells,
-        gates=_plan_cell(networks, gates, runs, parameters_of) if has_gates else None,
+        gates=_arrange_cell(networks, gates, runs, parameters_of) if has_gates else None,
         kinds=kinds,
         pieces=pieces,
         alpha=lanes.spread(setting.column(alpha[order[:num_live]])),
     )
 
 
-def _arrange(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]:
+def _by_kind(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]:
     """Put the seeds of some cells, whose kinds have these sizes, next to each other by kind."""
     kinds: list[Kind] = []
     pieces: list[Piece] = []
@@ -195,9 +195,9 @@ def _arrange(sizes: Sequence[tuple[int, ...]]) -> tuple[list[Kind], list[Piece]]
     return kinds, pieces
 
 
-def _plan_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> PlannedCell:
+def _arrange_cell(networks: Networks, part: Part, runs: BoolArray, parameters_of: ParametersOf) -> ArrangedCell:
     cell = networks.cells[part]
     rows = cell.rows[runs[cell.rows]]  # the first ones, if any is left out: those in TRAINING are last
     number = networks.in_training[rows, part.slot] * len(Operator) + networks.operator[rows, part.slot]
     sizes = tuple(np.bincount(number, minlength=2 * len(Operator)).tolist())
-    return PlannedCell(networks.setting.template(part), parameters_of(part, cell, len(rows)), sizes)
+    return ArrangedCell(networks.setting.template(part), parameters_of(part, cell, len(rows)), sizes)
