@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,10 @@ from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
 from kasmina_env.settings.registry import unknown_name_message
+
+if TYPE_CHECKING:
+    from kasmina_env.comparison.evaluate import Arm, Row
+    from kasmina_env.episode.problem import Problem
 
 POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
 
@@ -62,9 +66,9 @@ def compare(
     check_new_folder(out)
 
     from kasmina_env.comparison.arms import control_name
-    from kasmina_env.comparison.evaluate import compare_arms, favourites, kind_of, num_runs, table, write
+    from kasmina_env.comparison.evaluate import compare_arms, num_runs, table, write
     from kasmina_env.comparison.plots import plot_comparison
-    from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, page, run_by_run
+    from kasmina_env.comparison.results import page
     from kasmina_env.controllers.policy import CONTROLS
     from kasmina_env.episode.problem import make_problem
 
@@ -91,9 +95,19 @@ def compare(
     if as_json:
         print_json(read_document(out / "comparison.json"))
         return
-    shown = slice(NUM_FOR_TERMINALS)
+    _print_comparison(problem, arms, rows, best)
+    say(f"Written to {out}. `kasmina validate {out}` plays some of the episodes again.")
+
+
+def _print_comparison(problem: Problem, arms: Sequence[Arm], rows: Sequence[Row], best: str | None) -> None:
+    """Show the table, its legend, and what learned arms and the fixed schedule do most often."""
+    from kasmina_env.comparison.evaluate import favourites, kind_of
+    from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, run_by_run
+    from kasmina_env.controllers.policy import CONTROLS
+
+    shown, episodes = slice(NUM_FOR_TERMINALS), len(arms[0].runs[0])
     print_table(
-        f"{name}: {episodes} {kind_of(arms)} episodes, the same for all",
+        f"{problem.id}: {episodes} {kind_of(arms)} episodes, the same for all",
         COLUMNS[shown],
         [cells(row)[shown] for row in rows],
     )
@@ -102,7 +116,6 @@ def compare(
         if arm.name not in CONTROLS or arm.name == "fixed":
             times, schedule = favourites(arm, problem.actions, 1)[0]
             say(f"{arm.name} most often ({times} of {episodes * len(arm.runs)}): {schedule}")
-    say(f"Written to {out}. `kasmina validate {out}` plays some of the episodes again.")
 
 
 def validate(results: Annotated[Path, tyro.conf.Positional, argument("RESULTS")]) -> None:

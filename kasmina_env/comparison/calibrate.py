@@ -137,40 +137,40 @@ def calibrate(
     instances = find_instances(problem, sizes.instances)
     num_seeds = sizes.seeds_of_each(len(instances.numbers))
     seeds = rng.choice(MAX_SEED, size=sizes.screening + num_seeds, replace=False)
+    screened, measured = seeds[: sizes.screening], seeds[sizes.screening :]
     drawn = [random_plan(rng, problem) for _ in range(max(sizes.random, sizes.schedules // 5))]
     if contenders is None:
-        structured = what_where_when(problem)
-        chosen = rng.permutation(len(structured))[: max(sizes.schedules - len(drawn), 1)]
-        plans = [*drawn, *(structured[i] for i in sorted(chosen))]
-        contenders = screen(preset, plans, seeds[: sizes.screening], instances, sizes.kept, on_step, workers)
-    measured, reference = seeds[sizes.screening :], [committing(plan) for plan in drawn[: sizes.random]]
+        structured = _some(what_where_when(problem), max(sizes.schedules - len(drawn), 1), rng)
+        contenders = screen(preset, [*drawn, *structured], screened, instances, sizes.kept, on_step, workers)
+    reference = [committing(plan) for plan in drawn[: sizes.random]]
     returns = _table(preset, [(), *reference, *contenders.staged], measured, instances, on_step, workers=workers)
     instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True, workers=workers)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     bases = bases_of(problem, contenders.staged, sizes.varied)
-    rules = screen_rules(problem, seeds[: sizes.screening], instances, sizes, seed, on_step, workers)
+    rules = screen_rules(problem, screened, instances, sizes, seed, on_step, workers)
     plan_pool, rule_pool = make_pool(bases, problem, sizes.starts), make_pool(rules, problem, sizes.starts)
     rule_pool.remove(())  # it is in the other pool
     varied = _table(preset, plan_pool, measured, instances, on_step, rules=rule_pool, workers=workers)
+    visible = instances.visible if instances.is_family else None
+    by_value = candidates_by_value([*plan_pool, *rule_pool], problem, sizes.starts)
+    means = {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
+    means |= {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))}
     return Calibration(
-        preset,
-        json.loads(json.dumps(asdict(problem.config))),
-        sizes,
-        instances,
-        find_gaps(
-            wait,
-            random,
-            staged,
-            instant,
-            instances.visible if instances.is_family else None,
-            np.split(varied, [len(plan_pool)]),
-        ),
-        find_decision_gaps(varied, candidates_by_value([*plan_pool, *rule_pool], problem, sizes.starts)),
-        {name: float(r.mean()) for name, r in (("wait", wait), ("random", random))}
-        | {name: float(r.mean(axis=(1, 2)).max()) for name, r in (("staged", staged), ("instant", instant))},
-        Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
-        _best_of_instance(contenders.staged, staged, instances),
+        preset=preset,
+        settings=json.loads(json.dumps(asdict(problem.config))),
+        sizes=sizes,
+        instances=instances,
+        gaps=find_gaps(wait, random, staged, instant, visible, np.split(varied, [len(plan_pool)])),
+        decision_gaps=find_decision_gaps(varied, by_value),
+        means=means,
+        contenders=Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
+        best_of_instance=_best_of_instance(contenders.staged, staged, instances),
     )
+
+
+def _some(plans: Sequence[Plan], count: int, rng: np.random.Generator) -> list[Plan]:
+    """A random subset of at most `count` plans, in their order."""
+    return [plans[i] for i in sorted(rng.permutation(len(plans))[:count])]
 
 
 def find_gaps(

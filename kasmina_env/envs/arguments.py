@@ -56,23 +56,9 @@ def make_episodes(
     check_choice("placement", placement, get_args(Placement))
     if engine is not None:
         check_choice("engine", engine, ENGINES)
-    if isinstance(devices, str) or not isinstance(devices, Sequence):
-        raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
-    if devices and device is not None:
-        raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
     is_far = placement == "ray"
-    if is_far and (devices or num_workers > num_networks):
-        raise ValueError(
-            f"`num_workers` must be at most the {num_networks} networks in Ray actors, and `devices` left out, got "
-            f"{num_workers} and {devices!r}. `device` is that of every actor."
-        )
-    where = [find_device(name, is_here=not is_far) for name in devices or (device,)]
+    where = _find_devices(num_networks, device, devices, num_workers, is_far)
     check_engine(engine, where[0], DTYPES[dtype])
-    if not is_far and num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
-        raise ValueError(
-            f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
-            f"{num_workers}. Use fewer."
-        )
     if isinstance(preset, Problem) and settings:
         raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
     problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
@@ -89,6 +75,28 @@ def make_episodes(
         placement,
         snapshot_every,
     )
+
+
+def _find_devices(
+    num_networks: int, device: str | None, devices: Sequence[str], num_workers: int, is_far: bool
+) -> list[torch.device]:
+    """The devices of networks, one for all or those they are spread over; checks that the number of workers fits."""
+    if isinstance(devices, str) or not isinstance(devices, Sequence):
+        raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
+    if devices and device is not None:
+        raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
+    if is_far and (devices or num_workers > num_networks):
+        raise ValueError(
+            f"`num_workers` must be at most the {num_networks} networks in Ray actors, and `devices` left out, got "
+            f"{num_workers} and {devices!r}. `device` is that of every actor."
+        )
+    where = [find_device(name, is_here=not is_far) for name in devices or (device,)]
+    if not is_far and num_workers > 1 and (num_workers > num_networks or devices or where[0].type != "cpu"):
+        raise ValueError(
+            f"`num_workers` must be 1 on devices other than one CPU, and at most the {num_networks} networks, got "
+            f"{num_workers}. Use fewer."
+        )
+    return where
 
 
 def _check_room(device: torch.device, num_workers: int) -> None:

@@ -104,11 +104,7 @@ def task_from_arrays(
     has_test, has_classes = x_test is not None or y_test is not None, given.y.ndim == 1
     tested = [_read("_test", x_test, y_test, kind, layout)] if has_test else []
     for samples in tested:
-        if (samples.x.shape[1:], samples.y.ndim) != (given.x.shape[1:], given.y.ndim):
-            raise ValueError(
-                f"`x_test` must have samples of shape {given.x.shape[1:]}, with labels if `x` has some, got "
-                f"{samples.x.shape[1:]}. Give samples of the same kind."
-            )
+        _check_alike(samples, given)
     num_labels = _count_labels([given, *tested], num_classes, has_classes)
     strata = given.y if has_classes else np.zeros(len(given.y), dtype=np.int64)
     index = _cut(strata, _shares(fractions, has_test), seed)
@@ -148,6 +144,15 @@ def _as_array(name: str, values: ArrayLike) -> Array:
             f"`{name}` must be numbers, got {found.dtype}. Number names with np.unique(names, return_inverse=True)[1]."
         )
     return found
+
+
+def _check_alike(tested: Samples, given: Samples) -> None:
+    """Raise a ``ValueError`` unless samples of the test split are of the same kind as the others."""
+    if (tested.x.shape[1:], tested.y.ndim) != (given.x.shape[1:], given.y.ndim):
+        raise ValueError(
+            f"`x_test` must have samples of shape {given.x.shape[1:]}, with labels if `x` has some, got "
+            f"{tested.x.shape[1:]}. Give samples of the same kind."
+        )
 
 
 def _find_kind(x: ArrayLike, y: ArrayLike | None) -> Kind:
