@@ -35,7 +35,7 @@ class ArrangedCell:
     sizes: tuple[int, ...]  # [2 * operators] how many of each kind, acting before in TRAINING
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Changes of the seeds, or values of the gates, from the wide features of their networks."""
+        """Deltas of the seeds, or values of the gates, from the wide features of their networks."""
         return self.template.call(self.parameters, inputs)
 
     @property
@@ -101,7 +101,7 @@ class ArrangedSlot:
 
     @cached_property
     def cells_to_kinds(self) -> Regroup:
-        """Map from the changes of each cell to those of each kind."""
+        """Map from the deltas of each cell to those of each kind."""
         targets = [
             [Stretch(p.cell, p.in_cell, p.size) for p in self.pieces if p.kind == k] for k in range(len(self.kinds))
         ]

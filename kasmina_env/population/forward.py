@@ -66,17 +66,17 @@ class Deal(torch.autograd.Function):
 
 
 def _kinds_that_read(slot: ArrangedSlot) -> list[Kind]:
-    """Kinds of acting seeds whose terms depend on the features themselves, not only on their change."""
+    """Kinds of acting seeds whose terms depend on the features themselves, not only on their delta."""
     return [kind for kind in slot.kinds if kind.operator is not Operator.ADD and not kind.in_training]
 
 
 class Collect(torch.autograd.Function):
-    """Regroup the changes that cells propose by kind."""
+    """Regroup the deltas that cells propose by kind."""
 
     @staticmethod
-    def forward(ctx: Any, slot: ArrangedSlot, *changes: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, slot: ArrangedSlot, *deltas: Tensor) -> tuple[Tensor, ...]:
         ctx.slot = slot
-        return slot.cells_to_kinds(changes)
+        return slot.cells_to_kinds(deltas)
 
     @staticmethod
     @once_differentiable
@@ -117,7 +117,7 @@ class AddTerms(torch.autograd.Function):
 
 
 def slot_function(slot: ArrangedSlot | None) -> Callable[[Tensor], Tensor]:
-    """What happens to wide features at a slot: every seed proposes a change, each operator makes a term of it.
+    """What happens to wide features at a slot: every seed proposes a delta, each operator makes a term of it.
 
     A seed in TRAINING reads detached features: the host's gradient is exactly what it would be without the seed.
     """
@@ -145,8 +145,8 @@ def _grow(slot: ArrangedSlot, opened: Tensor) -> Tensor:
     readers = _kinds_that_read(slot)
     features = dict(zip(readers, dealt, strict=False))
     inputs = dealt[len(readers) :]
-    changes = [lanes.open(c.call(lanes.close(i))) for c, i in zip(slot.cells, inputs, strict=True)]
-    terms = changes if len(changes) == len(slot.kinds) == 1 else Collect.apply(slot, *changes)  # type: ignore[no-untyped-call]
+    deltas = [lanes.open(c.call(lanes.close(i))) for c, i in zip(slot.cells, inputs, strict=True)]
+    terms = deltas if len(deltas) == len(slot.kinds) == 1 else Collect.apply(slot, *deltas)  # type: ignore[no-untyped-call]
     for kind in slot.kinds:
         if kind.in_training:
             features[kind] = lanes.cut(opened.detach(), kind.start, kind.size)
@@ -168,11 +168,9 @@ def _grow_alike(slot: ArrangedSlot, x: Tensor) -> Tensor:
     return straight_through(x, term) if kind.in_training else torch.addcmul(x, slot.alpha, term)
 
 
-def _make_term(
-    slot: ArrangedSlot, kind: Kind, features: Tensor, change: Tensor, gates: Mapping[Kind, Tensor]
-) -> Tensor:
+def _make_term(slot: ArrangedSlot, kind: Kind, features: Tensor, delta: Tensor, gates: Mapping[Kind, Tensor]) -> Tensor:
     lanes = slot.lanes
-    return lanes.open(TERMS[kind.operator](lanes.close(features), lanes.close(change), gates.get(kind)))
+    return lanes.open(TERMS[kind.operator](lanes.close(features), lanes.close(delta), gates.get(kind)))
 
 
 def _gates(slot: ArrangedSlot, features: Mapping[Kind, Tensor]) -> dict[Kind, Tensor]:
