@@ -65,8 +65,8 @@ def compare(
             raise ValueError(unknown_name_message("without", group, SIGNALS))
     check_new_folder(out)
 
-    from kasmina_env.comparison.arms import control_name
     from kasmina_env.comparison.evaluate import compare_arms, num_runs, table, write
+    from kasmina_env.comparison.players import control_name
     from kasmina_env.comparison.plots import plot_comparison
     from kasmina_env.comparison.results import page
     from kasmina_env.controllers.policy import CONTROLS
@@ -145,7 +145,7 @@ def validate(results: Annotated[Path, tyro.conf.Positional, argument("RESULTS")]
 
 def default_controls(env_id: str, with_learned: bool = True, **settings: Any) -> tuple[str, ...]:
     """Controls that need no foresight and have what they need; where there is one context only, one schedule for it."""
-    from kasmina_env.comparison.arms import find_player
+    from kasmina_env.comparison.players import find_player
     from kasmina_env.controllers.policy import CONTROLS
     from kasmina_env.episode.problem import make_problem
 
@@ -177,7 +177,7 @@ def arms_of(runs: Sequence[str], env_id: str) -> tuple[dict[str, list[str]], dic
     if not runs:
         return {}, {}
 
-    import kasmina_env.comparison.arms  # noqa: F401 - registers the controls
+    import kasmina_env.comparison.controls  # noqa: F401 - registers the controls
     from kasmina_env.controllers.policy import CONTROLS
     from kasmina_env.learning.controller_file import config_of_run
 

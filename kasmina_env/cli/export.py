@@ -37,8 +37,8 @@ def export(
     check_at_least("episodes", episodes, 1, "Play some.")
     check_at_most("episodes", episodes, MOST_EPISODES, "Play fewer.")
 
-    from kasmina_env.comparison.arms import find_source
     from kasmina_env.comparison.harvest import harvest
+    from kasmina_env.comparison.players import find_source
     from kasmina_env.networks.network_file import check_path, save_network
 
     check_path(out)

@@ -38,8 +38,8 @@ def rollout(
     import numpy as np
 
     from kasmina_env.cli.film import check_new_film, picture_of, save_film
-    from kasmina_env.comparison.arms import find_player, find_source
     from kasmina_env.comparison.episode_log import log_of, save_log
+    from kasmina_env.comparison.players import find_player, find_source
     from kasmina_env.envs.env import KasminaEnv
     from kasmina_env.population import ENGINES
 

@@ -34,8 +34,8 @@ def record(
     for module in ("minari", "h5py"):
         check_installed(module)
 
-    from kasmina_env.comparison.arms import find_source
     from kasmina_env.comparison.minari_dataset import check_new_dataset, record_dataset
+    from kasmina_env.comparison.players import find_source
 
     check_new_dataset(out)
     source = find_source(policy, preset.id)

@@ -98,7 +98,7 @@ def _find_contexts(
 
 
 def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
-    from kasmina_env.comparison.arms import best_known_rules
+    from kasmina_env.comparison.controls import best_known_rules
     from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, rules_in_words, save_rules, search_rules
 
     with step_counter("searching", problem.horizon * USUAL_RULE_EFFORT.num_episodes) as on_step:

@@ -109,7 +109,7 @@ def engine_here(env_id: str) -> dict[str, str]:
 
 def sections_of(problem: Problem) -> list[Section]:
     """All tables of a problem, from the tables that the code runs on."""
-    from kasmina_env.envs.render import rules_table
+    from kasmina_env.lifecycle.transitions import rules_table
 
     config, reward = problem.config, problem.reward
     terms = [(name, term.meaning) for name, term in reward.terms.items()]

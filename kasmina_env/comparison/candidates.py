@@ -10,8 +10,8 @@ from itertools import chain, combinations, product
 
 import numpy as np
 
-from kasmina_env.comparison.arms import best_known_rules, shipped_plans, shipped_rules
 from kasmina_env.comparison.calibration_sizes import Sizes
+from kasmina_env.comparison.controls import best_known_rules, shipped_plans, shipped_rules
 from kasmina_env.controllers.halving import neighbours, num_rows
 from kasmina_env.controllers.policy import OnStep
 from kasmina_env.controllers.reactive import Rules, neighbour, play_rules, random_rules

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.comparison.arms import Player, Swapped, find_player
 from kasmina_env.comparison.episode_log import EpisodeLog, log_of
+from kasmina_env.comparison.players import Player, Swapped, find_player
 from kasmina_env.comparison.statistics import (
     Estimate,
     bootstrap,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kasmina_env import __version__
-from kasmina_env.comparison.arms import Source, find_player
+from kasmina_env.comparison.players import Source, find_player
 from kasmina_env.controllers.policy import HELD_OUT, OnStep, instances_in_turn, play
 from kasmina_env.controllers.schedule import schedule_in_words
 from kasmina_env.envs.vector_env import KasminaVectorEnv

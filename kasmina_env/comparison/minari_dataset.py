@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from kasmina_env.comparison.arms import Player, Source, find_player
+from kasmina_env.comparison.players import Player, Source, find_player
 from kasmina_env.controllers.policy import OnStep
 from kasmina_env.envs.infos import Infos
 from kasmina_env.envs.vector_env import KasminaVectorEnv

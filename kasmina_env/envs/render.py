@@ -1,8 +1,6 @@
-"""Episodes as text; the rules of the lifecycle as text."""
+"""Episodes as text."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +8,7 @@ from numpy.typing import NDArray
 from kasmina_env.envs.pictures import Look, render_picture, seed_name, troubles
 from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.state import EpisodeState
-from kasmina_env.lifecycle.state import Op, Stage, Thresholds
-from kasmina_env.lifecycle.transitions import ARGUMENT_RULES, GUARDS, TRANSITIONS
+from kasmina_env.lifecycle.state import Stage
 
 RENDER_MODES = ("ansi", "rgb_array")
 RENDER_FPS = 4
@@ -53,15 +50,3 @@ def render_text(problem: Problem, state: EpisodeState, row: int) -> str:
             line += f", contribution {state.now.seeds.contribution[row, slot]:+.3f}"
         lines.append(line.rstrip())
     return "\n".join(lines)
-
-
-def rules_table(thresholds: Thresholds) -> list[tuple[str, str, str, str, str]]:
-    """The lifecycle in words: rows (stage, operation, next stage, requirements, meaning)."""
-    table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
-    values = dataclasses.asdict(thresholds)
-    for row in TRANSITIONS:
-        words = [GUARDS[name].words.format(**values) for name in row.guards]
-        words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]
-        cause = "tick" if row.cause is None else row.cause.name
-        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.words))
-    return table

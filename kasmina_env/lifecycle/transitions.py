@@ -1,14 +1,14 @@
 """The life of a seed in a slot, as one table of transitions.
 
-`legality.py` computes from it what may be done, `execution.py` does it and lets time pass, and
-`kasmina_env.envs.render.rules_table` explains it: all read `TRANSITIONS` and `ARGUMENT_RULES`.
+`legality.py` computes from it what may be done, `execution.py` does it and lets time pass, and `rules_table` explains
+it: all read `TRANSITIONS` and `ARGUMENT_RULES`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -200,3 +200,15 @@ def fires(row: Transition, state: LifecycleState, measurements: SeedMeasurements
     for name in row.guards:
         mask = mask & GUARDS[name].holds(state, measurements, thresholds)
     return mask
+
+
+def rules_table(thresholds: Thresholds) -> list[tuple[str, str, str, str, str]]:
+    """The lifecycle in words: rows (stage, operation, next stage, requirements, meaning)."""
+    table = [("any", Op.WAIT.name, "unchanged", "", "The controller changes nothing.")]
+    values = asdict(thresholds)
+    for row in TRANSITIONS:
+        words = [GUARDS[name].words.format(**values) for name in row.guards]
+        words += [rule.words for rule in ARGUMENT_RULES if row.cause in rule.ops]
+        cause = "tick" if row.cause is None else row.cause.name
+        table.append((row.stage.name, cause, row.next_stage.name, ", ".join(words), row.words))
+    return table

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kasmina_env import KasminaVectorEnv
 from kasmina_env.cli.main import run
-from kasmina_env.comparison.arms import find_player
+from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.policy import play
 
 SPIRALS = "Kasmina/Spirals-v0"

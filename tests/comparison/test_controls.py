@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.comparison.arms import find_player, shipped_schedule
+from kasmina_env.comparison.controls import shipped_schedule
+from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.policy import CONTROLS, play
 from kasmina_env.controllers.schedule import Planned, actions_of, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Keep

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from kasmina_env.comparison.arms import Source, find_player
+from kasmina_env.comparison.players import Source, find_player
 from tests.cli.running import complaint, said
 from tests.episodes import SMALL
 

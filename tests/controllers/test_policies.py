@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, Policy, make_problem, register_policy
-from kasmina_env.comparison.arms import find_player
+from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.halving import neighbours
 from kasmina_env.controllers.policy import CONTROLS, Played, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of, save_schedule

@@ -8,9 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from kasmina_env.envs.render import rules_table
-from kasmina_env.lifecycle.state import Op, Thresholds
-from kasmina_env.lifecycle.transitions import TRANSITIONS
+from kasmina_env.lifecycle.state import Op
 from tests.episodes import IDS, SMALL, WAIT, dead_row, digest, op_actions, play_lively, small_env, small_vec
 
 
@@ -129,13 +127,3 @@ def test_rent_is_that_of_the_instance(tmp_path):
     spent = env.episodes.state().compute_spent[0]
     assert spent > 0
     assert f"rent paid {0.5 * spent:.4f}" in env.render()
-
-
-def test_the_rules_are_explained_with_their_values() -> None:
-    table = rules_table(Thresholds(min_training_steps=7, min_contribution=0.25))
-    assert len(table) == len(TRANSITIONS) + 1
-    needs = {(row[0], row[1]): row[3] for row in table}
-    assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"
-    assert needs["HOLDING", "FOSSILIZE"] == "a measured contribution, minimum 0.25"
-    assert needs["BLENDING", "PRUNE"].endswith("a tempo that ends a prune under way sooner")
-    assert "a blueprint and an operator, a known curve" in needs["DORMANT", "GERMINATE"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.comparison.arms import find_player
+from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.policy import play
 from kasmina_env.learning import imitation
 from kasmina_env.learning.algorithms import learned_policy

@@ -17,7 +17,7 @@ from kasmina_env.lifecycle.execution import apply, tick
 from kasmina_env.lifecycle.legality import is_command_legal, legal_commands, legal_operations
 from kasmina_env.lifecycle.state import NONE, Commands, Op, SeedMeasurements, Stage, Thresholds
 from kasmina_env.lifecycle.state import LifecycleState as State
-from kasmina_env.lifecycle.transitions import GUARDS, TRANSITIONS
+from kasmina_env.lifecycle.transitions import GUARDS, TRANSITIONS, rules_table
 
 RULES = Thresholds()
 INSTANT = Thresholds(instant=True)
@@ -96,6 +96,16 @@ BAD_RULES += [(name, -1) for name in ("min_training_steps", "min_prune_age", "em
 def test_rules_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         Thresholds(**{name: value})
+
+
+def test_the_rules_are_explained_with_their_values() -> None:
+    table = rules_table(Thresholds(min_training_steps=7, min_contribution=0.25))
+    assert len(table) == len(TRANSITIONS) + 1
+    needs = {(row[0], row[1]): row[3] for row in table}
+    assert needs["TRAINING", "ADVANCE"] == "7 or more steps in TRAINING, finite gradients"
+    assert needs["HOLDING", "FOSSILIZE"] == "a measured contribution, minimum 0.25"
+    assert needs["BLENDING", "PRUNE"].endswith("a tempo that ends a prune under way sooner")
+    assert "a blueprint and an operator, a known curve" in needs["DORMANT", "GERMINATE"]
 
 
 # ── stories ─────────────────────────────────────────────────────────────────────────────────────
