@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from kasmina_env.cli.arguments import DEFAULT_ID, PATH, WHOLE, Count, Flag, Json
 from kasmina_env.cli.checks import check_at_least, check_installed, check_new_file
 from kasmina_env.cli.console import print_json, print_table
 from kasmina_env.settings.imports import find_preset
+from kasmina_env.settings.presets import Preset
 
 
 def bench(
@@ -46,15 +48,9 @@ def bench(
     """
     presets = [find_preset(env_id) for env_id in env_ids]
     names = [preset.id for preset in presets]
-    for size in sizes:
-        check_at_least("sizes", size, 1, "Time some networks.")
-    if not sizes:
-        raise ValueError("`sizes` must be at least one number of networks, got none. Name some, or leave it out.")
+    _check_sizes(sizes)
     check_at_least("repeats", repeats, 1, "Measure at least once.")
-    check_at_least("steps", steps, 1, "Time at least one.")
-    for preset in presets:
-        if steps >= (horizon := preset.config().horizon):
-            raise ValueError(f"`steps` must be below {horizon}, the length of an episode of {preset.id}, got {steps}.")
+    _check_steps(steps, presets)
     check_at_least("workers", 1 if workers is None else workers, 1, "1 measures none.")
     check_at_least("growth", growth, 0, "0 leaves it out.")
     if out is not None:
@@ -79,3 +75,17 @@ def bench(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         picture(found, out / "bench.png")
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    for size in sizes:
+        check_at_least("sizes", size, 1, "Time some networks.")
+    if not sizes:
+        raise ValueError("`sizes` must be at least one number of networks, got none. Name some, or leave it out.")
+
+
+def _check_steps(steps: int, presets: Sequence[Preset]) -> None:
+    check_at_least("steps", steps, 1, "Time at least one.")
+    for preset in presets:
+        if steps >= (horizon := preset.config().horizon):
+            raise ValueError(f"`steps` must be below {horizon}, the length of an episode of {preset.id}, got {steps}.")
