@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv
-from kasmina_env.comparison.evaluate import compare_arms
+from kasmina_env.comparison.arms import compare_arms
 from kasmina_env.controllers.halving import Effort, Round
 from kasmina_env.controllers.policy import play as play_policy
 from kasmina_env.controllers.scripted import Wait

@@ -21,7 +21,8 @@ from kasmina_env.settings.machine import on_this_device
 from kasmina_env.settings.registry import unknown_name_message
 
 if TYPE_CHECKING:
-    from kasmina_env.comparison.evaluate import Arm, Row
+    from kasmina_env.comparison.arms import Arm
+    from kasmina_env.comparison.table import Row
     from kasmina_env.episode.problem import Problem
 
 POLICIES = "all that can play here and do not foresee the episode, as lookahead and oracle do"
@@ -65,10 +66,11 @@ def compare(
             raise ValueError(unknown_name_message("without", group, SIGNALS))
     check_new_folder(out)
 
-    from kasmina_env.comparison.evaluate import compare_arms, num_runs, table, write
+    from kasmina_env.comparison.arms import compare_arms, num_runs
     from kasmina_env.comparison.players import control_name
     from kasmina_env.comparison.plots import plot_comparison
     from kasmina_env.comparison.results import page
+    from kasmina_env.comparison.table import table, write
     from kasmina_env.controllers.policy import CONTROLS
     from kasmina_env.episode.problem import make_problem
 
@@ -101,8 +103,9 @@ def compare(
 
 def _print_comparison(problem: Problem, arms: Sequence[Arm], rows: Sequence[Row], best: str | None) -> None:
     """Show the table, its legend, and what learned arms and the fixed schedule do most often."""
-    from kasmina_env.comparison.evaluate import favourites, kind_of
+    from kasmina_env.comparison.arms import kind_of
     from kasmina_env.comparison.results import COLUMNS, NUM_FOR_TERMINALS, cells, legend, run_by_run
+    from kasmina_env.comparison.table import favourites
     from kasmina_env.controllers.policy import CONTROLS
 
     shown, episodes = slice(NUM_FOR_TERMINALS), len(arms[0].runs[0])

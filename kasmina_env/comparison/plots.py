@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.isotonic import isotonic_regression
 
-from kasmina_env.comparison.evaluate import Arm, Row, is_learned, kind_of
+from kasmina_env.comparison.arms import Arm, is_learned, kind_of
 from kasmina_env.comparison.results import learned, settings_in_words
+from kasmina_env.comparison.table import Row
 from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.state import Op

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from kasmina_env.comparison.evaluate import Arm, Row, favourites, is_learned, kind_of
+from kasmina_env.comparison.arms import Arm, is_learned, kind_of
 from kasmina_env.comparison.statistics import MIN_RUNS, has_strata
+from kasmina_env.comparison.table import Row, favourites
 from kasmina_env.controllers.policy import CONTROLS
 from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem

@@ -10,7 +10,7 @@ import torch
 
 from kasmina_env import KasminaVectorEnv, load_network, make_problem
 from kasmina_env.cli.main import run
-from kasmina_env.comparison.evaluate import compare_arms
+from kasmina_env.comparison.arms import compare_arms
 from kasmina_env.comparison.harvest import harvest, quality
 from kasmina_env.comparison.players import Source, find_player, find_source
 from kasmina_env.controllers.policy import HELD_OUT, instances_in_turn, play

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.comparison.evaluate import compare_arms
+from kasmina_env.comparison.arms import compare_arms
 from kasmina_env.controllers.halving import Effort, Round
 from kasmina_env.controllers.policy import HELD_OUT, MAX_SEED
 from kasmina_env.controllers.search import search, search_contexts

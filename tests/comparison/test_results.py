@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kasmina_env.comparison.evaluate import Arm, table
+from kasmina_env.comparison.arms import Arm
 from kasmina_env.comparison.results import COLUMNS, groups_of, learned, page
+from kasmina_env.comparison.table import table
 from kasmina_env.settings.instances import Instances
-from tests.comparison.test_evaluate import ARMS, GROW, PROBLEM, PRUNE, TABLE, episodes
+from tests.comparison.test_arms import ARMS, GROW, PROBLEM, PRUNE, TABLE, episodes
 
 FAMILY = Instances(
     num_train=2,

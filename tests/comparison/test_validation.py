@@ -147,7 +147,8 @@ def test_the_results_that_come_with_the_repository_are_played_again(name):
 
 
 def test_networks_that_diverge_are_logged_too(tmp_path, capsys):
-    from kasmina_env.comparison.evaluate import compare_arms, table, write
+    from kasmina_env.comparison.arms import compare_arms
+    from kasmina_env.comparison.table import table, write
     from kasmina_env.episode.problem import make_problem
 
     settings = {"learning_rate": 1.0, "optimizer": "sgd", "clip_norm": 0.0, "horizon": 6}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from kasmina_env import make_problem
-from kasmina_env.comparison.evaluate import Arm, best_control, compare_arms, num_runs, table, write
+from kasmina_env.comparison.arms import Arm, compare_arms, num_runs
 from kasmina_env.comparison.players import Swapped
+from kasmina_env.comparison.table import best_control, table, write
 from kasmina_env.controllers.policy import CONTROLS, HELD_OUT, Played, register_policy
 from kasmina_env.controllers.scripted import Wait
 from kasmina_env.lifecycle.state import Op
