@@ -22,10 +22,10 @@ from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
 from kasmina_env.population.engine import check_engine
 from kasmina_env.settings.config import SETTINGS
+from kasmina_env.settings.machine import MOST_WORKERS
 from kasmina_env.settings.registry import unknown_name_message
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-MOST_ENVS, MOST_PLACES = 2**20, 2**10
 MOST_PARAMETERS = 2**34  # of all networks in one place, 64 GiB in float32
 NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 
@@ -53,15 +53,15 @@ def make_episodes(
 ) -> Episodes:
     """Check every argument and make the episodes of a preset with overridden settings."""
     check_choice("dtype", dtype, tuple(DTYPES))
-    check_count("num_workers", num_workers, MOST_PLACES)
+    check_count("num_workers", num_workers, MOST_WORKERS)
     check_count("snapshot_every", snapshot_every)
     check_choice("placement", placement, get_args(Placement))
     if engine is not None:
         check_choice("engine", engine, ENGINES)
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
-    if len(devices) > MOST_PLACES:
-        raise ValueError(f"`devices` must be at most {MOST_PLACES} names, got {len(devices)}. Name fewer.")
+    if len(devices) > MOST_WORKERS:
+        raise ValueError(f"`devices` must be at most {MOST_WORKERS} names, got {len(devices)}. Name fewer.")
     if devices and device is not None:
         raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
     is_far = placement == "ray"
