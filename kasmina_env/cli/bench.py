@@ -10,10 +10,13 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, WHOLE, Count, Flag, Json, argument
-from kasmina_env.cli.checks import check_at_least, check_installed, check_new_file
+from kasmina_env.cli.checks import check_at_least, check_at_most, check_installed, check_new_file
 from kasmina_env.cli.console import print_json, print_table
 from kasmina_env.settings.imports import find_preset
+from kasmina_env.settings.machine import MOST_ENVS, MOST_WORKERS
 from kasmina_env.settings.presets import Preset
+
+MOST_REPEATS = 10_000
 
 
 def bench(
@@ -50,9 +53,12 @@ def bench(
     names = [preset.id for preset in presets]
     _check_sizes(sizes)
     check_at_least("repeats", repeats, 1, "Measure at least once.")
+    check_at_most("repeats", repeats, MOST_REPEATS, "Measure less.")
     _check_steps(steps, presets)
     check_at_least("workers", 1 if workers is None else workers, 1, "1 measures none.")
+    check_at_most("workers", workers or 1, MOST_WORKERS, "Use fewer.")
     check_at_least("growth", growth, 0, "0 leaves it out.")
+    check_at_most("growth", growth, MOST_ENVS, "Time fewer.")
     if out is not None:
         check_new_file(out / "bench.png", otherwise="")
         check_installed("matplotlib")
@@ -80,6 +86,7 @@ def bench(
 def _check_sizes(sizes: Sequence[int]) -> None:
     for size in sizes:
         check_at_least("sizes", size, 1, "Time some networks.")
+        check_at_most("sizes", size, MOST_ENVS, "Time fewer.")
     if not sizes:
         raise ValueError("`sizes` must be at least one number of networks, got none. Name some, or leave it out.")
 

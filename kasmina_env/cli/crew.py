@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kasmina_env.cli.checks import check_at_least, check_installed
+from kasmina_env.cli.checks import check_at_least, check_at_most, check_installed
+from kasmina_env.settings.machine import MOST_WORKERS
 
 if TYPE_CHECKING:
     from kasmina_env.envs.workers import Workers
@@ -19,6 +20,7 @@ def find_workers(workers: int | None, cluster: str | None, most: int | None = No
         most: Largest number of Ray actors that make sense on CPUs; used where no number was asked for.
     """
     check_at_least("workers", 1 if workers is None else workers, 1, "1 trains all networks in one.")
+    check_at_most("workers", workers or 1, MOST_WORKERS, "Use fewer.")
     if cluster is not None:
         check_installed("ray")
 

@@ -17,14 +17,16 @@ from kasmina_env.episode.problem import Problem, make_problem
 from kasmina_env.episode.ray_actor import count_places, join_cluster
 from kasmina_env.lifecycle.arrays import BoolArray, IntArray
 from kasmina_env.lifecycle.state import Op
+from kasmina_env.networks.hosts import count_parameters
 from kasmina_env.population import ENGINES
 from kasmina_env.population.device import find_device
 from kasmina_env.population.engine import check_engine
 from kasmina_env.settings.config import SETTINGS
+from kasmina_env.settings.machine import MOST_WORKERS
 from kasmina_env.settings.registry import unknown_name_message
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-MOST_ENVS = 2**20
+MOST_PARAMETERS = 2**34  # of all networks in one place, 64 GiB in float32
 NOTHING_PLANTED: IntArray = np.zeros(0, dtype=np.int64)
 
 
@@ -51,7 +53,7 @@ def make_episodes(
 ) -> Episodes:
     """Check every argument and make the episodes of a preset with overridden settings."""
     check_choice("dtype", dtype, tuple(DTYPES))
-    check_count("num_workers", num_workers)
+    check_count("num_workers", num_workers, MOST_WORKERS)
     check_count("snapshot_every", snapshot_every)
     check_choice("placement", placement, get_args(Placement))
     if engine is not None:
@@ -62,6 +64,7 @@ def make_episodes(
     if isinstance(preset, Problem) and settings:
         raise ValueError(f"Settings must be left out beside a problem, got {', '.join(settings)}.")
     problem = preset if isinstance(preset, Problem) else make_problem(preset, **settings)
+    _check_parameters(problem, num_networks, len(devices) or num_workers)
     if is_far:
         _check_room(where[0], num_workers)
     return Episodes(
@@ -83,6 +86,8 @@ def _find_devices(
     """The devices of networks, one for all or those they are spread over; checks that the number of workers fits."""
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise ValueError(f"`devices` must be a list of device names, got {devices!r}.")
+    if len(devices) > MOST_WORKERS:
+        raise ValueError(f"`devices` must be at most {MOST_WORKERS} names, got {len(devices)}. Name fewer.")
     if devices and device is not None:
         raise ValueError(f"`device` must be left out beside `devices`, got {device!r}.")
     if is_far and (devices or num_workers > num_networks):
@@ -97,6 +102,17 @@ def _find_devices(
             f"{num_workers}. Use fewer."
         )
     return where
+
+
+def _check_parameters(problem: Problem, num_networks: int, num_places: int) -> None:
+    """Raise ``ValueError`` if the networks of one place have more parameters than a machine can hold."""
+    each = count_parameters(problem.host)
+    most = MOST_PARAMETERS // each * num_places
+    if num_networks > most:
+        raise ValueError(
+            f"`num_envs` must be at most {most} for networks of {each} parameters, got {num_networks}. Make fewer, or "
+            "smaller ones."
+        )
 
 
 def _check_room(device: torch.device, num_workers: int) -> None:
@@ -122,11 +138,12 @@ def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
         raise ValueError(unknown_name_message(name, value, tuple(str(k) for k in known)))
 
 
-def check_count(name: str, value: object, can_be_none: bool = False) -> None:
-    """Raise ``ValueError`` if a value is not a positive integer."""
-    if not (is_integer(value) and value >= 1) and not (can_be_none and value is None):  # type: ignore[operator]
-        rule = "be an integer of at least 1" + (", or None" if can_be_none else "")
-        raise ValueError(f"`{name}` must {rule}, got {value!r}. Change it.")
+def check_count(name: str, value: object, most: int | None = None, can_be_none: bool = False) -> None:
+    """Raise ``ValueError`` if a value is not a positive integer, up to `most` if that is given."""
+    is_good = is_integer(value) and value >= 1 and (most is None or value <= most)  # type: ignore[operator]
+    if not is_good and not (can_be_none and value is None):
+        rule = "be an integer " + ("of at least 1" if most is None else f"from 1 to {most}")
+        raise ValueError(f"`{name}` must {rule}{', or None' * can_be_none}, got {value!r}. Change it.")
 
 
 def is_integer(value: object) -> bool:

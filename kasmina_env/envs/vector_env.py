@@ -26,6 +26,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.episode.report import Report
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray, IntArray
 from kasmina_env.networks.grown import GrownNetwork
+from kasmina_env.settings.machine import MOST_ENVS
 
 RESET_MODES = {**{mode.value: mode for mode in AutoresetMode}, **AutoresetMode.__members__}
 
@@ -87,9 +88,7 @@ class KasminaVectorEnv(VectorEnv[Any, ArrayLike, NDArray[Any]]):
         arguments.check_choice("action_space", action_space, ("flat", "factored"))
         arguments.check_choice("observation", observation, ("flat", "dict"))
         arguments.check_choice("render_mode", render_mode, (None, *RENDER_MODES))
-        arguments.check_count("num_envs", num_envs)
-        if num_envs > arguments.MOST_ENVS:
-            raise ValueError(f"`num_envs` must be at most {arguments.MOST_ENVS}, got {num_envs}. Make fewer.")
+        arguments.check_count("num_envs", num_envs, MOST_ENVS)
         arguments.check_count("max_episode_steps", max_episode_steps, can_be_none=True)
         arguments.check_choice("autoreset_mode", autoreset_mode, (*AutoresetMode, *RESET_MODES))
         self.autoreset_mode = RESET_MODES.get(str(autoreset_mode), autoreset_mode)

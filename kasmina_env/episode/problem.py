@@ -15,7 +15,7 @@ from kasmina_env.episode.reward import REWARDS, Reward, governed
 from kasmina_env.lifecycle.arrays import IntArray
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.costs import Costs, measure_costs
-from kasmina_env.networks.hosts import HOSTS, Host
+from kasmina_env.networks.hosts import HOSTS, Host, check_host
 from kasmina_env.settings.config import EnvConfig, Operator, check_nested
 from kasmina_env.settings.instances import Instances, make_instances
 from kasmina_env.settings.presets import PRESETS
@@ -130,6 +130,7 @@ def build(make: Callable[..., BuiltT], setting: str, values: Mapping[str, Any]) 
 def _make_host(config: EnvConfig) -> Host:
     """The host; checks that it accepts all blueprints of the menu."""
     host = build(HOSTS.get(config.host), "host_settings", config.host_settings)
+    check_host(host)
     for name in config.blueprints:
         if host.topology not in BLUEPRINTS.get(name).topologies:
             fitting = [n for n in BLUEPRINTS if host.topology in BLUEPRINTS.get(n).topologies]
@@ -159,4 +160,6 @@ def _make_variants(config: EnvConfig, instances: Instances) -> tuple[tuple[Host,
     different, make = dict(zip(written, settings, strict=True)), HOSTS.get(config.host)
     # The settings of the problem itself have been checked.
     hosts = tuple(build(make, "instances", values) for values in different.values())
+    for host in hosts:
+        check_host(host)
     return hosts if any(instances.host_settings) else (), np.array([list(different).index(key) for key in written])

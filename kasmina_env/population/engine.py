@@ -78,9 +78,7 @@ def choose_engine(name: str | None, setting: Setting) -> tuple[Engine, str]:
     Raises:
         ValueError: If "fused" is asked for where it cannot be.
     """
-    source, name = ("engine", name) if name else (ENGINE, os.environ.get(ENGINE) or "auto")
-    if name not in ENGINES:
-        raise ValueError(unknown_name_message(source, name, ENGINES))
+    source, name = _asked(name)
     if name == "torch":
         return TorchEngine(), ""
     reason = why_not_here(setting.device, setting.dtype)
@@ -96,10 +94,19 @@ def choose_engine(name: str | None, setting: Setting) -> tuple[Engine, str]:
     return TorchEngine(), reason
 
 
+def _asked(name: str | None) -> tuple[str, str]:
+    """The argument or environment variable that says which engine, and what it says; see `choose_engine`."""
+    source, asked = ("engine", name) if name else (ENGINE, os.environ.get(ENGINE) or "auto")
+    if asked not in ENGINES:
+        raise ValueError(unknown_name_message(source, asked, ENGINES))
+    return source, asked
+
+
 def check_engine(name: str | None, device: torch.device, dtype: torch.dtype) -> None:
     """Raise a ``ValueError`` if an engine is asked for that trains no networks on this device, or of this dtype."""
-    if name == "fused" and (reason := why_not_here(device, dtype)):
-        raise ValueError(f"`engine` must be 'torch' or 'auto' here, got 'fused': {reason}.")
+    source, asked = _asked(name)
+    if asked == "fused" and (reason := why_not_here(device, dtype)):
+        raise ValueError(f"`{source}` must be 'torch' or 'auto' here, got 'fused': {reason}.")
 
 
 def why_not_here(device: torch.device, dtype: torch.dtype) -> str:

@@ -130,6 +130,11 @@ class EnvConfig:
         for name in RULES:
             check_setting(name, getattr(self, name), "Change it.")
         _check_lengths(self, self.thresholds)
+        if self.batches_per_step * self.batch_size > MOST_SAMPLES:
+            raise ValueError(
+                f"`batch_size` times `batches_per_step` must be at most {MOST_SAMPLES}, got {self.batch_size} times "
+                f"{self.batches_per_step}. Lower one of them."
+            )
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -197,6 +202,7 @@ _LEARNING_RATE = _number(1e-8, 1e3)
 _FACTOR = _number(0, 1e3)
 _PRICE = _number(0, 1e3)
 _SAMPLES = _integer(1, 10**9)
+MOST_SAMPLES = 10**7  # that a network trains on in a step
 
 # Of every setting but those of the lifecycle, which `Thresholds` checks.
 RULES: dict[str, Rule] = {
@@ -324,11 +330,14 @@ def check_nested(setting: str, make: Callable[..., object], values: Mapping[str,
             raise ValueError(f"`{name}` must {rule.words}, got {value!r}. Change it in `{setting}`.")
 
 
-def check_at_least_one(values: Mapping[str, float]) -> None:
-    """Raise a ``ValueError`` if one of these settings of a host or task is below 1."""
+LARGEST_SIZE = 2**20  # of an axis of samples, features or logits
+
+
+def check_sizes(values: Mapping[str, int], most: int = LARGEST_SIZE) -> None:
+    """Raise a ``ValueError`` if one of these sizes in the settings of a host or task is not from 1 to `most`."""
     for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}. Use a positive integer.")
+        if not 1 <= value <= most:
+            raise ValueError(f"`{name}` must be from 1 to {most}, got {value}. {'Raise' if value < 1 else 'Lower'} it.")
 
 
 # ── presets and overrides ───────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 GIBIBYTE = 2**30
+MOST_ENVS, MOST_WORKERS = 2**20, 2**10  # networks side by side, and processes or devices that they are spread over
 DEVICE = "KASMINA_DEVICE"  # environment variable with the device that networks train on where none is named
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
 from kasmina_env.tasks.base import Task, register_task, split_samples
 
 
@@ -17,7 +17,7 @@ def spirals(num_classes: int = 3, turns: float = 1.0, noise: float = 0.05) -> Ta
         turns: Turns of each arm; more are harder.
         noise: Standard deviation of the noise on each coordinate, where the arms end at radius 1.
     """
-    check_at_least_one({"num_classes": num_classes})
+    check_sizes({"num_classes": num_classes})
     if not 0 <= noise <= 1000:
         raise ValueError(f"`noise` must be a number from 0 to 1000, got {noise}. Change it in `task_settings`.")
     rng = np.random.default_rng(0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
 from kasmina_env.tasks.base import Task, register_task, split_samples
+
+MOST_PIXELS = 2**30  # of all samples, 4 GiB
 
 
 @register_task("synthetic")
@@ -31,9 +33,17 @@ def synthetic(
         train, inner_valid, outer_valid, test: Number of samples of each split.
     """
     sizes = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
-    check_at_least_one({"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes, **sizes})
+    check_sizes({"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes, **sizes})
+    num_samples = sum(sizes.values())
+    if (num_samples + num_classes) * in_channels * image_size**2 > MOST_PIXELS:
+        raise ValueError(
+            f"`image_size` must leave at most {MOST_PIXELS} pixels to all samples and patterns, got {image_size} for "
+            f"{num_samples} samples and {num_classes} patterns of {in_channels} channels. Lower one of them."
+        )
+    if seed < 0:
+        raise ValueError(f"`seed` must be at least 0, got {seed}. Raise it.")
     rng = np.random.default_rng(seed)
-    y = rng.integers(num_classes, size=sum(sizes.values()))
+    y = rng.integers(num_classes, size=num_samples)
     block = max(1, image_size // 7)  # pixels of one patch of a pattern
     patches = rng.choice((-1.0, 1.0), (num_classes, in_channels, *[-(-image_size // block)] * 2)).astype(np.float32)
     patterns = patches.repeat(block, axis=2).repeat(block, axis=3)[..., :image_size, :image_size]

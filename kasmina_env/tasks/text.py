@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
 from kasmina_env.tasks.base import Split, Task, bits_saved, register_task
 
 # Fixed, since the text differs between versions of Python; the last symbol stands for every other character.
@@ -36,7 +36,7 @@ def text(context: int = 32) -> Task:
     """
     from pydoc_data.topics import topics
 
-    check_at_least_one({"context": context})
+    check_sizes({"context": context})
     joined = without_repeats([topics[name] for name in sorted(topics)])
     code = {character: i for i, character in enumerate(ALPHABET)}
     codes = torch.tensor([code.get(character, UNKNOWN) for character in joined], device="cpu")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import kasmina_env
 from kasmina_env import PRESETS, KasminaEnv, KasminaVectorEnv, make_problem
+from kasmina_env.episode.data import make_task
 from kasmina_env.networks.blueprints import BLUEPRINTS
+from kasmina_env.networks.hosts import HOSTS
 from kasmina_env.tasks import TASKS
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -37,7 +42,14 @@ OF_BOTH = [
         {3: 3},
         "`host_settings` must be one of in_features, num_classes, width, depth, is_linear, got 3",
     ),
-    ("host_settings", {"width": 0}, "`width` must be at least 1, got 0. Use a positive integer."),
+    ("host_settings", {"width": 10**9}, "`width` must be from 1 to 1048576, got 1000000000. Lower it."),
+    ("host_settings", {"depth": 10**6}, "`depth` must be from 1 to 256, got 1000000. Lower it."),
+    (
+        "host_settings",
+        {"width": 10**5},
+        "`host_settings` must make a host of at most 1073741824 parameters, got 10000700003. Make it",
+    ),
+    ("host_settings", {"width": 0}, "`width` must be from 1 to 1048576, got 0. Raise it."),
     ("host_settings", {"in_features": 3}, "`host_settings` must fit samples of shape (2,), got a host for (3,)."),
     ("host_settings", {"num_classes": 2}, "`host_settings` must fit the 3 classes of the task, got a host for 2."),
     ("task", "nope", "`task` must be one of"),
@@ -61,12 +73,12 @@ OF_BOTH = [
     ("preset", "Kasmina/Spiral-v0", "Did you mean 'Kasmina/Spirals-v0'?"),
 ]
 OF_VECTORS = [
-    ({"num_envs": 0}, "`num_envs` must be an integer of at least 1, got 0. Change it."),
-    ({"num_envs": True}, "`num_envs` must be an integer of at least 1, got True. Change it."),
-    ({"num_envs": 2.0}, "`num_envs` must be an integer of at least 1, got 2.0. Change it."),
-    ({"num_envs": 10**30}, "`num_envs` must be at most 1048576, got 1000000000000000000000000000000. Make fewer."),
-    ({"num_workers": 0}, "`num_workers` must be an integer of at least 1, got 0. Change it."),
-    ({"num_workers": "2"}, "`num_workers` must be an integer of at least 1, got '2'. Change it."),
+    ({"num_envs": 0}, "`num_envs` must be an integer from 1 to 1048576, got 0. Change it."),
+    ({"num_envs": True}, "`num_envs` must be an integer from 1 to 1048576, got True. Change it."),
+    ({"num_envs": 2.0}, "`num_envs` must be an integer from 1 to 1048576, got 2.0. Change it."),
+    ({"num_envs": 10**30}, "`num_envs` must be an integer from 1 to 1048576, got 1000000000000000000000000000000."),
+    ({"num_workers": 0}, "`num_workers` must be an integer from 1 to 1024, got 0. Change it."),
+    ({"num_workers": "2"}, "`num_workers` must be an integer from 1 to 1024, got '2'. Change it."),
     ({"num_workers": 3}, "`num_workers` must be 1 on devices other than one CPU, and at most the 2 networks, got 3."),
     ({"num_workers": 2, "devices": ["cpu", "cpu"]}, "`num_workers` must be 1 on devices other than one CPU, and"),
     ({"num_workers": 2, "initial_weights": "nope"}, "`initial_weights` must be a file that exists, got 'nope'."),
@@ -80,6 +92,12 @@ OF_VECTORS = [
     ({"autoreset_mode": "never"}, "`autoreset_mode` must be one of"),
     ({"max_episode_steps": 0}, "`max_episode_steps` must be an integer of at least 1, or None, got 0. Change it."),
     ({"max_episode_steps": 1.5}, "`max_episode_steps` must be an integer of at least 1, or None, got 1.5. Change it."),
+    ({"num_envs": 2000, "num_workers": 1025}, "`num_workers` must be an integer from 1 to 1024, got 1025. Change"),
+    ({"num_envs": 2000, "devices": ["cpu"] * 1025}, "`devices` must be at most 1024 names, got 1025. Name fewer."),
+    (
+        {"num_envs": 2**20, "host_settings": {"width": 2**10}},
+        "`num_envs` must be at most 16272 for networks of 1055747 parameters, got 1048576. Make fewer, or",
+    ),
     ({"engine": "fused", "dtype": "float64"}, "`engine` must be 'torch' or 'auto' here, got 'fused': the fused engine"),
 ]
 
@@ -103,6 +121,36 @@ def test_what_makes_no_vector_is_named(arguments, words):
     with pytest.raises((ValueError, KeyError, FileNotFoundError)) as caught:
         KasminaVectorEnv(**{"num_envs": 2, "preset": SPIRALS, **arguments})
     assert words in sentence(caught.value)
+
+
+MAKERS = {"host": HOSTS, "task": TASKS}
+SIZES = [
+    (kind, name, setting)
+    for kind, registry in MAKERS.items()
+    for name in registry
+    for setting, parameter in inspect.signature(registry.get(name), eval_str=True).parameters.items()
+    if parameter.annotation is int and setting != "seed"
+]
+
+
+@pytest.mark.parametrize("kind, name, setting", SIZES)
+@pytest.mark.parametrize("value", [10**9, 10**30])
+def test_every_size_has_a_limit(kind, name, setting, value):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        make_task(make_problem(SPIRALS, **{kind: name, f"{kind}_settings": {setting: value}, "blueprints": ("mlp",)}))
+    assert str(value) in sentence(caught.value)
+
+
+def test_an_engine_of_the_environment_variable_is_refused_as_early(monkeypatch):
+    monkeypatch.setenv("KASMINA_ENGINE", "fused")
+    for make in (KasminaEnv, partial(KasminaVectorEnv, 2), partial(KasminaVectorEnv, 2, num_workers=2)):
+        with pytest.raises(
+            ValueError, match=r"^`KASMINA_ENGINE` must be 'torch' or 'auto' here, got 'fused': the fused"
+        ):
+            make(SPIRALS, dtype="float64")
+    monkeypatch.setenv("KASMINA_ENGINE", "numba")
+    with pytest.raises(ValueError, match=r"^`KASMINA_ENGINE` must be one of auto, torch, fused, got 'numba'\.$"):
+        KasminaEnv(SPIRALS)
 
 
 def test_settings_are_left_out_beside_a_problem():

@@ -17,6 +17,9 @@ from kasmina_env.networks.hosts import (
     Host,
     MLPHost,
     Slot,
+    TransformerHost,
+    check_host,
+    count_parameters,
     execution_order,
     make_network,
     register_host,
@@ -305,23 +308,49 @@ def test_a_host_is_not_replaced():
     [
         (lambda: CNNHost(image_size=4), "`pools` must leave something to pool, got 3 pools for features of size 4."),
         (lambda: CNNHost(stem=3), "`stem` must divide the image size 8, got 3. Use one of its divisors."),
-        (lambda: CNNHost(kernels=(2, 3)), "`kernels` must be odd sizes, one for each block, got (2, 3). Use e.g."),
-        (lambda: CNNHost(kernels=()), "`kernels` must be odd sizes, one for each block, got (). Use e.g."),
-        (lambda: CNNHost(kernels=(-1, 3)), "`kernels` must be odd sizes, one for each block, got (-1, 3). Use e.g."),
+        (
+            lambda: CNNHost(kernels=(2, 3)),
+            "`kernels` must be odd sizes up to 255, one for each block, got (2, 3). Use e.g.",
+        ),
+        (lambda: CNNHost(kernels=()), "`kernels` must be odd sizes up to 255, one for each block, got (). Use e.g."),
+        (
+            lambda: CNNHost(kernels=(-1, 3)),
+            "`kernels` must be odd sizes up to 255, one for each block, got (-1, 3). Use e.g.",
+        ),
         (lambda: CNNHost(pools=(0, 3)), "`pools` must be different blocks from 0 to 2, got (0, 3). Name blocks that "),
         (lambda: CNNHost(pools=(1, 1)), "`pools` must be different blocks from 0 to 2, got (1, 1). Name blocks that "),
-        (lambda: CNNHost(stem=0), "`stem` must be at least 1, got 0. Use a positive integer."),
+        (lambda: CNNHost(stem=0), "`stem` must be from 1 to 1048576, got 0. Raise it."),
         (lambda: CNNHost(norm="bach"), "`norm` must be one of group, batch, got 'bach'. Did you mean 'batch'?"),
         (lambda: CNNHost(slots_at="behind"), "`slots_at` must be one of before, after, both, got 'behind'."),
-        (lambda: CNNHost(width=0), "`width` must be at least 1, got 0. Use a positive integer."),
-        (lambda: CNNHost(num_classes=0), "`num_classes` must be at least 1, got 0. Use a positive integer."),
-        (lambda: CNNHost(in_channels=-1), "`in_channels` must be at least 1, got -1. Use a positive integer."),
-        (lambda: CNNHost(image_size=0), "`image_size` must be at least 1, got 0. Use a positive integer."),
-        (lambda: MLPHost(width=0), "`width` must be at least 1, got 0. Use a positive integer."),
-        (lambda: MLPHost(depth=-2), "`depth` must be at least 1, got -2. Use a positive integer."),
+        (lambda: CNNHost(width=0), "`width` must be from 1 to 1048576, got 0. Raise it."),
+        (lambda: CNNHost(num_classes=0), "`num_classes` must be from 1 to 1048576, got 0. Raise it."),
+        (lambda: CNNHost(in_channels=-1), "`in_channels` must be from 1 to 1048576, got -1. Raise it."),
+        (lambda: CNNHost(image_size=0), "`image_size` must be from 1 to 1048576, got 0. Raise it."),
+        (lambda: MLPHost(width=0), "`width` must be from 1 to 1048576, got 0. Raise it."),
+        (lambda: MLPHost(depth=-2), "`depth` must be from 1 to 256, got -2. Raise it."),
+        (lambda: MLPHost(width=10**9), "`width` must be from 1 to 1048576, got 1000000000. Lower it."),
+        (lambda: MLPHost(depth=10**6), "`depth` must be from 1 to 256, got 1000000. Lower it."),
+        (lambda: TransformerHost(num_layers=512), "`num_layers` must be from 1 to 256, got 512. Lower it."),
+        (lambda: TransformerHost(context=10**5), "`context` must be from 1 to 8192, got 100000. Lower it."),
+        (lambda: TransformerHost(num_heads=10**9), "`width` must be divisible by `num_heads` = 1000000000, got 8."),
+        (lambda: CNNHost(kernels=(257,)), "`kernels` must be odd sizes up to 255, one for each block, got (257,)."),
+        (lambda: CNNHost(kernels=(1,) * 300, pools=()), "`kernels` must be at most 256 sizes, one for each block, got"),
+        (lambda: CNNHost(image_size=10**4), "`image_size` must leave at most 16777216 numbers to a picture and its"),
+        (lambda: CNNHost(width=2**19), "`image_size` must leave at most 16777216 numbers to a picture and its"),
     ],
 )
 def test_a_bad_setting_is_named_in_one_sentence(make, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         make()
     assert str(caught.value).startswith(message)
+
+
+def test_a_host_is_counted_without_memory_for_it():
+    with pytest.raises(ValueError, match=r"of at most 1073741824 parameters, got 4295426051. Make it narrower\.$"):
+        check_host(MLPHost(width=2**16))
+    assert count_parameters(MLPHost()) == sum(p.numel() for p in make_network(MLPHost(), nn).parameters())
+
+
+def test_a_host_of_too_many_slots_is_refused():
+    with pytest.raises(ValueError, match=r"must make a host of at most 256 slots, got 257. Use fewer layers\.$"):
+        check_host(CNNHost(kernels=(1,) * 256, pools=(0,), slots_at="both"))

@@ -371,7 +371,7 @@ SEED = {"slot": 0, "blueprint": "mlp", "operator": "ADD", "alpha": 1.0}
         ({"host": {"name": "mpl", "settings": {}}}, "got 'mpl'. Did you mean 'mlp'? Register it before loading."),
         ({"host": {"name": "mlp"}}, "must have the key 'settings' in its description, got none"),
         ({"host": {"name": "mlp", "settings": {"widht": 3}}}, "got 'widht'. Did you mean 'width'?"),
-        ({"host": {"name": "mlp", "settings": {"width": 0}}}, "`width` must be at least 1, got 0"),
+        ({"host": {"name": "mlp", "settings": {"width": 0}}}, "`width` must be from 1 to 1048576, got 0"),
         ({"host": {"name": "mlp", "settings": {"width": 5}}}, "`tensors` must be the network's own, got (8,) for "),
         ({"seeds": [{**SEED, "blueprint": "mlpp"}]}, "got 'mlpp'. Did you mean 'mlp'? Register it before loading."),
         ({"seeds": [{**SEED, "operator": "SUB"}]}, "`operator` must be one of ADD, MULTIPLY, GATE, got 'SUB'"),

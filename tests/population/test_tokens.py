@@ -144,7 +144,7 @@ def test_gathered_features_are_not_copied():
             "`num_layers` must be divisible by `num_segments` = 2, got 5. Change",
         ),
         ({"width": 9, "num_heads": 2}, "`width` must be divisible by `num_heads` = 2, got 9. Change"),
-        ({"num_segments": 0}, "`num_segments` must be at least 1, got 0. Use a positive integer."),
+        ({"num_segments": 0}, "`num_segments` must be from 1 to 256, got 0. Raise it."),
         ({"num_heads": -1}, "`num_heads` must be at least 0, got -1. Use 0 for no attention."),
     ],
     ids=str,

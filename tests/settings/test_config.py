@@ -100,6 +100,14 @@ def test_lengths_that_no_episode_can_meet_are_refused_together_with_the_horizon(
         make_config({**MENU, "horizon": 10}, changes)
 
 
+def test_more_samples_in_a_step_than_make_sense_are_refused():
+    sentence = (
+        "`batch_size` times `batches_per_step` must be at most 10000000, got 10000 times 10000. Lower one of them."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        make_config(MENU, {"batch_size": 10_000, "batches_per_step": 10_000})
+
+
 def test_lengths_that_an_episode_just_meets_are_accepted():
     lengths = {"min_training_steps": 9, "min_prune_age": 10, "embargo_steps": 10, "tempos": (100,)}
     config = make_config({**MENU, "horizon": 10}, lengths)
@@ -148,7 +156,7 @@ def test_nested_setting_of_another_kind_is_refused_in_one_line(problem, key, nam
     [("Spirals", "task_settings", "num_classes", 0), ("Text", "task_settings", "context", -1)],
 )
 def test_nested_count_below_one_is_refused(problem, key, name, value):
-    with pytest.raises(ValueError, match=rf"^`{name}` must be at least 1, got {value}\. Use a positive integer\.$"):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be from 1 to 1048576, got {value}\. Raise it\.$"):
         small_env(f"Kasmina/{problem}-v0", **{key: {name: value}})
 
 

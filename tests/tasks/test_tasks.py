@@ -280,7 +280,7 @@ def test_another_seed_makes_other_synthetic_pictures():
     ],
 )
 def test_a_count_below_one_is_refused(name, setting, value):
-    with pytest.raises(ValueError, match=rf"^`{setting}` must be at least 1, got {value}\. Use a positive integer\.$"):
+    with pytest.raises(ValueError, match=rf"^`{setting}` must be from 1 to 1048576, got {value}\. Raise it\.$"):
         TASKS.get(name)(**{setting: value})
 
 

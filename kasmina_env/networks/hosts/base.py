@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import Module, ModuleList
 
 from kasmina_env.networks.layers import Layers, Topology
 from kasmina_env.settings.registry import Registry
+
+MOST_LAYERS = MOST_SLOTS = 2**8
+MOST_PARAMETERS = 2**30  # 4 GiB in float32, and three times that to train with Adam
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,21 @@ class SegmentedNetwork(Module):
 def make_network(host: Host, nn: Layers) -> SegmentedNetwork:
     """Network of a host: ordinary from the namespace `torch.nn`, wide from `kasmina_env.networks.layers`."""
     return SegmentedNetwork(host.build(nn), execution_order(host.slots))
+
+
+def count_parameters(host: Host) -> int:
+    """Parameters of one network of a host, counted without memory for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in make_network(host, nn).parameters())
+
+
+def check_host(host: Host) -> None:
+    """Raise a ``ValueError`` if a host has more slots or parameters than an environment can be about."""
+    if len(host.slots) > MOST_SLOTS:
+        raise ValueError(
+            f"`host_settings` must make a host of at most {MOST_SLOTS} slots, got {len(host.slots)}. Use fewer layers."
+        )
+    if (found := count_parameters(host)) > MOST_PARAMETERS:
+        raise ValueError(
+            f"`host_settings` must make a host of at most {MOST_PARAMETERS} parameters, got {found}. Make it narrower."
+        )

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from torch.nn import Module
 
 from kasmina_env.networks.blueprints.convolution import num_norm_groups
-from kasmina_env.networks.hosts.base import Slot, register_host
+from kasmina_env.networks.hosts.base import MOST_LAYERS, Slot, register_host
 from kasmina_env.networks.layers import Layers, Topology
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
 from kasmina_env.settings.registry import unknown_name_message
 
+LARGEST_KERNEL = 255
+MOST_FEATURES = 2**24  # of one sample
 CHOICES = {"norm": ("group", "batch"), "pooling": ("max", "average"), "slots_at": ("before", "after", "both")}
 
 
@@ -55,13 +57,19 @@ class CNNHost:
 
     def __post_init__(self) -> None:
         counts = ("in_channels", "image_size", "num_classes", "width", "stem", "group_size")
-        check_at_least_one({name: getattr(self, name) for name in counts})
+        check_sizes({name: getattr(self, name) for name in counts})
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name_message(name, getattr(self, name), known))
-        if any(k < 1 or k % 2 == 0 for k in self.kernels) or not self.kernels:
+        if any(not 1 <= k <= LARGEST_KERNEL or k % 2 == 0 for k in self.kernels) or not self.kernels:
             raise ValueError(
-                f"`kernels` must be odd sizes, one for each block, got {self.kernels}. Use e.g. (3, 3, 3)."
+                f"`kernels` must be odd sizes up to {LARGEST_KERNEL}, one for each block, got {self.kernels}. Use e.g. "
+                "(3, 3, 3)."
+            )
+        if len(self.kernels) > MOST_LAYERS:
+            raise ValueError(
+                f"`kernels` must be at most {MOST_LAYERS} sizes, one for each block, got {len(self.kernels)}. Name "
+                "fewer."
             )
         blocks = range(len(self.kernels))
         for name in ("pools", "slot_blocks"):
@@ -80,6 +88,12 @@ class CNNHost:
             raise ValueError(
                 f"`pools` must leave something to pool, got {len(self.pooled)} pools for features of size "
                 f"{self.image_size // self.stem}. Name fewer blocks."
+            )
+        channels = max(self.in_channels * self.stem**2, self.width)
+        if channels * (self.image_size // self.stem) ** 2 > MOST_FEATURES:
+            raise ValueError(
+                f"`image_size` must leave at most {MOST_FEATURES} numbers to a picture and its features, got "
+                f"{self.image_size} for {self.in_channels} channels and a width of {self.width}. Lower one of them."
             )
 
     @property

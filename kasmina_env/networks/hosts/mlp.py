@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch.nn import Module
 
-from kasmina_env.networks.hosts.base import Slot, register_host
+from kasmina_env.networks.hosts.base import MOST_LAYERS, Slot, register_host
 from kasmina_env.networks.layers import Layers, Topology
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
 
 
 @register_host("mlp")
@@ -32,8 +32,8 @@ class MLPHost:
     is_linear: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("in_features", "num_classes", "width", "depth")
-        check_at_least_one({name: getattr(self, name) for name in counts})
+        check_sizes({name: getattr(self, name) for name in ("in_features", "num_classes", "width")})
+        check_sizes({"depth": self.depth}, MOST_LAYERS)
 
     @property
     def topology(self) -> Topology:

@@ -11,9 +11,11 @@ from torch.nn import Module
 
 from kasmina_env.networks import layers
 from kasmina_env.networks.blueprints.attention import CausalAttention
-from kasmina_env.networks.hosts.base import Slot, register_host
+from kasmina_env.networks.hosts.base import MOST_LAYERS, Slot, register_host
 from kasmina_env.networks.layers import Layers, Topology
-from kasmina_env.settings.config import check_at_least_one
+from kasmina_env.settings.config import check_sizes
+
+LONGEST_CONTEXT = 2**13  # attention takes memory with its square
 
 
 def weight_of(table: Module) -> Tensor:
@@ -94,8 +96,9 @@ class TransformerHost:
     num_heads: int = 2
 
     def __post_init__(self) -> None:
-        counts = ("num_classes", "context", "width", "num_layers", "num_segments")
-        check_at_least_one({name: getattr(self, name) for name in counts})
+        check_sizes({"num_classes": self.num_classes, "width": self.width})
+        check_sizes({"context": self.context}, LONGEST_CONTEXT)
+        check_sizes({"num_layers": self.num_layers, "num_segments": self.num_segments}, MOST_LAYERS)
         if self.num_heads < 0:
             raise ValueError(f"`num_heads` must be at least 0, got {self.num_heads}. Use 0 for no attention.")
         for name, divisor in (("num_layers", "num_segments"), ("width", "num_heads")):
