@@ -101,7 +101,8 @@ def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], 
     from kasmina_env.comparison.controls import best_known_rules
     from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, rules_in_words, save_rules, search_rules
 
-    with step_counter("searching", problem.horizon * USUAL_RULE_EFFORT.num_episodes) as on_step:
+    num_episodes = USUAL_RULE_EFFORT.on(problem).num_episodes
+    with step_counter("searching", problem.horizon * num_episodes) as on_step:
         found = search_rules(problem, best_known_rules(problem), seed, on_step, workers=crew)
     save_rules(path, problem, found, about)
     say(rules_in_words(found.rules))

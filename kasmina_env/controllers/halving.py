@@ -11,11 +11,13 @@ import numpy as np
 from kasmina_env.controllers.policy import MAX_SEED, OnStep, Policy, play
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.envs.workers import ALONE, Workers
+from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.population.device import find_device
 
 NUM_ROWS, NUM_ROWS_ON_GPU = 64, 256  # episodes side by side
 NUM_ROWS_OF_WORKER = 16  # at least; fewer would leave it waiting for the others
+FAMILY = 3  # factor of the number of episodes if one candidate must serve all instances
 NUM_PARENTS = 4  # best candidates whose neighbours are added
 CandidateT = TypeVar("CandidateT")
 
@@ -47,7 +49,7 @@ class Effort:
     Attributes:
         num_random: Number of random candidates to begin with.
         rounds: Rounds of successive halving.
-        num_structured: Number of structured plans to begin with; there are no structured rules.
+        num_structured: Number of structured candidates to begin with.
     """
 
     num_random: int
@@ -59,8 +61,9 @@ class Effort:
         """Upper bound of the number of episodes."""
         return sum(each.num_episodes for each in self.rounds)
 
-    def times(self, factor: int) -> Effort:
-        """The same candidates on more episodes."""
+    def on(self, problem: Problem) -> Effort:
+        """The effort for one problem: the same candidates, on `FAMILY` times the episodes if it is a family."""
+        factor = FAMILY if problem.is_family else 1
         return replace(self, rounds=tuple(replace(each, episodes=factor * each.episodes) for each in self.rounds))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,29 @@ def _rule_of(seed: Planned, problem: Problem) -> Rule:
 # ── search ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def structured_rules(rng: np.random.Generator, problem: Problem, limit: int) -> list[Rules]:
+    """Rules for one slot that grow as soon as accuracy drops, prune what does not contribute, and keep what does.
+
+    They differ in slot, blueprint, the drop, and in whether anything is kept; tempo and operator are the first.
+
+    Args:
+        rng: Random stream of the choice.
+        problem: Problem of the rules.
+        limit: Largest number of them; a random subset if there are more.
+    """
+    config = problem.config
+    watching = replace(
+        IDLE, operator=config.operators[0], tempo=min(config.tempos), prune_tempo=min(config.prune_tempos),
+        prune_below=0.02, prune_patience=2,
+    )  # fmt: skip
+    ways = [
+        replace(watching, slot=slot, blueprint=blueprint, drop=drop, keep_above=keep_above, keep_patience=6)
+        for slot, blueprint, drop, keep_above in product(problem.slot_names, config.blueprints, (0.08, 0.24), (0.08, 2))
+    ]
+    chosen = range(len(ways)) if len(ways) <= limit else sorted(rng.choice(len(ways), size=limit, replace=False))
+    return [(ways[i],) for i in chosen]
+
+
 def random_rule(rng: np.random.Generator, problem: Problem, slot: str) -> Rule:
     """A random rule. Some only watch accuracy, some only the clock; some never prune, some never fossilize."""
     config = problem.config
@@ -198,8 +222,9 @@ def random_rules(rng: np.random.Generator, problem: Problem) -> Rules:
 
 def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules:
     """A candidate that differs in at most one rule: in one or two of its fields, or in that it is added or dropped."""
-    slot = str(rng.choice(problem.slot_names))
-    kept, other = {rule.slot: rule for rule in rules}, random_rule(rng, problem, slot)
+    kept = {rule.slot: rule for rule in rules}
+    slot = str(rng.choice(list(kept) if kept and rng.random() < 0.7 else problem.slot_names))
+    other = random_rule(rng, problem, slot)
     if slot not in kept:
         kept[slot] = other
     elif len(kept) > 1 and rng.random() < 0.2:
@@ -211,7 +236,8 @@ def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules
 
 
 USUAL_RULE_EFFORT = Effort(
-    num_random=254,
+    num_structured=64,
+    num_random=190,
     rounds=(Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 96)),
 )
 
@@ -239,11 +265,13 @@ def search_rules(
         known: Further candidates to begin with, such as `rules_of` a good schedule.
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
-        effort: Numbers of candidates and episodes to try.
+        effort: Numbers of candidates and episodes to try; see `Effort.on`.
         workers: Workers over which to spread the episodes.
     """
     rng, train = np.random.default_rng(seed), instances_of(problem, "train")
-    candidates = [(), *known, *(random_rules(rng, problem) for _ in range(effort.num_random))]
+    effort = effort.on(problem)
+    candidates = [(), *known, *structured_rules(rng, problem, effort.num_structured)]
+    candidates += [random_rules(rng, problem) for _ in range(effort.num_random)]
     with closing(workers.make_env(num_rows(workers), problem)) as env:
         rules, returns = halve(
             candidates,

@@ -17,7 +17,6 @@ from kasmina_env.envs.workers import ALONE, Workers
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
-FAMILY = 3  # factor of the number of episodes if one plan must serve all instances
 PRUNED = 0.25  # probability that a seed of a random plan is pruned
 
 
@@ -107,11 +106,11 @@ def search(
         problem: Problem of the schedules.
         seed: Seed of the search; the episodes' seeds are drawn from it, below `MAX_SEED`.
         on_step: Callback for progress bars.
-        effort: Numbers of plans and episodes to try; families play `FAMILY` times the episodes.
+        effort: Numbers of plans and episodes to try; see `Effort.on`.
         workers: Workers over which to spread the episodes.
     """
     train = instances_of(problem, "train")
-    effort = effort if train is None else effort.times(FAMILY)
+    effort = effort.on(problem)
     with closing(workers.make_env(num_rows(workers), problem)) as env:
         return find_plan(env, np.random.default_rng(seed), train, effort, ((),), on_step)
 
@@ -179,7 +178,7 @@ def num_search_steps(problem: Problem, per_context: bool = False, facts: Sequenc
     if per_context:
         num_episodes = CONTEXT_EFFORT.num_episodes * len(contexts_of(problem, facts)[0])
     else:
-        num_episodes = USUAL_EFFORT.num_episodes * (FAMILY if problem.is_family else 1)
+        num_episodes = USUAL_EFFORT.on(problem).num_episodes
     return problem.horizon * num_episodes
 
 

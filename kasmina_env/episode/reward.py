@@ -20,6 +20,7 @@ import numpy as np
 
 from kasmina_env.episode.state import EpisodeState
 from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
+from kasmina_env.lifecycle.state import Stage
 from kasmina_env.networks.costs import Costs
 from kasmina_env.settings.config import EnvConfig
 from kasmina_env.settings.instances import Instances
@@ -68,6 +69,12 @@ def _rent(step: Step) -> FloatArray:
     return np.asarray(0.0 - price * step.costs.compute_growth(step.after.lifecycle))
 
 
+def _upkeep(step: Step) -> FloatArray:
+    lifecycle = step.after.lifecycle
+    is_kept_open = lifecycle.has_seed & (lifecycle.stage != Stage.FOSSILIZED)
+    return np.asarray(0.0 - step.number("upkeep_price") / step.config.horizon * is_kept_open.sum(axis=1))
+
+
 def _operations(step: Step) -> FloatArray:
     is_germinated = step.after.lifecycle.has_seed & (step.after.lifecycle.age == 1)  # in this step
     return np.asarray(0.0 - step.number("operation_price") * is_germinated.sum(axis=1))
@@ -75,6 +82,7 @@ def _operations(step: Step) -> FloatArray:
 
 COSTS: Mapping[str, Term] = {
     "rent": Term(_rent, "Minus rent_price times the compute of all seeds over that of the host, per horizon."),
+    "upkeep": Term(_upkeep, "Minus upkeep_price for each seed that is not fossilized, per horizon."),
     "operations": Term(_operations, "Minus operation_price for a seed germinated."),
 }
 REWARDS: Registry[Reward] = Registry("reward")

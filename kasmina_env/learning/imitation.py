@@ -7,7 +7,9 @@ what a seed grown for a reason is worth. It is shown the rules of `kasmina searc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -21,7 +23,7 @@ from kasmina_env.controllers.policy import MAX_SEED, Policy, play
 from kasmina_env.controllers.reactive import load_rules
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
-from kasmina_env.episode.problem import Problem
+from kasmina_env.episode.problem import Problem, problem_of
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.configs import config_path, slug
 
@@ -31,10 +33,10 @@ FREEDOM = 0.1  # share of the given preferences in what is imitated, so that som
 
 
 class _Shown(Policy):
-    """A policy whose decisions are kept."""
+    """A policy whose decisions are kept, with some columns of what it sees."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, columns: Sequence[int]) -> None:
+        self._policy, self._columns = policy, columns
         self.seen: list[tuple[Float32Array, BoolArray, IntArray]] = []
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
@@ -42,12 +44,14 @@ class _Shown(Policy):
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         actions = self._policy.act(observation, mask)
-        self.seen.append((observation.copy(), mask.copy(), actions))
+        self.seen.append((observation[:, self._columns], mask.copy(), actions))
         return actions
 
 
 def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, seed: int) -> None:
     """Fit a policy to the shipped rules of a problem's id.
+
+    The rules see all signals, also those that the problem hides from the policy.
 
     Args:
         policy: Policy of MaskablePPO; its actor is changed.
@@ -60,9 +64,11 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
     """
     actor = cast(MaskableActorCriticPolicy, policy)
     path = config_path(f"{slug(problem.id)}.reactive.json", f"Make it with `kasmina search {problem.id} --reactive`.")
-    shown = _Shown(load_rules(path, problem))
+    open_problem = problem_of(problem.id, replace(problem.config, hidden=()))
+    columns = [open_problem.observations.column(name) for name in problem.observations.names]
+    shown = _Shown(load_rules(path, open_problem), columns)
     seeds = np.random.default_rng([seed, 1]).integers(MAX_SEED, size=NUM_EPISODES)
-    with closing(KasminaVectorEnv(NUM_ROWS, problem)) as env:
+    with closing(KasminaVectorEnv(NUM_ROWS, open_problem)) as env:
         play(env, shown, seeds)
     observations, masks, actions = (torch.from_numpy(np.concatenate(each)) for each in zip(*shown.seen, strict=True))
     preferred = MaskableCategorical(logits=preferences.expand(len(masks), -1), masks=masks).probs

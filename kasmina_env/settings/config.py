@@ -63,6 +63,8 @@ class EnvConfig:
         objective: "final" scores the network that is kept, "mean" the network in service, averaged over the episode.
         param_price: Score per doubling of the network by fossilized parameters.
         rent_price: Reward per host's worth of extra compute over a whole episode.
+        upkeep_price: Reward per seed that is not fossilized over a whole episode: what can still be taken back is
+            measured switched on and off.
         operation_price: Reward per germination.
         reward: Name of a registered reward.
         hidden: Groups of features that observations leave out, names in `SIGNALS`.
@@ -113,6 +115,7 @@ class EnvConfig:
     objective: str = "final"
     param_price: float = 0.02
     rent_price: float = 0.002
+    upkeep_price: float = 0.0
     operation_price: float = 0.03
     reward: str = "score"
     hidden: tuple[str, ...] = ()
@@ -235,6 +238,7 @@ RULES: dict[str, Rule] = {
     "objective": _one_of(OBJECTIVES),
     "param_price": _PRICE,
     "rent_price": _PRICE,
+    "upkeep_price": _PRICE,
     "operation_price": _PRICE,
     "reward": _NAME,
     "hidden": _menu(lambda value: value in SIGNALS, f"names in {SIGNALS}", True),

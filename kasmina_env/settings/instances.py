@@ -22,7 +22,10 @@ from kasmina_env.settings.registry import unknown_name_message
 
 SPLIT_NAMES = ("train", "test")
 # Settings of which an instance may have its own value; its other keys are settings of its host.
-NUMBERS = ("learning_rate", "label_noise", "pixel_noise", "param_price", "rent_price", "operation_price")
+NUMBERS = (
+    *("learning_rate", "label_noise", "pixel_noise"),
+    *("param_price", "rent_price", "upkeep_price", "operation_price"),
+)
 EVENTS = "events"  # setting of an instance: changes of its data while it is in service
 Event = tuple[int, str, float]  # step from which on, name of a change, amount
 _REMEDY = "Name a family that comes with the package, or a file."

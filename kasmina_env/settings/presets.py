@@ -145,7 +145,7 @@ _ALL = (
     ),
     Preset(
         "Kasmina/DigitsDrift-v0",
-        "A mature host in service whose data change at hidden steps, and mostly back: mend it, then prune",
+        "A mature host in service whose data change at hidden steps: mend it, prune if they change back, else keep",
         {
             "task": "digits",
             "host": "cnn",
@@ -174,7 +174,8 @@ _ALL = (
             "min_prune_age": 1,
             "embargo_steps": 2,
             "param_price": 0.005,
-            "rent_price": 0.07,
+            "rent_price": 0.1,
+            "upkeep_price": 0.045,
             "operation_price": 0.01,
             "watch_samples": 64,
             "score_samples": 64,

@@ -20,6 +20,7 @@ from kasmina_env.controllers.reactive import (
     rules_of,
     save_rules,
     search_rules,
+    structured_rules,
 )
 from kasmina_env.controllers.schedule import Planned
 from kasmina_env.controllers.search import play_plans
@@ -85,6 +86,18 @@ def test_where_growing_only_costs_the_search_finds_rules_that_never_grow():
     dear = make_problem("Kasmina/Spirals-v0", **SMALL, operation_price=100.0)
     found = search_rules(dear, effort=Effort(num_random=6, rounds=(Round(7, 0, 2),)))
     assert found.returns.min() > -50
+
+
+def test_structured_rules_differ_and_watch_each_slot_for_each_blueprint():
+    found = structured_rules(np.random.default_rng(0), PROBLEM, 100)
+    assert len(set(found)) == len(found) == 2 * 2 * len(PROBLEM.slot_names) * len(PROBLEM.config.blueprints)
+    assert all(rule.drop < 1 and rule.prune_below > 0 for (rule,) in found)
+    assert len(structured_rules(np.random.default_rng(0), PROBLEM, 5)) == 5
+
+
+@pytest.mark.parametrize(("problem", "factor"), [(PROBLEM, 1), (make_problem("Kasmina/DigitsMix-v0"), 3)])
+def test_what_must_serve_a_whole_family_is_searched_on_more_episodes(problem, factor):
+    assert Effort(num_random=2, rounds=(Round(2, 0, 4),)).on(problem).num_episodes == factor * 8
 
 
 def test_a_search_finds_rules_that_are_read_back_as_they_were(tmp_path):

@@ -25,7 +25,7 @@ from tests.episodes import (
 )
 
 NUM_ROWS, NUM_EPISODES = {"score": 70, "sparse": 24}, 3  # at least 200 episodes of the reward that all are made of
-COSTS = ("rent", "operations")
+COSTS = ("rent", "upkeep", "operations")
 
 
 def random_episodes(env_id, reward):
@@ -52,7 +52,7 @@ def test_score_changes_sum_to_committed_minus_first_score_whatever_was_done(env_
     num_fossilized = num_operations = 0
     for first, sums, total, last in random_episodes(env_id, reward):
         assert np.allclose(sums["score_change"], last["committed_score"] - first, rtol=0, atol=1e-6)
-        paid = sums["rent"] + sums["operations"]
+        paid = sum(sums[name] for name in COSTS)
         assert np.allclose(total, last["committed_score"] - first + paid, rtol=0, atol=1e-6)
         num_fossilized += last["num_fossilized"].sum()
         num_operations += (sums["operations"] < 0).sum()
@@ -108,15 +108,14 @@ def quality_of(network, split):
 def test_first_and_last_quality_are_those_of_the_ordinary_networks(env_id, seed):
     env = small_env(env_id, dtype="float64")
     first, rng = env.reset(seed=seed)[1], np.random.default_rng(seed)
-    outer, test = (
-        env.episodes.local.population.seen_by(0, env.episodes.local.data.splits[name])
-        for name in ("outer_valid", "test")
-    )
-    assert first["quality"] == first["score"] == pytest.approx(quality_of(env.network(), outer))
+    splits, seen_by = env.episodes.local.data.splits, env.episodes.local.population.seen_by
+    of_first = quality_of(env.network(), seen_by(0, splits["outer_valid"]))
+    assert first["quality"] == first["score"] == pytest.approx(of_first)
     for _ in range(env.problem.config.horizon):
         last = env.step(lively_actions(rng, env)[0])[4]
-    assert last["quality"] == pytest.approx(quality_of(env.network(committed=True), outer))
-    assert last["test_accuracy"] == pytest.approx(quality_of(env.network(committed=True), test))
+    of_last = {name: quality_of(env.network(committed=True), seen_by(0, splits[name])) for name in splits}
+    assert last["quality"] == pytest.approx(of_last["outer_valid"])
+    assert last["test_accuracy"] == pytest.approx(of_last["test"])
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -175,6 +174,15 @@ def test_rent_is_paid_from_germination_to_removal(env_id):
     )
     rent = env.problem.costs.seed_compute[slot, blueprint, operator] / env.problem.costs.host_compute / 10
     assert rents == pytest.approx([0, -rent, -rent, 0, 0])
+
+
+def test_upkeep_is_paid_from_germination_until_the_seed_is_fossilized():
+    env = small_env("Kasmina/Digits-v0", upkeep_price=1.0, instant=True, **PRICED_ALIKE)
+    env.reset(seed=0)
+    germinate, fossilize = (op_actions(env, op)[0] for op in (Op.GERMINATE, Op.FOSSILIZE))
+    terms = [step[4]["reward_terms"] for step in play(env, [WAIT, germinate, WAIT, fossilize, WAIT])]
+    assert [term["upkeep"] for term in terms] == pytest.approx([0, -0.1, -0.1, 0, 0])
+    assert all(term["rent"] < 0 for term in terms[1:])
 
 
 @pytest.mark.parametrize("env_id", IDS)

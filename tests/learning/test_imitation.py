@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,16 @@ def test_the_first_policy_plays_as_the_rules_do(monkeypatch):
     policies = [find_player("reactive", SPIRALS).policy, learned_policy("maskable_ppo", model.policy, problem)]
     wanted, found = (play(KasminaVectorEnv(16, problem), policy, seeds) for policy in policies)
     assert (wanted.actions == found.actions).mean() > 0.95
+    assert found.returns.mean() == pytest.approx(wanted.returns.mean(), abs=0.1)
+
+
+def test_rules_are_shown_to_a_policy_from_which_their_signals_are_hidden(monkeypatch):
+    monkeypatch.setattr(imitation, "NUM_EPISODES", 64)
+    model = make_learner(replace(BEGINNER, settings={"hidden": ("accuracy",)}), 1, Clock()).model
+    problem = make_problem(SPIRALS, hidden=("accuracy",))
+    imitation.imitate_rules(model.policy, problem, model.policy.preferences, seed=0)
+    found = play(KasminaVectorEnv(16, problem), learned_policy("maskable_ppo", model.policy, problem), np.arange(16))
+    wanted = play(KasminaVectorEnv(16, SPIRALS), find_player("reactive", SPIRALS).policy, np.arange(16))
     assert found.returns.mean() == pytest.approx(wanted.returns.mean(), abs=0.1)
 
 

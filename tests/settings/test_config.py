@@ -56,6 +56,7 @@ REFUSED = {
     "objective": ("", "average", None, ["mean"]),
     "param_price": NOT_PRICES,
     "rent_price": NOT_PRICES,
+    "upkeep_price": NOT_PRICES,
     "operation_price": NOT_PRICES,
     "reward": ("", 3),
     "hidden": ("gradients", ["colour"], (1,)),
