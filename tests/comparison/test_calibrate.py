@@ -40,7 +40,8 @@ def shipped(preset: str):
 # What a preset promises, in standard errors of a mean over 16 seeds: everybody the first two, some more.
 PROMISES = {
     "Kasmina/DigitsMix-v0": {"adaptivity": 6, "watching": 3},
-    "Kasmina/DigitsService-v0": {"lifecycle": 3},
+    "Kasmina/DigitsService-v0": {"growth": 8, "lifecycle": 3},
+    "Kasmina/DigitsDrift-v0": {"growth": 0, "adaptivity": 6, "watching": 6},  # no one schedule is good for all
 }
 CALIBRATED = [preset for preset in PRESETS if shipped(preset)]
 
@@ -196,6 +197,15 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
     gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))["gaps"]
     for name, least in {"growth": 10, "choice": 5, **PROMISES.get(preset, {})}.items():
         assert gaps[name]["in_noise"] >= least, name
+
+
+@pytest.mark.parametrize(
+    ("preset", "decision"),
+    [(SPIRALS, "slot"), ("Kasmina/Digits-v0", "slot"), ("Kasmina/DigitsDrift-v0", "fossilize")],
+)
+def test_a_decision_matters_where_it_is_said_to(preset, decision):
+    gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))["decision_gaps"]
+    assert gaps[decision]["in_noise"] >= 3
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)

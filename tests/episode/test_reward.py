@@ -187,6 +187,7 @@ def test_upkeep_is_paid_from_germination_until_the_seed_is_fossilized():
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_prices_of_zero_leave_the_score_alone(env_id):
-    env = small_env(env_id, rent_price=0, operation_price=0, param_price=0, **PRICED_ALIKE)
+    prices = dict.fromkeys(("rent_price", "upkeep_price", "operation_price", "param_price"), 0)
+    env = small_env(env_id, **prices, **PRICED_ALIKE)
     steps = play_lively(env)
     assert sum(step[1] for step in steps[1:]) == pytest.approx(steps[-1][4]["quality"] - steps[0][1]["quality"])
