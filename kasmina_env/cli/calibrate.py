@@ -61,8 +61,10 @@ def print_calibration(path: Path) -> None:
     title = "How much decisions matter (returns; 95 % intervals; noise: standard error of the difference on 16 seeds)"
     _print_gaps(title, found["gaps"], found["meanings"], "only for a family")
     if "decision_gaps" in found:
-        title = "What each dimension of a decision is worth, measured in the same way"
+        title = "What it is worth to vary each dimension of a decision, measured in the same way"
         _print_gaps(title, found["decision_gaps"], found["decisions"], "no such choice")
+        title = "What it is worth to choose its one value well, where it does not vary"
+        _print_gaps(title, found["value_gaps"], found["values"], "no such choice")
     else:
         say(f"Dimensions of decisions were not measured. Run `kasmina calibrate {found['id']}`.")
     means = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_returns"].items())

@@ -1,4 +1,4 @@
-"""Calibration: five gaps that say how much decisions matter on a registered problem, and one of each dimension.
+"""Calibration: five gaps that say how much decisions matter on a registered problem, and two of each dimension.
 
 `kasmina calibrate ID` writes them beside the presets, where `kasmina describe ID` finds them. A few hundred schedules
 and rules are screened on some seeds, and the best are measured on other seeds. There `calibration_statistics.py`
@@ -41,8 +41,10 @@ from kasmina_env.comparison.candidates import (
 )
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
+    VALUES,
     candidates_by_value,
     find_decision_gaps,
+    find_value_gaps,
     make_pool,
     most_candidates,
 )
@@ -77,6 +79,7 @@ class Calibration:
         instances: Measured instances.
         gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
         decision_gaps: Gap for each name in `DECISIONS`; None where the problem has no such choice.
+        value_gaps: Gap for each name in `VALUES`; None where the problem has no such choice.
         means: Mean return of each arm.
         contenders: Measured schedules, best first.
         best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
@@ -88,6 +91,7 @@ class Calibration:
     instances: InstanceSample
     gaps: Mapping[str, Gap | None]
     decision_gaps: Mapping[str, Gap | None]
+    value_gaps: Mapping[str, Gap | None]
     means: Mapping[str, float]
     contenders: Contenders
     best_of_instance: Mapping[int, Plan]
@@ -162,6 +166,7 @@ def calibrate(
         instances=instances,
         gaps=find_gaps(wait, random, staged, instant, visible, np.split(varied, [len(plan_pool)])),
         decision_gaps=find_decision_gaps(varied, by_value),
+        value_gaps=find_value_gaps(varied, by_value),
         means=means,
         contenders=Contenders(_best_first(contenders.staged, staged), _best_first(contenders.instant, instant)),
         best_of_instance=_best_of_instance(contenders.staged, staged, instances),
@@ -246,6 +251,8 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         "meanings": MEANINGS,
         "decision_gaps": {name: _record(gap) for name, gap in found.decision_gaps.items()},
         "decisions": DECISIONS,
+        "value_gaps": {name: _record(gap) for name, gap in found.value_gaps.items()},
+        "values": VALUES,
         "mean_returns": dict(found.means),
         "best": {name: plan_in_words(plans[0], problem) for name, plans in vars(found.contenders).items()},
         "best_of_instance": {

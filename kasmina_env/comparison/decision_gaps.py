@@ -2,7 +2,7 @@
 
 A pool of candidates is made from a handful of good schedules and reactive rules: each of them as it is, and with each
 dimension held at each value. The gap of a dimension is the best candidate of each instance, minus the best of each
-instance among those whose seeds all have its one best value.
+instance among those whose seeds all have its one best value. Its value gap is what that one value is worth beside any.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kasmina_env.comparison.calibration_statistics import (
     best_per_instance,
     cross_validate,
     gap_of_choices,
+    gap_to_each,
 )
 from kasmina_env.controllers.lookahead import spans_of
 from kasmina_env.controllers.reactive import Rule, Rules
@@ -150,6 +151,11 @@ DIMENSIONS: Mapping[str, Dimension] = {
     ),
 }  # fmt: skip
 DECISIONS = {name: f"best candidate of each instance - best if {each.meaning}" for name, each in DIMENSIONS.items()}
+VALUES = {
+    name: f"best if {each.meaning} - the mean of that over its values"
+    for name, each in DIMENSIONS.items()
+    if each.allowed is None
+}
 
 
 def held(candidate: CandidateT, name: str, value: Value, problem: Problem) -> CandidateT:
@@ -226,13 +232,43 @@ def find_decision_gaps(returns: FloatArray, groups: Mapping[str, Sequence[IntArr
         returns: Returns of the candidates ``[P, I, S]``.
         groups: Indices of the candidates that keep to each value of a dimension, by its name.
     """
-    # candidates that play alike are one, so that choosing one of them for the other is no difference
-    flat, which = np.unique(returns.reshape(len(returns), -1), axis=0, return_inverse=True)
-    table = flat.reshape(-1, *returns.shape[1:])
+    table, merged = _without_equals(returns, groups)
     best = cross_validate(table, best_per_instance)
     gaps: dict[str, Gap | None] = dict.fromkeys(groups)
-    for name, of_values in groups.items():
-        if of_values is not None:
-            merged = [np.unique(which.ravel()[group]) for group in of_values if len(group)]
-            gaps[name] = gap_of_choices(best, cross_validate(table, best_held(merged)))
+    for name, of_values in merged.items():
+        gaps[name] = gap_of_choices(best, cross_validate(table, best_held(of_values)))
     return gaps
+
+
+def find_value_gaps(returns: FloatArray, groups: Mapping[str, Sequence[IntArray] | None]) -> dict[str, Gap | None]:
+    """What it is worth to know the one best value of each dimension of `VALUES`, instead of taking any.
+
+    For each value the best candidate of each instance that keeps to it; the value gap is that of the best value minus
+    the mean over all. None where the problem has no such choice.
+
+    Args:
+        returns: Returns of the candidates ``[P, I, S]``.
+        groups: Indices of the candidates that keep to each value of a dimension, by its name.
+    """
+    table, merged = _without_equals(returns, groups)
+    gaps: dict[str, Gap | None] = dict.fromkeys(VALUES)
+    for name in VALUES.keys() & merged.keys():
+        of_each = [cross_validate(table, best_held([group])).returns for group in merged[name]]
+        gaps[name] = gap_to_each(cross_validate(table, best_held(merged[name])).returns, np.stack(of_each))
+    return gaps
+
+
+def _without_equals(
+    returns: FloatArray, groups: Mapping[str, Sequence[IntArray] | None]
+) -> tuple[FloatArray, dict[str, list[IntArray]]]:
+    """Returns and groups in which candidates that play alike are one.
+
+    So choosing one of them for the other is no difference.
+    """
+    flat, which = np.unique(returns.reshape(len(returns), -1), axis=0, return_inverse=True)
+    merged = {
+        name: [np.unique(which.ravel()[group]) for group in of_values if len(group)]
+        for name, of_values in groups.items()
+        if of_values is not None
+    }
+    return flat.reshape(-1, *returns.shape[1:]), merged

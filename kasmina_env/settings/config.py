@@ -100,7 +100,7 @@ class EnvConfig:
     operators: tuple[str, ...] = ("ADD", "MULTIPLY", "GATE")
     tempos: tuple[int, ...] = (3, 5, 8)
     prune_tempos: tuple[int, ...] = (0, 3)
-    targets: tuple[float, ...] = (0.5, 1.0)
+    targets: tuple[float, ...] = ()
     curves: tuple[str, ...] = ("LINEAR",)
     min_training_steps: int = 2
     min_prune_age: int = 2

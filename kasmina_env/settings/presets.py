@@ -110,7 +110,6 @@ _ALL = (
             "operators": ("ADD",),
             "tempos": (1,),
             "prune_tempos": (0,),
-            "targets": (),
             "min_training_steps": 1,
             "min_prune_age": 1,
             "embargo_steps": 2,
@@ -169,7 +168,6 @@ _ALL = (
             "operators": ("ADD",),
             "tempos": (2, 5),
             "prune_tempos": (0,),
-            "targets": (),
             "min_training_steps": 1,
             "min_prune_age": 1,
             "embargo_steps": 2,
@@ -220,6 +218,7 @@ _ALL = (
             "host_settings": {"in_channels": 3, "image_size": 32, "num_classes": 10, "width": 16, **_HALVED},
             "batches_per_step": 24,
             "batch_size": 64,
+            "targets": (0.5, 1.0),  # the menu that it was calibrated and searched with
             "learning_rate": 0.02,
             "decay": "linear",
             "operation_price": 0.005,

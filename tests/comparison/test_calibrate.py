@@ -173,6 +173,7 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
     assert written["gaps"].keys() == MEANINGS.keys()
     assert written["decision_gaps"].keys() == DECISIONS.keys()
     assert f"{written['decision_gaps']['blueprint']['value']:.3f}" in out
+    assert f"{written['value_gaps']['blueprint']['value']:.3f}" in out
 
 
 def test_too_little_is_refused_in_one_sentence():

@@ -14,8 +14,10 @@ from kasmina_env.comparison.candidates import Contenders
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
     DIMENSIONS,
+    VALUES,
     candidates_by_value,
     find_decision_gaps,
+    find_value_gaps,
     held,
     make_pool,
     most_candidates,
@@ -27,7 +29,7 @@ from kasmina_env.settings.presets import PRESETS, Preset
 from tests.episodes import SMALL
 
 SPIRALS = "Kasmina/Spirals-v0"
-PROBLEM = make_problem(SPIRALS)
+PROBLEM = make_problem(SPIRALS, targets=(0.5, 1.0))
 PLAN = (Planned(0, "layer0", "mlp", "ADD", 3, prune=9), Planned(2, "layer1", "lora", "GATE", 5))
 RULES = (Rule("layer0", "mlp", "ADD", 3, NEVER, 0.1, 2, 0.0, 1, 0, 0.05, 2),)
 SIGMA = 0.1
@@ -76,6 +78,15 @@ def test_a_maximum_of_noise_opens_no_gap():
     groups = {"it": [np.arange(30), np.arange(30, 45)]}
     values = [find_decision_gaps(draw, groups)["it"].difference.value for draw in draws]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+
+
+def test_a_value_gap_is_what_the_best_value_is_worth_above_the_mean_of_all():
+    returns, groups = returns_of([[1.0, 0.2], [0.4, 0.8], [0.3, 0.3]]), [np.array([i]) for i in range(3)]
+    found = find_value_gaps(returns, {"tempo": groups, "prune": groups, "slot": None})
+    assert found["tempo"].difference.value == pytest.approx(0.6 - (0.6 + 0.6 + 0.3) / 3, abs=0.03)
+    assert found["tempo"].noise == pytest.approx(SIGMA * np.sqrt(2) / 4 * np.sqrt(2 / 3), rel=0.15)  # no third of it
+    assert found.keys() == VALUES.keys()
+    assert found["slot"] is None
 
 
 @pytest.mark.parametrize("base", [PLAN, RULES])
@@ -129,10 +140,11 @@ def test_decision_gaps_are_measured_with_the_rest(monkeypatch):
     settings = {**PRESETS.get(SPIRALS).settings, **SMALL, "tempos": (3, 5), "operators": ("ADD", "GATE")}
     PRESETS.register("Small-v0", Preset("Small-v0", "", settings))
     sizes = Sizes(schedules=4, screening=1, kept=1, random=1, varied=1, starts=2, seeds=4)
-    found = calibrate("Small-v0", sizes, 0, Contenders((PLAN,), ((),))).decision_gaps
-    assert found.keys() == DECISIONS.keys() == DIMENSIONS.keys()
-    assert found["curve"] is None
-    assert all(np.isfinite(gap.in_noise) for name, gap in found.items() if name != "curve")
+    calibration = calibrate("Small-v0", sizes, 0, Contenders((PLAN,), ((),)))
+    assert calibration.decision_gaps.keys() == DECISIONS.keys() == DIMENSIONS.keys()
+    for found in (calibration.decision_gaps, calibration.value_gaps):
+        assert found["curve"] is None
+        assert all(np.isfinite(gap.in_noise) for name, gap in found.items() if name != "curve")
 
 
 @pytest.mark.parametrize("preset", ["Kasmina/DigitsDrift-v0", "Kasmina/Digits-v0"])
