@@ -63,7 +63,7 @@ def print_calibration(path: Path) -> None:
     if "decision_gaps" in found:
         title = "What it is worth to vary each dimension of a decision, measured in the same way"
         _print_gaps(title, found["decision_gaps"], found["decisions"], "no such choice")
-        title = "What it is worth to choose its one value well, where it does not vary"
+        title = "What each dimension is worth to a controller that cannot know the instance"
         _print_gaps(title, found["value_gaps"], found["values"], "no such choice")
     else:
         say(f"Dimensions of decisions were not measured. Run `kasmina calibrate {found['id']}`.")

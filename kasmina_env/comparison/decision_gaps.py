@@ -2,7 +2,8 @@
 
 A pool of candidates is made from a handful of good schedules and reactive rules: each of them as it is, and with each
 dimension held at each value. The gap of a dimension is the best candidate of each instance, minus the best of each
-instance among those whose seeds all have its one best value. Its value gap is what that one value is worth beside any.
+instance among those whose seeds all have its one best value. Its value gap is for a controller that cannot know the
+instance, and plays one candidate in all: what the best value is worth beside any, or an operation beside none.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from kasmina_env.comparison.calibration_statistics import (
+    Chosen,
     Gap,
     best_held,
     best_per_instance,
+    best_single,
     cross_validate,
     gap_of_choices,
     gap_to_each,
@@ -152,9 +155,12 @@ DIMENSIONS: Mapping[str, Dimension] = {
 }  # fmt: skip
 DECISIONS = {name: f"best candidate of each instance - best if {each.meaning}" for name, each in DIMENSIONS.items()}
 VALUES = {
-    name: f"best if {each.meaning} - the mean of that over its values"
+    name: (
+        f"one candidate for all instances if {each.meaning} - the mean of that over the values"
+        if each.allowed is None
+        else f"one candidate for all instances - one if {each.meaning}"
+    )
     for name, each in DIMENSIONS.items()
-    if each.allowed is None
 }
 
 
@@ -241,21 +247,31 @@ def find_decision_gaps(returns: FloatArray, groups: Mapping[str, Sequence[IntArr
 
 
 def find_value_gaps(returns: FloatArray, groups: Mapping[str, Sequence[IntArray] | None]) -> dict[str, Gap | None]:
-    """What it is worth to know the one best value of each dimension of `VALUES`, instead of taking any.
+    """What a dimension is worth to a controller that plays one candidate in all instances.
 
-    For each value the best candidate of each instance that keeps to it; the value gap is that of the best value minus
-    the mean over all. None where the problem has no such choice.
+    The best candidate that keeps to one value, minus the mean over all values of the best that keeps to each; of an
+    operation, the best candidate of all minus the best without it. None where the problem has no such choice.
 
     Args:
         returns: Returns of the candidates ``[P, I, S]``.
         groups: Indices of the candidates that keep to each value of a dimension, by its name.
     """
     table, merged = _without_equals(returns, groups)
-    gaps: dict[str, Gap | None] = dict.fromkeys(VALUES)
-    for name in VALUES.keys() & merged.keys():
-        of_each = [cross_validate(table, best_held([group])).returns for group in merged[name]]
-        gaps[name] = gap_to_each(cross_validate(table, best_held(merged[name])).returns, np.stack(of_each))
+    gaps: dict[str, Gap | None] = dict.fromkeys(groups)
+    for name, of_values in merged.items():
+        of_each = [_best_of(table, group) for group in of_values]
+        if DIMENSIONS[name].allowed is None:
+            best = _best_of(table, np.unique(np.concatenate(of_values)))
+            gaps[name] = gap_to_each(best.returns, np.stack([each.returns for each in of_each]))
+        else:
+            gaps[name] = gap_of_choices(_best_of(table, np.arange(len(table))), of_each[0])
     return gaps
+
+
+def _best_of(table: FloatArray, group: IntArray) -> Chosen:
+    """The candidate of a group that is best on average over instances, for all of them."""
+    found = cross_validate(table[group], best_single)
+    return Chosen(group[found.schedules], found.returns)
 
 
 def _without_equals(

@@ -80,13 +80,25 @@ def test_a_maximum_of_noise_opens_no_gap():
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
 
 
+MEANS = [[1.0, 0.2], [0.4, 0.9], [0.3, 0.3]]
+
+
 def test_a_value_gap_is_what_the_best_value_is_worth_above_the_mean_of_all():
-    returns, groups = returns_of([[1.0, 0.2], [0.4, 0.8], [0.3, 0.3]]), [np.array([i]) for i in range(3)]
-    found = find_value_gaps(returns, {"tempo": groups, "prune": groups, "slot": None})
-    assert found["tempo"].difference.value == pytest.approx(0.6 - (0.6 + 0.6 + 0.3) / 3, abs=0.03)
+    groups = [np.array([i]) for i in range(3)]
+    found = find_value_gaps(returns_of(MEANS), {"tempo": groups, "slot": None})
+    assert found["tempo"].difference.value == pytest.approx(0.65 - (0.6 + 0.65 + 0.3) / 3, abs=0.03)
     assert found["tempo"].noise == pytest.approx(SIGMA * np.sqrt(2) / 4 * np.sqrt(2 / 3), rel=0.15)  # no third of it
-    assert found.keys() == VALUES.keys()
     assert found["slot"] is None
+
+
+def test_a_value_gap_is_that_of_one_candidate_for_all_instances():
+    """Without PRUNE the best of each instance is as good, but no single one is."""
+    means = [[0.9, 0.9], [1.0, 0.2], [0.4, 1.0]]  # the first prunes
+    groups = {"prune": [np.array([1, 2])]}
+    assert find_decision_gaps(returns_of(means), groups)["prune"].difference.value == 0
+    found = find_value_gaps(returns_of(means), groups)["prune"]
+    assert found.difference.value == pytest.approx(0.9 - 0.7, abs=0.03)
+    assert found.noise == pytest.approx(SIGMA * np.sqrt(2) / 4, rel=0.15)
 
 
 @pytest.mark.parametrize("base", [PLAN, RULES])
@@ -141,7 +153,8 @@ def test_decision_gaps_are_measured_with_the_rest(monkeypatch):
     PRESETS.register("Small-v0", Preset("Small-v0", "", settings))
     sizes = Sizes(schedules=4, screening=1, kept=1, random=1, varied=1, starts=2, seeds=4)
     calibration = calibrate("Small-v0", sizes, 0, Contenders((PLAN,), ((),)))
-    assert calibration.decision_gaps.keys() == DECISIONS.keys() == DIMENSIONS.keys()
+    assert calibration.decision_gaps.keys() == DECISIONS.keys() == DIMENSIONS.keys() == VALUES.keys()
+    assert calibration.value_gaps.keys() == VALUES.keys()
     for found in (calibration.decision_gaps, calibration.value_gaps):
         assert found["curve"] is None
         assert all(np.isfinite(gap.in_noise) for name, gap in found.items() if name != "curve")
