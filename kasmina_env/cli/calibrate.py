@@ -14,9 +14,9 @@ from kasmina_env.cli.console import print_table, say
 from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
 from kasmina_env.comparison.calibration_sizes import USUAL_SIZES, Sizes
-from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import find_preset, import_words
+from kasmina_env.settings.paths import FOUND, slug
 
 
 def calibrate(

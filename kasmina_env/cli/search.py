@@ -11,9 +11,9 @@ from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
 from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.progress import step_counter
-from kasmina_env.settings.configs import FOUND, slug
 from kasmina_env.settings.imports import find_preset, import_words
 from kasmina_env.settings.machine import on_this_device
+from kasmina_env.settings.paths import FOUND, slug
 
 if TYPE_CHECKING:
     from kasmina_env.envs.workers import Workers

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from kasmina_env.cli.arguments import Id, Json
 from kasmina_env.cli.calibrate import print_calibration
 from kasmina_env.cli.console import print_json, print_table, say
-from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
 from kasmina_env.settings.imports import find_preset
+from kasmina_env.settings.paths import config_path, slug
 from kasmina_env.settings.presets import PRESETS
 
 if TYPE_CHECKING:

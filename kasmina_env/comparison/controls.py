@@ -13,7 +13,7 @@ from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_sched
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import IntArray
-from kasmina_env.settings.configs import config_path, slug
+from kasmina_env.settings.paths import config_path, slug
 
 INSTANT = {"instant": True}
 

@@ -25,7 +25,7 @@ from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, problem_of
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
-from kasmina_env.settings.configs import config_path, slug
+from kasmina_env.settings.paths import config_path, slug
 
 NUM_ROWS, NUM_EPISODES = 64, 512
 NUM_EPOCHS, BATCH, RATE = 30, 512, 1e-3

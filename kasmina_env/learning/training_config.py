@@ -15,8 +15,8 @@ from kasmina_env.controllers.policy import MAX_SEED
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.config import SETTINGS, check_nested, is_number
-from kasmina_env.settings.configs import config_path, slug
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.paths import config_path, slug
 from kasmina_env.settings.registry import unknown_name_message
 
 TRAINING = "training.json"  # in the folder of a run

@@ -16,8 +16,8 @@ import numpy as np
 
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 from kasmina_env.settings.config import EnvConfig, Rule, check_setting, freeze, is_int, is_number
-from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.documents import read_document
+from kasmina_env.settings.paths import config_path
 from kasmina_env.settings.registry import unknown_name_message
 
 SPLIT_NAMES = ("train", "test")

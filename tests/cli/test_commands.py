@@ -8,7 +8,7 @@ import pytest
 
 from kasmina_env.cli.compare import default_controls
 from kasmina_env.learning.training_config import load_training_config
-from kasmina_env.settings.configs import config_path
+from kasmina_env.settings.paths import config_path
 from kasmina_env.settings.presets import PRESETS
 from tests.cli.running import complaint, said
 
@@ -177,7 +177,7 @@ def test_controls_whose_schedules_are_of_other_menus_are_left_out_aloud(capsys):
 
 
 def test_controls_without_a_schedule_are_left_out_aloud(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kasmina_env.settings.configs.CONFIGS", (tmp_path,))
+    monkeypatch.setattr("kasmina_env.settings.paths.CONFIGS", (tmp_path,))
     monkeypatch.chdir(tmp_path)
     assert default_controls("Kasmina/Text-v0") == ("wait", "random", "plateau")
     err = capsys.readouterr().err

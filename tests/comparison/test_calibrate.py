@@ -22,7 +22,7 @@ from kasmina_env.comparison.candidates import (
 from kasmina_env.comparison.decision_gaps import DECISIONS
 from kasmina_env.controllers.schedule import Planned, actions_of
 from kasmina_env.lifecycle.state import Op
-from kasmina_env.settings.configs import config_path, slug
+from kasmina_env.settings.paths import config_path, slug
 from kasmina_env.settings.presets import PRESETS
 
 SPIRALS = "Kasmina/Spirals-v0"

@@ -14,7 +14,7 @@ from kasmina_env.lifecycle.alpha import Curve
 from kasmina_env.lifecycle.legality import is_command_legal
 from kasmina_env.lifecycle.state import Commands, Op
 from kasmina_env.settings.config import Operator
-from kasmina_env.settings.configs import slug
+from kasmina_env.settings.paths import slug
 from tests.episodes import (
     ALWAYS_IDS,
     FORMS,

@@ -45,7 +45,7 @@ def test_rules_are_shown_to_a_policy_from_which_their_signals_are_hidden(monkeyp
 
 
 def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("kasmina_env.settings.configs.CONFIGS", (tmp_path,))
+    monkeypatch.setattr("kasmina_env.settings.paths.CONFIGS", (tmp_path,))
     with pytest.raises(FileNotFoundError, match=r"no configs/spirals-v0\.reactive\.json"):
         train(BEGINNER, tmp_path / "run")
 

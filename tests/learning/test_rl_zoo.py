@@ -13,7 +13,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
-from kasmina_env.settings.configs import config_path
+from kasmina_env.settings.paths import config_path
 from kasmina_env.settings.presets import PRESETS
 from tests.episodes import ROOT
 

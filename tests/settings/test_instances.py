@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kasmina_env.lifecycle.state import Op
-from kasmina_env.settings.configs import config_path
 from kasmina_env.settings.instances import NUMBERS, draw_family, make_instances, read_family
+from kasmina_env.settings.paths import config_path
 from kasmina_env.settings.presets import PRESETS
 from tests.episodes import ALWAYS_IDS, WAIT, digest, leaves, op_actions, small_env, small_vec
 
