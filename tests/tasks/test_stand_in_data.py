@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 from dataclasses import replace
 
@@ -95,3 +96,17 @@ def test_the_same_seed_gives_the_same_episode_and_restored_it_goes_on(env_id):
     first = digest([env.step(action) for action in actions])
     env.restore(saved)
     assert digest([env.step(action) for action in actions]) == first
+
+
+def test_its_pictures_drift_as_digits_do(env_id, tmp_path):
+    """The drift of `DigitsDrift` is a setting: each network's pictures are inverted from its own step on."""
+    events = [[], [[2, "invert", 1.0]]]
+    family = {"visible": [], "train": [{"events": found} for found in events], "test": [{"events": []}]}
+    path = tmp_path / "family.json"
+    path.write_text(json.dumps(family), encoding="utf-8")
+    settings = {**small_settings(env_id), "instances": str(path)}
+    vec = gym.make_vec(env_id, num_envs=2, **settings)
+    vec.reset(seed=[0, 0], options={"instance": [0, 1]})
+    losses = np.array([vec.step(np.zeros(2, dtype=np.int64))[4]["train_loss"] for _ in range(4)])
+    assert (losses[:2, 0] == losses[:2, 1]).all()
+    assert (losses[2:, 0] != losses[2:, 1]).all()
