@@ -87,6 +87,11 @@ class TrainingConfig:
             if not is_number(weight) or weight <= 0:
                 raise ValueError(f"`prior` must be weights above 0, got {weight!r} for {name}. Choose a small one.")
         algorithm = ALGORITHMS.get(self.algorithm)
+        if self.prior and (algorithm.is_off_policy or algorithm.action_space != "flat"):
+            raise ValueError(
+                f"`prior` must be empty for {self.algorithm}, whose first policy has no weights of operations, got "
+                f"{dict(self.prior)}. Leave it out."
+            )
         if self.group > 1 and algorithm.is_off_policy:
             raise ValueError(
                 f"`group` must be 1 for {self.algorithm}, whose buffer would keep what others earned, got {self.group}."

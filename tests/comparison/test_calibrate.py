@@ -201,12 +201,21 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
 
 
 @pytest.mark.parametrize(
-    ("preset", "decision"),
-    [(SPIRALS, "slot"), ("Kasmina/Digits-v0", "slot"), ("Kasmina/DigitsDrift-v0", "fossilize")],
+    ("preset", "kind", "dimension"),
+    [
+        (SPIRALS, "decision_gaps", "slot"),
+        ("Kasmina/Digits-v0", "decision_gaps", "slot"),
+        ("Kasmina/DigitsDrift-v0", "decision_gaps", "fossilize"),
+        ("Kasmina/Digits-v0", "value_gaps", "slot"),
+        ("Kasmina/Digits-v0", "value_gaps", "blueprint"),
+        (SPIRALS, "value_gaps", "operator"),
+        ("Kasmina/Digits-v0", "value_gaps", "start"),
+        ("Kasmina/DigitsService-v0", "value_gaps", "tempo"),
+    ],
 )
-def test_a_decision_matters_where_it_is_said_to(preset, decision):
-    gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))["decision_gaps"]
-    assert gaps[decision]["in_noise"] >= 3
+def test_a_decision_matters_where_it_is_said_to(preset, kind, dimension):
+    gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))[kind]
+    assert gaps[dimension]["in_noise"] >= 3
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)
