@@ -52,6 +52,12 @@ def test_controls_of_a_family_play_it_by_name(name, family):
     assert played_by(name, family).illegal.sum() == 0
 
 
+@pytest.mark.parametrize("name", ["fixed", "reactive", "learned"])
+@pytest.mark.parametrize("preset", ["Kasmina/DigitsService-v0", "Kasmina/Text-v0", "Kasmina/FashionMNIST-v0"])
+def test_what_comes_with_an_id_plays_it_by_name(name, preset):
+    assert played_by(name, preset).illegal.sum() == 0
+
+
 @pytest.mark.parametrize("name", [name for name in CONTROLS if CONTROLS.get(name).is_searched])
 def test_what_was_searched_for_other_settings_is_refused(name):
     with pytest.raises(ValueError, match=r"`policies` must be searched for these settings, .* rent_price"):
