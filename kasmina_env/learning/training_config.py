@@ -46,7 +46,7 @@ class TrainingConfig:
         seed: Seed of the controller and of the environments.
         settings: Fields of `kasmina_env.settings.config.EnvConfig` that differ from the preset.
         hyperparameters: Keyword arguments of the algorithm's class in stable-baselines3. Episodes are finite and
-            their return is not discounted, hence gamma 1 in all files that come with this.
+            their return is not discounted, hence gamma 1 in most files that come with this.
     """
 
     preset: str = "Kasmina/Digits-v0"
