@@ -250,7 +250,8 @@ def find_value_gaps(returns: FloatArray, groups: Mapping[str, Sequence[IntArray]
     """What a dimension is worth to a controller that plays one candidate in all instances.
 
     The best candidate that keeps to one value, minus the mean over all values of the best that keeps to each; of an
-    operation, the best candidate of all minus the best without it. None where the problem has no such choice.
+    operation, the best candidate of all minus the best without it. None where the problem has no such choice. The
+    interval resamples the values too, as that of the choice gap resamples schedules.
 
     Args:
         returns: Returns of the candidates ``[P, I, S]``.
