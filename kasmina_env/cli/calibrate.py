@@ -60,7 +60,7 @@ def print_calibration(path: Path) -> None:
     found = read_document(path, "gaps")
     title = "How much decisions matter (returns; 95 % intervals; noise: standard error of the difference on 16 seeds)"
     _print_gaps(title, found["gaps"], found["meanings"], "only for a family")
-    if "decision_gaps" in found:
+    if "value_gaps" in found:  # an older file is measured again
         title = "What it is worth to vary each dimension of a decision, measured in the same way"
         _print_gaps(title, found["decision_gaps"], found["decisions"], "no such choice")
         title = "What each dimension is worth to a controller that cannot know the instance"
