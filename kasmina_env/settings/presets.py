@@ -218,7 +218,6 @@ _ALL = (
             "host_settings": {"in_channels": 3, "image_size": 32, "num_classes": 10, "width": 16, **_HALVED},
             "batches_per_step": 24,
             "batch_size": 64,
-            "targets": (0.5, 1.0),  # the menu that it was calibrated and searched with
             "learning_rate": 0.02,
             "decay": "linear",
             "operation_price": 0.005,

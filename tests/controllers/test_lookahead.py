@@ -26,6 +26,7 @@ from kasmina_env.lifecycle.state import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
 SMALL = {"horizon": 12, "batches_per_step": 2, "batch_size": 8, "watch_samples": 32, "score_samples": 64}
+RESTING = {"targets": (0.5, 1.0)}
 FREE = {"operation_price": 0.0, "param_price": 0.0}  # growing can pay even in so few minibatches
 GROW = (Planned(0, "layer0", "mlp", "ADD", 3), Planned(2, "layer1", "lora", "GATE", 3))
 PRUNE = (replace(GROW[0], prune=7), replace(GROW[1], prune=3))  # at alpha 1, and in training
@@ -35,7 +36,7 @@ REST = (replace(GROW[0], target=0.5),)
 @pytest.fixture
 def env():
     """In float64, whose rounding training does not amplify to anything visible within an episode."""
-    made = KasminaVectorEnv(3, SPIRALS, dtype="float64", **SMALL, **FREE)
+    made = KasminaVectorEnv(3, SPIRALS, dtype="float64", **SMALL, **FREE, **RESTING)
     made.reset(seed=[7, 8, 9])
     return made
 
@@ -102,7 +103,7 @@ def test_what_lookahead_tries_is_the_quickest_of_the_menus_in_whatever_order_the
 @pytest.mark.parametrize("bound", [Lookahead, Oracle])
 def test_a_bound_plays_a_seed_alike_whatever_is_played_beside_it(bound):
     """Its choice among too many futures, or plans, is drawn for each seed."""
-    envs = [KasminaVectorEnv(n, SPIRALS, dtype="float64", **SMALL, **FREE) for n in (1, 2)]
+    envs = [KasminaVectorEnv(n, SPIRALS, dtype="float64", **SMALL, **FREE, **RESTING) for n in (1, 2)]
     policies = [bound(env.problem, [GROW, ()], budget=4, num_copies=8) for env in envs]
     alone, beside = (play(env, policy, np.array([21, 20])) for env, policy in zip(envs, policies, strict=True))
     assert (alone.actions == beside.actions).all()

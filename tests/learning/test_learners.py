@@ -55,10 +55,11 @@ def test_it_goes_on_from_its_checkpoint(algorithm, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_config_comes_for_every_algorithm_and_discounts_nothing(algorithm, preset):
+def test_a_config_comes_for_every_algorithm_and_discounts_next_to_nothing(algorithm, preset):
+    """On Spirals sooner must be better than later, or a policy puts off what it does anyway (docs/learning.md)."""
     config = load_training_config(training_config_path(preset, algorithm), preset=preset)
     assert config.algorithm == algorithm
-    assert config.hyperparameters["gamma"] == 1.0
+    assert config.hyperparameters["gamma"] == (0.98 if (preset, algorithm) == (SPIRALS, "maskable_ppo") else 1.0)
 
 
 def test_a_run_that_is_stopped_at_once_can_go_on(tmp_path):
@@ -138,7 +139,7 @@ def test_the_weight_of_the_entropy_can_fall_to_nothing_over_the_run(algorithm, t
 
 def test_an_untrained_policy_neither_grows_all_the_time_nor_never(tmp_path):
     falling = {**tiny("maskable_ppo").hyperparameters, "learning_rate": "lin_0.0"}
-    train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling), tmp_path / "run")
+    train(dataclasses.replace(tiny("maskable_ppo"), hyperparameters=falling, imitate=False), tmp_path / "run")
     env = KasminaVectorEnv(256, SPIRALS, **SMALL)
     observation, _ = env.reset(seed=0)
     model = load_policy(load_controller(tmp_path / "run"), env.problem)
