@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from kasmina_env.cli.arguments import DEFAULT_ID, PATH, TEXT, WHOLE, Cluster, Flag, OutFolder, argument
-from kasmina_env.cli.checks import check_installed, check_new_folder
+from kasmina_env.cli.checks import check_at_least, check_installed, check_new_folder
 from kasmina_env.cli.console import note, say
 from kasmina_env.cli.crew import find_workers
 from kasmina_env.cli.interrupts import begin_work
@@ -54,6 +54,8 @@ def train(
         raise ValueError(f"`config` names an algorithm itself, so leave out `algorithm`, got {algorithm!r}.")
     if config and not config.is_file():
         raise FileNotFoundError(f"`config` must be a JSON file that exists, got {config}. Correct the path.")
+    if steps is not None:
+        check_at_least("steps", steps, 1, "Train for some.")
     check_installed("tensorboard")
 
     from kasmina_env.learning.checkpoint import CHECKPOINT

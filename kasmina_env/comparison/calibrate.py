@@ -41,7 +41,7 @@ from kasmina_env.comparison.candidates import (
 )
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
-    VALUES,
+    VALUE_MEANINGS,
     candidates_by_value,
     find_decision_gaps,
     find_value_gaps,
@@ -79,7 +79,7 @@ class Calibration:
         instances: Measured instances.
         gaps: Gap for each name in `MEANINGS`; None for those that only a family has.
         decision_gaps: Gap for each name in `DECISIONS`; None where the problem has no such choice.
-        value_gaps: Gap for each name in `VALUES`; None where the problem has no such choice.
+        value_gaps: Gap for each name in `VALUE_MEANINGS`; None where the problem has no such choice.
         means: Mean return of each arm.
         contenders: Measured schedules, best first.
         best_of_instance: Best schedule of each measured instance; empty if the problem is no family.
@@ -252,7 +252,7 @@ def save_calibration(path: Path, found: Calibration, command: str) -> None:
         "decision_gaps": {name: _record(gap) for name, gap in found.decision_gaps.items()},
         "decisions": DECISIONS,
         "value_gaps": {name: _record(gap) for name, gap in found.value_gaps.items()},
-        "values": VALUES,
+        "values": VALUE_MEANINGS,
         "mean_returns": dict(found.means),
         "best": {name: plan_in_words(plans[0], problem) for name, plans in vars(found.contenders).items()},
         "best_of_instance": {

@@ -154,7 +154,7 @@ DIMENSIONS: Mapping[str, Dimension] = {
     ),
 }  # fmt: skip
 DECISIONS = {name: f"best candidate of each instance - best if {each.meaning}" for name, each in DIMENSIONS.items()}
-VALUES = {
+VALUE_MEANINGS = {
     name: (
         f"one candidate for all instances if {each.meaning} - the mean of that over the values"
         if each.allowed is None

@@ -229,7 +229,7 @@ BAD = [
     (f"rollout {SPIRALS} -o picture.bmp", "`out` must end in .png, .gif, .mp4, got picture.bmp."),
     ("rollout CartPole-v1", "`id` must be one of Kasmina/Spirals-v0"),
     (f"train {SPIRALS} --algorithm maskable_pp", "Did you mean 'maskable_ppo'?"),
-    (f"train {SPIRALS} --steps 0", "`total_steps` must be at least 1, got 0."),
+    (f"train {SPIRALS} --steps 0", "`steps` must be at least 1, got 0. Train for some."),
     (f"train {SPIRALS} --steps many", "Error parsing --steps: must be a whole number, got 'many'."),
     (f"train {SPIRALS} --seed -1", "`seed` must be from 0 to"),
     (f"train {SPIRALS} --seed 999999", "`seed` must be from 0 to"),

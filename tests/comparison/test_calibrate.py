@@ -211,6 +211,7 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
         (SPIRALS, "value_gaps", "operator"),
         ("Kasmina/Digits-v0", "value_gaps", "start"),
         ("Kasmina/DigitsService-v0", "value_gaps", "tempo"),
+        ("Kasmina/Digits-v0", "value_gaps", "fossilize"),
     ],
 )
 def test_a_decision_matters_where_it_is_said_to(preset, kind, dimension):

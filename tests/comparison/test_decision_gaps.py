@@ -14,7 +14,7 @@ from kasmina_env.comparison.candidates import Contenders
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
     DIMENSIONS,
-    VALUES,
+    VALUE_MEANINGS,
     candidates_by_value,
     find_decision_gaps,
     find_value_gaps,
@@ -153,8 +153,8 @@ def test_decision_gaps_are_measured_with_the_rest(monkeypatch):
     PRESETS.register("Small-v0", Preset("Small-v0", "", settings))
     sizes = Sizes(schedules=4, screening=1, kept=1, random=1, varied=1, starts=2, seeds=4)
     calibration = calibrate("Small-v0", sizes, 0, Contenders((PLAN,), ((),)))
-    assert calibration.decision_gaps.keys() == DECISIONS.keys() == DIMENSIONS.keys() == VALUES.keys()
-    assert calibration.value_gaps.keys() == VALUES.keys()
+    assert calibration.decision_gaps.keys() == DECISIONS.keys() == DIMENSIONS.keys() == VALUE_MEANINGS.keys()
+    assert calibration.value_gaps.keys() == VALUE_MEANINGS.keys()
     for found in (calibration.decision_gaps, calibration.value_gaps):
         assert found["curve"] is None
         assert all(np.isfinite(gap.in_noise) for name, gap in found.items() if name != "curve")

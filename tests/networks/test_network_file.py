@@ -496,9 +496,7 @@ def test_the_program_computes_the_same_for_any_number_of_samples(host, tmp_path)
     assert read_description(tmp_path / "net.pt2") == description_as_weights(network, tmp_path)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Guards may run slower on Python 3.13.0:RuntimeWarning"
-)  # PyTorch's, mended in 3.13.1
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")  # PyTorch's warning
 @every_host
 def test_the_network_exports_strictly_too(host):
     network, x = network_and_inputs(host)
