@@ -186,12 +186,12 @@ class _Timed:
     def work(self) -> Work:
         """What one step of it does, kernel by kernel: what a recording replays cannot be counted."""
         self.env.restore(self.start)
-        recorder = self.env.episodes.local.population.setting.recorder
-        recorder.is_on = False
+        recordings = self.env.episodes.local.population.setting.recordings
+        recordings.is_on = False
         try:
             return work_of(partial(self.env.step, self.policy.act(self.env.action_masks())))
         finally:
-            recorder.is_on = True
+            recordings.is_on = True
 
 
 def _per_network(timed: _Timed) -> Run:

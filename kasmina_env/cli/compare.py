@@ -75,8 +75,6 @@ def compare(
     from kasmina_env.episode.problem import make_problem
 
     learned_arms, settings = arms_of(run, name)
-    if without and not learned_arms:
-        raise ValueError(f"`without` must be left out where no run is compared, got {', '.join(without)}. Pass --run.")
     controls = tuple(map(control_name, policies)) or default_controls(name, not run, **settings)
     for control in controls:
         CONTROLS.get(control)

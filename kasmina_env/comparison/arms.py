@@ -66,6 +66,11 @@ def compare_arms(
         workers: Workers over which to spread the episodes.
         **settings: Fields of `EnvConfig` that differ from the preset.
     """
+    learned = [name for name in players if _is_learned(name)]
+    if without and not learned:
+        raise ValueError(
+            f"`without` must be left out where no learned policy plays, got {', '.join(without)}. Add a run."
+        )
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
     problem = make_problem(preset, **settings)
     instances = instances_in_turn(problem, seeds, split)
@@ -79,7 +84,7 @@ def compare_arms(
                 )
 
     for group in without:
-        for name in [name for name in players if _is_learned(name)]:
+        for name in learned:
             found[f"{name} without {group}"] = [_swapped(player, group) for player in found[name]]
     num_rows = min(max(num_envs, NUM_ROWS_OF_WORKER * workers.number), num_episodes)
 

@@ -225,7 +225,7 @@ class EpisodeCore:
             initial_weights=self._initial_weights,
             engine=engine,
         )
-        population.setting.recorder.is_on = not self.has_neighbours
+        population.setting.recordings.is_on = not self.has_neighbours
         return population
 
     def _first_state(self, rows: IntArray, instances: IntArray) -> EpisodeState:

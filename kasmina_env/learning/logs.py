@@ -16,7 +16,7 @@ LOGS, TABLE = "logs", "progress.csv"  # folder and file in the folder of a run
 LEFT_OUT = ("time/iterations",)  # is counted anew by every process
 
 
-class Table(KVWriter):
+class ProgressTable(KVWriter):
     """Rows of a CSV file with sorted columns, each on the disk of the process before the next one is computed.
 
     Args:
@@ -80,7 +80,7 @@ class Events(TensorBoardOutputFormat):
         super().write(key_values, key_excluded, step)
 
 
-def open_logs(run: Path, num_rows: int, num_steps: int) -> tuple[Logger, Table]:
+def open_logs(run: Path, num_rows: int, num_steps: int) -> tuple[Logger, ProgressTable]:
     """Logger of a run in a folder, and its table.
 
     Args:
@@ -88,7 +88,7 @@ def open_logs(run: Path, num_rows: int, num_steps: int) -> tuple[Logger, Table]:
         num_rows: Rows of the table to keep.
         num_steps: Environment steps that they are about.
     """
-    table = Table(run / LOGS / TABLE, num_rows)
+    table = ProgressTable(run / LOGS / TABLE, num_rows)
     return Logger(str(run / LOGS), [table, Events(run / LOGS, num_steps)]), table
 
 

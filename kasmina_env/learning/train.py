@@ -20,7 +20,7 @@ from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, loa
 from kasmina_env.learning.hyperparameters import annealed
 from kasmina_env.learning.imitation import imitate_rules
 from kasmina_env.learning.learner import MONITORED, Learner, make_learner
-from kasmina_env.learning.logs import Table, open_logs
+from kasmina_env.learning.logs import ProgressTable, open_logs
 from kasmina_env.learning.models import preferences
 from kasmina_env.learning.random_states import untouched_random_states
 from kasmina_env.learning.run_folder import check_new_run, check_resumable, keep_config, locked, make_run_folder
@@ -158,7 +158,7 @@ class Keeper(BaseCallback):
         config: TrainingConfig,
         out: Path,
         learner: Learner,
-        table: Table,
+        table: ProgressTable,
         clock: Clock,
         stop: StopSignals,
         report: Report,

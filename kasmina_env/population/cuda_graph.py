@@ -57,7 +57,7 @@ class CudaGraphs:
                 graph.capture_end()
             error.add_note(
                 "This came while the minibatches of a step were recorded for the GPU. The task's criterion, the host "
-                "and the blueprints must not wait for the device, nor copy to it; or set `setting.recorder.is_on` of "
+                "and the blueprints must not wait for the device, nor copy to it; or set `setting.recordings.is_on` of "
                 "the population to False."
             )
             raise

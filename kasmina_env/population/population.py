@@ -110,13 +110,13 @@ class Population:
     def __getstate__(self) -> dict[str, Any]:
         # Leave the setting out: its modules hold the weights of the latest call, its recordings belong to this process.
         state = {name: value for name, value in vars(self).items() if name not in ("setting", "_engine")}
-        return {**state, "is_recording": self.setting.recorder.is_on}
+        return {**state, "is_recording": self.setting.recordings.is_on}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_recording = state.pop("is_recording")
         vars(self).update(state)
         self.setting = self._networks.setting = self._make_setting()
-        self.setting.recorder.is_on = is_recording
+        self.setting.recordings.is_on = is_recording
         is_fused_no_more = self._engine_reason and self._engine_asked != "fused"
         self._engine, _ = choose_engine("torch" if is_fused_no_more else self._engine_asked, self.setting)
 

@@ -57,7 +57,7 @@ class Recording:
 
 
 @dataclass(eq=False)
-class Recorder:
+class Recordings:
     """The recordings of one population: those used last, within a limit.
 
     A recording owns all tensors it works on. Later steps copy theirs in before a replay and out after it. So it does
@@ -81,9 +81,9 @@ class Recorder:
     num_found: int = 0
     _kept: dict[Hashable, Recording] = field(default_factory=dict, repr=False)  # the one used last stands last
 
-    def __reduce__(self) -> tuple[type[Recorder], tuple[Graphs | None, bool, int, int]]:
+    def __reduce__(self) -> tuple[type[Recordings], tuple[Graphs | None, bool, int, int]]:
         """Copies and pickles, as snapshots are, begin without what cannot leave this process."""
-        return Recorder, (self.graphs, self.is_on, self.most, self.most_bytes)
+        return Recordings, (self.graphs, self.is_on, self.most, self.most_bytes)
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -17,7 +17,7 @@ from kasmina_env.networks.hosts import Host, make_network
 from kasmina_env.networks.layers import split_logits
 from kasmina_env.population.cuda_graph import CudaGraphs
 from kasmina_env.population.optim import Optimizer
-from kasmina_env.population.recordings import Recorder
+from kasmina_env.population.recordings import Recordings
 from kasmina_env.population.stack import (
     RandomStream,
     Stack,
@@ -104,7 +104,7 @@ class Setting:
     scales: FloatArray | None  # [V, P] factor of initial weights by variant, 0 for absent ones; None: all whole
     birth_gain: float = 1.0  # factor of a blueprint's constant initial values
     part_templates: dict[Part, Template] = field(default_factory=dict)
-    recorder: Recorder = field(default_factory=Recorder)
+    recordings: Recordings = field(default_factory=Recordings)
 
     @property
     def num_slots(self) -> int:
@@ -174,8 +174,8 @@ def make_setting(
         template = replace(template, low=initial_weights, high=initial_weights)  # a uniform range of width 0
     parts = [make_template(partial(make_network, variant)) for variant in variants]
     scales = weight_scales(template, parts) if parts else None
-    recorder = Recorder(CudaGraphs(device) if device.type == "cuda" else None)
-    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain, recorder=recorder)
+    recordings = Recordings(CudaGraphs(device) if device.type == "cuda" else None)
+    return Setting(host, optimizer, device, dtype, template, criterion, scales, birth_gain, recordings=recordings)
 
 
 @dataclass

@@ -108,7 +108,7 @@ def train(
     updates = Updates(setting.optimizer, stacks, rates, len(x))
     gradient = updates.gradient
     squares = torch.zeros_like(gradient)
-    copied = [setting.recorder.graphs is not None or len(stack) > 1 for stack in stacks]
+    copied = [setting.recordings.graphs is not None or len(stack) > 1 for stack in stacks]
     host, *seeds = trainees = [
         _Trainee(template, stack, _leaves(template, stack, is_copied), part, square, is_copied)
         for template, stack, is_copied, part, square in zip(
@@ -142,7 +142,7 @@ def train(
     grown = [slot for slot in arrangement if slot is not None]
     kernels = (tuple(parts), tuple(slot and slot.structure for slot in arrangement))
     state = [*leaves, *updates.moments, squares, *(tensor for slot in grown for tensor in slot.numbers)]
-    losses = setting.recorder.repeat(step, calls, kernels, state if absent is None else [*state, absent])
+    losses = setting.recordings.repeat(step, calls, kernels, state if absent is None else [*state, absent])
     with torch.no_grad():
         updates.finish()
         for trainee in trainees:

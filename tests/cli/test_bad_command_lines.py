@@ -240,7 +240,10 @@ BAD = [
     ("compare Kasmina/Digit-v0", "Did you mean 'Kasmina/Digits-v0'?"),
     (f"compare {SPIRALS} --episodes 0", "`episodes` must be at least 1, got 0."),
     (f"compare {SPIRALS} --episodes {10**12}", "`episodes` must be at most 100000, got 1000000000000. Play fewer."),
-    (f"compare {SPIRALS} --without accuracy --policy wait", "`without` must be left out where no run is compared, got"),
+    (
+        f"compare {SPIRALS} --without accuracy --policy wait",
+        "`without` must be left out where no learned policy plays, got",
+    ),
     (f"compare {SPIRALS} --without colour", "`without` must be one of accuracy, gradients, contribution, stage, costs"),
     (f"compare {SPIRALS} --policy syntax.py", "`syntax.py` cannot be imported: SyntaxError: invalid syntax"),
     (f"compare {SPIRALS} -o /proc/new", "`out` must be in a folder that can be written to, got /proc/new."),

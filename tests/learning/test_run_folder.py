@@ -16,7 +16,7 @@ from kasmina_env import make_problem
 from kasmina_env.controllers.policy import play
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.learning.controller_file import load_learned
-from kasmina_env.learning.logs import Table
+from kasmina_env.learning.logs import ProgressTable
 from kasmina_env.learning.run_folder import check_resumable, locked, make_run_folder
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import load_training_config
@@ -166,7 +166,7 @@ def test_logs_that_were_cut_short_are_gone_on_with(left, run):
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     """Rows of logs that a training would go on with."""
-    table = Table(path, 99)
+    table = ProgressTable(path, 99)
     table.close()
     return table._rows
 

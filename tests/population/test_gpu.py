@@ -88,9 +88,9 @@ def test_shards_on_a_gpu_live_the_life_of_one_population(env_id):
 @every_host
 def test_recorded_minibatches_do_what_launched_ones_do_bit_for_bit(host):
     pair = [mixed_population(host, torch.float64, device=GPU) for _ in range(2)]
-    pair[1][0].setting.recorder.is_on = False
+    pair[1][0].setting.recordings.is_on = False
     recorded, launched = (figures(population, alpha, host) for population, alpha in pair)
-    assert pair[0][0].setting.recorder.num_made == 1
+    assert pair[0][0].setting.recordings.num_made == 1
     torch.testing.assert_close(recorded, launched, rtol=0, atol=0, equal_nan=True)
 
 

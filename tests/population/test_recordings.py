@@ -14,7 +14,7 @@ from kasmina_env import KasminaEnv, KasminaVectorEnv
 from kasmina_env.bench.workload import Lively
 from kasmina_env.population import Population
 from kasmina_env.population.cuda_graph import CudaGraphs
-from kasmina_env.population.recordings import FEWEST, Recorder
+from kasmina_env.population.recordings import FEWEST, Recordings
 from kasmina_env.settings.config import Operator
 from tests.contract import (
     HOSTS_UNDER_TEST,
@@ -34,11 +34,11 @@ RECORDED = {**SMALL, "batches_per_step": FEWEST}
 every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 
 
-def recorder_of(population: Population, is_on: bool = True) -> Recorder:
-    """The recorder, which records on a CPU too."""
-    recorder = population.setting.recorder
-    recorder.graphs, recorder.is_on = recorder.graphs or OperationTape(), is_on
-    return recorder
+def recordings_of(population: Population, is_on: bool = True) -> Recordings:
+    """The recordings of a population, made on a CPU too."""
+    recordings = population.setting.recordings
+    recordings.graphs, recordings.is_on = recordings.graphs or OperationTape(), is_on
+    return recordings
 
 
 def figures(population: Population, alpha: np.ndarray | float = 0.5, num_batches: int = FEWEST, batch_size: int = 3):
@@ -53,7 +53,7 @@ def figures(population: Population, alpha: np.ndarray | float = 0.5, num_batches
 def grown(device: str, is_on: bool) -> Population:
     """Three networks, two of them with seeds, trained for one step."""
     population = Population(MLP, range(3), device=device, engine="torch")
-    recorder_of(population, is_on)
+    recordings_of(population, is_on)
     germinate(population, live=2, training=0)
     figures(population)
     return population
@@ -100,8 +100,8 @@ def test_a_step_finds_a_recording_exactly_where_it_runs_the_same_kernels(change,
     for population in (recorded, launched):
         change(population)
     assert are_identical(figures(recorded, **words), figures(launched, **words))
-    recorder = recorder_of(recorded)
-    assert (recorder.num_made, recorder.num_found) == ((1, 1) if is_found else (2, 0))
+    recordings = recordings_of(recorded)
+    assert (recordings.num_made, recordings.num_found) == ((1, 1) if is_found else (2, 0))
     assert are_identical(figures(recorded), figures(launched))
 
 
@@ -109,18 +109,18 @@ def test_a_step_finds_a_recording_exactly_where_it_runs_the_same_kernels(change,
 @every_host
 def test_replayed_steps_are_launched_ones_bit_for_bit(host, device):
     (recorded, alpha), (launched, _) = (mixed_population(host, device=device, engine="torch") for _ in range(2))
-    recorder, _ = recorder_of(recorded), recorder_of(launched, is_on=False)
+    recordings, _ = recordings_of(recorded), recordings_of(launched, is_on=False)
     for factor in (1.0, 0.9, 0.5):
         assert are_identical(figures(recorded, factor * alpha), figures(launched, factor * alpha))
-    assert (recorder.num_made, recorder.num_found) == (1, 2)
+    assert (recordings.num_made, recordings.num_found) == (1, 2)
 
 
 @every_device
 def test_a_few_minibatches_are_not_recorded(device):
     population = Population(MLP, range(3), device=device, engine="torch")
-    recorder = recorder_of(population)
+    recordings = recordings_of(population)
     figures(population, num_batches=FEWEST - 1)
-    assert (len(recorder), recorder.num_made) == (0, 0)
+    assert (len(recordings), recordings.num_made) == (0, 0)
 
 
 # ── episodes ────────────────────────────────────────────────────────────────────────────────────
@@ -130,61 +130,61 @@ def test_a_few_minibatches_are_not_recorded(device):
 def test_a_single_environment_that_waits_records_once(device):
     env = KasminaEnv("Kasmina/Spirals-v0", engine="torch", device=device, **RECORDED)
     env.reset(seed=0)
-    recorder = recorder_of(env.episodes.local.population)
+    recordings = recordings_of(env.episodes.local.population)
     for _ in range(env.problem.horizon):
         env.step(WAIT)
     env.reset(seed=1)
     env.step(WAIT)
-    assert (recorder.num_made, recorder.num_found) == (1, env.problem.horizon)
+    assert (recordings.num_made, recordings.num_found) == (1, env.problem.horizon)
 
 
 @every_device
 def test_lively_episodes_are_the_same_recorded_or_not(device):
     envs = [KasminaVectorEnv(3, "Kasmina/Spirals-v0", engine="torch", device=device, **RECORDED) for _ in range(2)]
     seen = [env.reset(seed=4)[0] for env in envs]
-    recorder, _ = (
-        recorder_of(env.episodes.local.population, is_on) for env, is_on in zip(envs, (True, False), strict=True)
+    recordings, _ = (
+        recordings_of(env.episodes.local.population, is_on) for env, is_on in zip(envs, (True, False), strict=True)
     )
     policy = Lively(envs[0].problem)
     for step in range(14):
         actions = policy.act(envs[0].action_masks()) if step % 2 else np.full(3, WAIT)
         seen = [env.step(actions)[:4] for env in envs]
         assert digest(seen[0]) == digest(seen[1])
-    assert recorder.num_made > 3
-    assert recorder.num_found > 3
+    assert recordings.num_made > 3
+    assert recordings.num_found > 3
 
 
 # ── what is kept ────────────────────────────────────────────────────────────────────────────────
 
 
-def repeat(recorder: Recorder, kernels: str, size: int = 4) -> None:
+def repeat(recordings: Recordings, kernels: str, size: int = 4) -> None:
     """Four calls of a function that adds to a sum."""
     total = torch.zeros(size)
-    recorder.repeat(lambda x: total.add_(x).clone(), [(torch.ones(size),)] * 4, kernels, [total])
+    recordings.repeat(lambda x: total.add_(x).clone(), [(torch.ones(size),)] * 4, kernels, [total])
     assert total.tolist() == [4.0] * size
 
 
 def test_the_recording_that_was_not_used_for_longest_goes_first():
-    recorder = Recorder(OperationTape(), most=2)
+    recordings = Recordings(OperationTape(), most=2)
     for kernels in "abacab":
-        repeat(recorder, kernels)
-    assert (len(recorder), recorder.num_made, recorder.num_found) == (2, 4, 2)
+        repeat(recordings, kernels)
+    assert (len(recordings), recordings.num_made, recordings.num_found) == (2, 4, 2)
 
 
 def test_recordings_are_kept_up_to_a_number_of_bytes_and_the_last_in_any_case():
-    recorder = Recorder(OperationTape(), most_bytes=3 * 32)  # of two tensors of four numbers each
+    recordings = Recordings(OperationTape(), most_bytes=3 * 32)  # of two tensors of four numbers each
     for kernels in "abcd":
-        repeat(recorder, kernels)
-    assert len(recorder) == 3
-    repeat(recorder, "large", size=100)
-    assert len(recorder) == 1
+        repeat(recordings, kernels)
+    assert len(recordings) == 3
+    repeat(recordings, "large", size=100)
+    assert len(recordings) == 1
 
 
 def test_copies_begin_without_recordings():
-    recorder = Recorder(OperationTape(), is_on=False, most=3)
-    recorder.is_on = True
-    repeat(recorder, "a")
-    for copied in (deepcopy(recorder), pickle.loads(pickle.dumps(recorder))):
+    recordings = Recordings(OperationTape(), is_on=False, most=3)
+    recordings.is_on = True
+    repeat(recordings, "a")
+    for copied in (deepcopy(recordings), pickle.loads(pickle.dumps(recordings))):
         assert (len(copied), copied.num_made, copied.most, copied.is_on) == (0, 0, 3, True)
 
 
@@ -197,11 +197,11 @@ def test_graphs_leave_their_process_without_what_cannot():
             assert vars(copied) == vars(CudaGraphs(torch.device("cuda")))
 
 
-def test_nothing_is_recorded_where_a_recorder_is_off():
-    recorder = Recorder(OperationTape(), is_on=False)
-    repeat(recorder, "a")
-    repeat(recorder, "a")
-    assert (len(recorder), recorder.num_found) == (0, 0)
+def test_nothing_is_recorded_where_recordings_are_off():
+    recordings = Recordings(OperationTape(), is_on=False)
+    repeat(recordings, "a")
+    repeat(recordings, "a")
+    assert (len(recordings), recordings.num_found) == (0, 0)
 
 
 def test_the_tape_replays_operations_and_no_python():

@@ -4,7 +4,7 @@ Only `kasmina_env.population.engine` imports it, and only where numba is install
 """
 
 from kasmina_env.population.fused.engine import FusedEngine
-from kasmina_env.population.fused.recorder import UnsupportedError
+from kasmina_env.population.fused.tracer import UnsupportedError
 from kasmina_env.population.fused.warm_up import warm_up
 
 __all__ = ["FusedEngine", "UnsupportedError", "warm_up"]

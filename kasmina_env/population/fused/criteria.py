@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kasmina_env.networks.hosts import Host
 from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, require, run_length
+from kasmina_env.population.fused.tracer import Tracer, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, exp, fill, load, store, where_beats, where_equal
 from kasmina_env.tasks import Criterion
 from kasmina_env.tasks.base import bits_saved, classify, classify_next
@@ -116,7 +116,7 @@ def label_shape(host: Host, criterion: Criterion) -> tuple[int, ...]:
     return () if is_single else host.input_shape
 
 
-def record_loss(recorder: Recorder, logits: Tensor, criterion: Criterion, places: LossPlaces) -> None:
+def trace_loss(tracer: Tracer, logits: Tensor, criterion: Criterion, places: LossPlaces) -> None:
     """Record the loss of logits ``[B, K]`` or ``[B, T, K]`` under a criterion, and the gradient of its mean."""
     function, settings = getattr(criterion, "func", criterion), getattr(criterion, "keywords", {})
     require(function in CRITERIA, f"the criterion `{getattr(function, '__name__', function)}` has no kernel")
@@ -127,12 +127,12 @@ def record_loss(recorder: Recorder, logits: Tensor, criterion: Criterion, places
         logits.shape[-1],
         logits.stride(-1),
     )
-    positions, lanes = run // recorder.lanes, recorder.lanes
-    shares, losses, hits = (recorder.scratch(size) for size in (num_classes * run, run, run))
-    at = recorder.place(logits)
-    recorder.emit(cross_entropy, at, places.labels, shares, losses, hits, num_classes, run, by_class)
+    positions, lanes = run // tracer.lanes, tracer.lanes
+    shares, losses, hits = (tracer.scratch(size) for size in (num_classes * run, run, run))
+    at = tracer.place(logits)
+    tracer.emit(cross_entropy, at, places.labels, shares, losses, hits, num_classes, run, by_class)
     shape = (losses, hits, places.loss, places.quality, positions, lanes)
-    recorder.emit(judge, *shape, reals=(math.log(num_classes),))
-    g, _ = recorder.add_gradient(logits)
+    tracer.emit(judge, *shape, reals=(math.log(num_classes),))
+    g, _ = tracer.add_gradient(logits)
     sizes = (num_classes, positions, lanes, by_class)
-    recorder.emit_backward(cross_entropy_backward, g, places.labels, shares, places.weights, *sizes)
+    tracer.emit_backward(cross_entropy_backward, g, places.labels, shares, places.weights, *sizes)

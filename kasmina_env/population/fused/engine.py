@@ -16,8 +16,8 @@ from kasmina_env.population.fused import driver
 from kasmina_env.population.fused.driver import READ
 from kasmina_env.population.fused.layout import Layout, Seed, Stretch
 from kasmina_env.population.fused.program import Program
-from kasmina_env.population.fused.recorder import UnsupportedError
 from kasmina_env.population.fused.samples import Chunks, addresses, inputs_of, labels_of
+from kasmina_env.population.fused.tracer import UnsupportedError
 from kasmina_env.population.fused.transfers import Float32Array, Transfers
 from kasmina_env.population.fused.warm_up import warm_up
 from kasmina_env.population.state import GATE, Networks, Setting

@@ -18,10 +18,10 @@ from torch import nn
 from kasmina_env.networks.blend import Gate
 from kasmina_env.networks.blueprints import BLUEPRINTS
 from kasmina_env.networks.hosts import execution_order, make_network
-from kasmina_env.population.fused.criteria import LossPlaces, label_shape, record_loss
+from kasmina_env.population.fused.criteria import LossPlaces, label_shape, trace_loss
 from kasmina_env.population.fused.kernels import MAX_NUMBERS, MAX_REALS, Operation
-from kasmina_env.population.fused.layers.blend import record_blend
-from kasmina_env.population.fused.recorder import META, Recorder, Space, Window, empty
+from kasmina_env.population.fused.layers.blend import trace_blend
+from kasmina_env.population.fused.tracer import META, Space, Tracer, Window, empty
 from kasmina_env.population.fused.updates import UPDATES, mask, sum_squares
 from kasmina_env.population.stack import Template
 from kasmina_env.population.state import GATE, Part, Setting
@@ -85,7 +85,7 @@ class Features:
     gradient: int  # of the grown features, then of the raw ones
 
 
-class Table:
+class OperationTable:
     """All operations, as rows of numbers that a compiled loop reads."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Layout:
     """
 
     def __init__(self, setting: Setting, lanes: int) -> None:
-        self.setting, self.lanes, self.table = setting, lanes, Table()
+        self.setting, self.lanes, self.table = setting, lanes, OperationTable()
         self.order = execution_order(setting.host.slots)
         shape = setting.host.input_shape
         space = Space(0)
@@ -162,25 +162,25 @@ class Layout:
 
     def _lower_segment(self, index: int, variant: int, is_grown: bool) -> Fragment:
         # Whatever it reads, and whichever variant it is of, it takes the same memory in the same order.
-        recorder = Recorder(self.lanes, self._starts[index], self.loss.weights, self._windows(variant))
+        tracer = Tracer(self.lanes, self._starts[index], self.loss.weights, self._windows(variant))
         names = self.setting.host_template.names
-        recorder.add_parameters(self._network, names, self.host.weights, self.host.gradient)
+        tracer.add_parameters(self._network, names, self.host.weights, self.host.gradient)
         front = self._features[index - 1] if index else self._input
         place = front.grown if is_grown else front.raw
         x = torch.empty_strided((self.lanes, *front.shape), front.strides, device=META)
-        recorder.put(x, place, wants_gradient=index > 0, gradient=front.gradient)
-        with recorder:
+        tracer.put(x, place, wants_gradient=index > 0, gradient=front.gradient)
+        with tracer:
             out = self._network.segments[index](x)
         if index < self.setting.num_slots:
-            buffer = recorder.buffer(out)
-            grown, gradient = recorder.space.take(buffer.size), recorder.space.take(buffer.size)
+            buffer = tracer.buffer(out)
+            grown, gradient = tracer.space.take(buffer.size), tracer.space.take(buffer.size)
             if index == len(self._features):
-                shape, raw = tuple(out.shape[1:]), recorder.place(out)
+                shape, raw = tuple(out.shape[1:]), tracer.place(out)
                 self._features.append(Features(shape, tuple(out.stride()), raw, grown, gradient))
             buffer.gradient, buffer.is_filled = gradient, True
         else:
-            record_loss(recorder, out, self.setting.criterion, self.loss)
-        return self._finish(recorder)
+            trace_loss(tracer, out, self.setting.criterion, self.loss)
+        return self._finish(tracer)
 
     def _windows(self, variant: int) -> dict[str, Window]:
         """The part of each kernel of the host that a variant has."""
@@ -195,11 +195,11 @@ class Layout:
                 windows[name] = Window(int(rows[0]), int(rows[-1] - rows[0] + 1))
         return windows
 
-    def _finish(self, recorder: Recorder) -> Fragment:
-        recorder.emit_all_backward()
-        self.end = max(self.end, recorder.space.end)
-        forward, backward = self.table.add(recorder.forward), self.table.add(recorder.backward)
-        return Fragment(forward, backward, tuple(recorder.constants))
+    def _finish(self, tracer: Tracer) -> Fragment:
+        tracer.emit_all_backward()
+        self.end = max(self.end, tracer.space.end)
+        forward, backward = self.table.add(tracer.forward), self.table.add(tracer.backward)
+        return Fragment(forward, backward, tuple(tracer.constants))
 
     def _update(self, block: Block, is_masked: bool = False) -> list[Operation]:
         optimizer, place, operations = self.setting.optimizer, block.gradient, []
@@ -244,9 +244,9 @@ class Layout:
         return self._updates[part]
 
     def _lower_seed(self, seed: Seed) -> Fragment:
-        recorder = self._record_seed(seed)
+        tracer = self._trace_seed(seed)
         start, size = self._regions[seed.slot]
-        needed = recorder.space.end - start
+        needed = tracer.space.end - start
         if needed > size:
             # A larger region behind everything else; what knows the old one is lowered anew.
             self._regions[seed.slot] = (self.end, needed)
@@ -256,30 +256,30 @@ class Layout:
             for cache in (self._updates, self._blocks):
                 for part in [part for part in cache if part.slot == seed.slot]:
                     del cache[part]
-            recorder = self._record_seed(seed)
-        forward, backward = self.table.add(recorder.forward), self.table.add(recorder.backward)
-        return Fragment(forward, backward, tuple(recorder.constants))
+            tracer = self._trace_seed(seed)
+        forward, backward = self.table.add(tracer.forward), self.table.add(tracer.backward)
+        return Fragment(forward, backward, tuple(tracer.constants))
 
-    def _record_seed(self, seed: Seed) -> Recorder:
+    def _trace_seed(self, seed: Seed) -> Tracer:
         host, slot = self.setting.host, seed.slot
         channels, features = host.slots[slot].channels, self._features[self.order.index(slot)]
         block, of_gate = self.block(Part(slot, seed.blueprint)), self.block(Part(slot, GATE))
         with torch.device("meta"):
             module = BLUEPRINTS.get(seed.blueprint).builder(host.topology).build(nn, channels)
             gate_module = Gate(nn, host.topology, channels)
-        recorder = Recorder(self.lanes, block.end, self.loss.weights)
+        tracer = Tracer(self.lanes, block.end, self.loss.weights)
         parts = [(seed.blueprint, module.eval(), block)]
         if seed.operator is Operator.GATE:
             parts.append((GATE, gate_module, of_gate))
         for name, built, own in parts:
-            recorder.add_parameters(built, self.setting.template(Part(slot, name)).names, own.weights, own.gradient)
+            tracer.add_parameters(built, self.setting.template(Part(slot, name)).names, own.weights, own.gradient)
         h = torch.empty_strided((self.lanes, *features.shape), features.strides, device=META)
-        recorder.put(h, features.raw, wants_gradient=not seed.in_training, gradient=features.gradient)
-        recorder.buffer(h).is_filled = True
-        with recorder:
+        tracer.put(h, features.raw, wants_gradient=not seed.in_training, gradient=features.gradient)
+        tracer.buffer(h).is_filled = True
+        with tracer:
             change = module(h)
             gate = gate_module(h) if seed.operator is Operator.GATE else None
         alpha = -1 if seed.in_training else self.alpha + slot
-        record_blend(recorder, seed.operator, h, change, gate, features.grown, alpha)
-        recorder.emit_all_backward()
-        return recorder
+        trace_blend(tracer, seed.operator, h, change, gate, features.grown, alpha)
+        tracer.emit_all_backward()
+        return tracer

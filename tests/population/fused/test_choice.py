@@ -12,7 +12,7 @@ import torch
 from kasmina_env.networks.blueprints import BLUEPRINTS, register_blueprint
 from kasmina_env.population import ENGINES, Population
 from kasmina_env.population import engine as choice
-from kasmina_env.population.fused import kernels, recorder
+from kasmina_env.population.fused import kernels, tracer
 from kasmina_env.settings.config import Operator
 from tests.contract import BARE_SGD, HOSTS_UNDER_TEST, every_host
 from tests.population.fused.pairs import assert_equal_states, batches
@@ -99,7 +99,7 @@ def test_the_kernel_of_the_documentation_fuses_that_blueprint(cosine, monkeypatc
     (source,) = [block for block in page.split("```python\n") if "@kernel" in block]
     (tmp_path / "documented_cosine.py").write_text(source.split("```")[0], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(recorder.LOWERINGS, "cos", None)  # forgotten afterwards
+    monkeypatch.setitem(tracer.LOWERINGS, "cos", None)  # forgotten afterwards
     importlib.import_module("documented_cosine")
     pair = [Population(MLP, range(2), BARE_SGD, engine=name) for name in ("torch", "fused")]
     for population in pair:

@@ -17,14 +17,14 @@ from kasmina_env.population import Population
 from kasmina_env.population.fused import driver, warm_up
 from kasmina_env.population.fused.kernels import KERNELS, Operation
 from kasmina_env.population.fused.layers import activations
-from kasmina_env.population.fused.layout import Table
+from kasmina_env.population.fused.layout import OperationTable
 from tests.contract import BARE_SGD
 from tests.population.fused.pairs import EQUAL, assert_equal_states, batches
 
 
 def run(kernel, x: torch.Tensor) -> torch.Tensor:
     """A function of single numbers by its kernel."""
-    table, memory = Table(), np.concatenate([x.numpy(), np.zeros_like(x.numpy())])
+    table, memory = OperationTable(), np.concatenate([x.numpy(), np.zeros_like(x.numpy())])
     stretch = table.add([Operation(kernel, (0, len(x), len(x)))])
     driver.run(memory.ctypes.data, table.numbers, table.reals, np.array([stretch]), 0, 1)
     return torch.from_numpy(memory[len(x) :])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
-from kasmina_env.population.fused.recorder import META, Recorder, dense, lowers, require
+from kasmina_env.population.fused.tracer import META, Tracer, dense, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, clamp, erf, exp, fill, load, sigmoid, store, tanh, where_less
 
 ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2 * math.pi)
@@ -97,42 +97,42 @@ def gelu_backward(memory: Any, numbers: Any, reals: Any) -> None:
         store(memory, dx + i, found)
 
 
-def apply(recorder: Recorder, x: Tensor, forward: Kernel, backward: Kernel, of_input: bool = False) -> Tensor:
+def apply(tracer: Tracer, x: Tensor, forward: Kernel, backward: Kernel, of_input: bool = False) -> Tensor:
     """Record a function whose backward knows its output or, if `of_input`, its input."""
-    at, size = dense(recorder, x, forward.name), recorder.buffer(x).size
-    place = recorder.space.take(size)
+    at, size = dense(tracer, x, forward.name), tracer.buffer(x).size
+    place = tracer.space.take(size)
     out = torch.empty_strided(x.shape, x.stride(), device=META)
-    recorder.put(out, place, wants_gradient=True)
-    recorder.emit(forward, at, place, size)
+    tracer.put(out, place, wants_gradient=True)
+    tracer.emit(forward, at, place, size)
 
     def emit() -> None:
-        if recorder.wants_gradient(x):
+        if tracer.wants_gradient(x):
             known = at if of_input else place
-            recorder.emit_backward(backward, known, recorder.gradient(out), *recorder.add_gradient(x), size)
+            tracer.emit_backward(backward, known, tracer.gradient(out), *tracer.add_gradient(x), size)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)
 
 
 @lowers("relu")
-def relu(recorder: Recorder, x: Tensor, inplace: bool = False) -> Tensor:
+def relu(tracer: Tracer, x: Tensor, inplace: bool = False) -> Tensor:
     """Positive part; NaN stays NaN."""
-    return apply(recorder, x, relu_forward, relu_backward)
+    return apply(tracer, x, relu_forward, relu_backward)
 
 
 @lowers("tanh")
-def lower_tanh(recorder: Recorder, x: Tensor) -> Tensor:
+def lower_tanh(tracer: Tracer, x: Tensor) -> Tensor:
     """Hyperbolic tangent."""
-    return apply(recorder, x, tanh_forward, tanh_backward)
+    return apply(tracer, x, tanh_forward, tanh_backward)
 
 
 @lowers("sigmoid")
-def lower_sigmoid(recorder: Recorder, x: Tensor) -> Tensor:
+def lower_sigmoid(tracer: Tracer, x: Tensor) -> Tensor:
     """``1 / (1 + exp(-x))``."""
-    return apply(recorder, x, sigmoid_forward, sigmoid_backward)
+    return apply(tracer, x, sigmoid_forward, sigmoid_backward)
 
 
 @lowers("gelu")
-def gelu(recorder: Recorder, x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(tracer: Tracer, x: Tensor, approximate: str = "none") -> Tensor:
     """``x * P(normal < x)``."""
     require(approximate == "none", "an approximate GELU has no kernel")
-    return apply(recorder, x, gelu_forward, gelu_backward, of_input=True)
+    return apply(tracer, x, gelu_forward, gelu_backward, of_input=True)

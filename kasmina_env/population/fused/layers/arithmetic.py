@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, clear, lowers, require
+from kasmina_env.population.fused.tracer import Tracer, clear, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, total
 
 
@@ -78,61 +78,59 @@ def spread_back(memory: Any, numbers: Any, reals: Any) -> None:
                 memory[y] += total(sum_over_run)
 
 
-def _write(recorder: Recorder, a: Tensor, b: Tensor, out: Tensor, is_product: bool, sign: float = 1.0) -> None:
+def _write(tracer: Tracer, a: Tensor, b: Tensor, out: Tensor, is_product: bool, sign: float = 1.0) -> None:
     grid = make_grid(a.expand(out.shape), b.expand(out.shape), out)
     steps = [step for of_one in grid.steps for step in of_one]
-    places = recorder.place(a), recorder.place(b), recorder.place(out)
-    recorder.emit(combine, *places, int(is_product), *grid.sizes, *steps, reals=(sign,))
+    places = tracer.place(a), tracer.place(b), tracer.place(out)
+    tracer.emit(combine, *places, int(is_product), *grid.sizes, *steps, reals=(sign,))
 
 
-def _give_back(recorder: Recorder, out: Tensor, mine: Tensor, other: Tensor | None, factor: float = 1.0) -> None:
+def _give_back(tracer: Tracer, out: Tensor, mine: Tensor, other: Tensor | None, factor: float = 1.0) -> None:
     """Add the gradient of `out`, times `factor` and the other operand of a product, to that of an operand."""
-    dx, _ = recorder.add_gradient(mine, is_sum=True)
+    dx, _ = tracer.add_gradient(mine, is_sum=True)
     grid = make_grid(out, out if other is None else other.expand(out.shape), mine.expand(out.shape))
     steps = [step for of_one in grid.steps for step in of_one]
-    places = recorder.gradient(out), -1 if other is None else recorder.place(other), dx
-    recorder.emit_backward(spread_back, *places, *grid.sizes, *steps, reals=(factor,))
+    places = tracer.gradient(out), -1 if other is None else tracer.place(other), dx
+    tracer.emit_backward(spread_back, *places, *grid.sizes, *steps, reals=(factor,))
 
 
-def _combine(recorder: Recorder, left: Any, right: Any, is_product: bool, sign: float = 1.0) -> Tensor:
-    a, b = recorder.as_operand(left), recorder.as_operand(right)
+def _combine(tracer: Tracer, left: Any, right: Any, is_product: bool, sign: float = 1.0) -> Tensor:
+    a, b = tracer.as_operand(left), tracer.as_operand(right)
     shape = torch.broadcast_shapes(a.shape, b.shape)
-    require(shape[0] == recorder.lanes, "a sum or product of numbers without samples has no kernel")
+    require(shape[0] == tracer.lanes, "a sum or product of numbers without samples has no kernel")
     wide = max((a, b), key=lambda t: sum(t.expand(shape).stride(i) > 0 for i in range(len(shape))))
     order = sorted(range(1, len(shape)), key=lambda i: wide.expand(shape).stride()[i], reverse=True)
-    out = recorder.make(shape[1:], order=[i - 1 for i in order])
-    _write(recorder, a, b, out, is_product, sign)
+    out = tracer.make(shape[1:], order=[i - 1 for i in order])
+    _write(tracer, a, b, out, is_product, sign)
 
     def emit() -> None:
         for mine, other, factor in ((a, b, 1.0), (b, a, sign)):
-            if recorder.wants_gradient(mine):
-                _give_back(recorder, out, mine, other if is_product else None, factor)
+            if tracer.wants_gradient(mine):
+                _give_back(tracer, out, mine, other if is_product else None, factor)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)
 
 
 @lowers("add", "__add__", "__radd__")
-def add(recorder: Recorder, left: Any, right: Any) -> Tensor:
+def add(tracer: Tracer, left: Any, right: Any) -> Tensor:
     """Sum."""
-    return _combine(recorder, left, right, is_product=False)
+    return _combine(tracer, left, right, is_product=False)
 
 
 @lowers("sub", "__sub__")
-def subtract(recorder: Recorder, left: Any, right: Any) -> Tensor:
+def subtract(tracer: Tracer, left: Any, right: Any) -> Tensor:
     """Difference."""
-    return _combine(recorder, left, right, is_product=False, sign=-1.0)
+    return _combine(tracer, left, right, is_product=False, sign=-1.0)
 
 
 @lowers("mul", "__mul__", "__rmul__")
-def multiply(recorder: Recorder, left: Any, right: Any) -> Tensor:
+def multiply(tracer: Tracer, left: Any, right: Any) -> Tensor:
     """Product."""
-    return _combine(recorder, left, right, is_product=True)
+    return _combine(tracer, left, right, is_product=True)
 
 
 @lowers("pad")
-def pad(
-    recorder: Recorder, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Tensor:
+def pad(tracer: Tracer, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Zeros around features."""
     require(mode == "constant" and not value, "padding with anything but zeros has no kernel")
     pairs = [(0, 0)] * x.ndim
@@ -140,15 +138,15 @@ def pad(
     require(pairs[0] == (0, 0) and min(pad) >= 0, "padding of this kind has no kernel")
     order = sorted(range(1, x.ndim), key=lambda i: x.stride()[i], reverse=True)
     shape = [size + sum(pair) for size, pair in zip(x.shape, pairs, strict=True)]
-    out = recorder.make(shape[1:], order=[i - 1 for i in order])
+    out = tracer.make(shape[1:], order=[i - 1 for i in order])
     inside = out
     for axis, (before, _) in enumerate(pairs):
         inside = inside.narrow(axis, before, x.shape[axis])
-    recorder.emit(clear, recorder.place(out), recorder.buffer(out).size)
-    _write(recorder, x, recorder.as_operand(0.0), inside, is_product=False)
+    tracer.emit(clear, tracer.place(out), tracer.buffer(out).size)
+    _write(tracer, x, tracer.as_operand(0.0), inside, is_product=False)
 
     def emit() -> None:
-        if recorder.wants_gradient(x):
-            _give_back(recorder, inside, x, None)
+        if tracer.wants_gradient(x):
+            _give_back(tracer, inside, x, None)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)

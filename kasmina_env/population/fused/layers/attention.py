@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, lowers, require
+from kasmina_env.population.fused.tracer import Tracer, lowers, require
 from kasmina_env.population.fused.vectors import WIDTH, exp, fill, inline, load, store, where_beats
 
 
@@ -94,7 +94,7 @@ def attend_backward(memory: Any, numbers: Any, reals: Any) -> None:
 
 @lowers("scaled_dot_product_attention")
 def scaled_dot_product_attention(
-    recorder: Recorder,
+    tracer: Tracer,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -110,17 +110,17 @@ def scaled_dot_product_attention(
         tuple(attn_mask.shape) == (heads, tokens, tokens) and attn_mask.is_floating_point()
     )
     require(is_alike and is_known and not dropout_p, "this kind of attention has no kernel")
-    out = recorder.make((heads, tokens, size), order=(0, 2, 1))
-    shares = recorder.scratch(heads * tokens * tokens * recorder.lanes)
-    changes = recorder.scratch(tokens * recorder.lanes)
-    bias = -1 if attn_mask is None else recorder.place(recorder.as_operand(attn_mask))
-    sizes = (bias, int(is_causal), heads, tokens, size, recorder.lanes, *query.stride()[1:], *out.stride()[1:])
-    inputs, factor = [recorder.place(t) for t in (query, key, value)], (scale or 1 / math.sqrt(size),)
-    recorder.emit(attend, *inputs, recorder.place(out), shares, *sizes, reals=factor)
+    out = tracer.make((heads, tokens, size), order=(0, 2, 1))
+    shares = tracer.scratch(heads * tokens * tokens * tracer.lanes)
+    changes = tracer.scratch(tokens * tracer.lanes)
+    bias = -1 if attn_mask is None else tracer.place(tracer.as_operand(attn_mask))
+    sizes = (bias, int(is_causal), heads, tokens, size, tracer.lanes, *query.stride()[1:], *out.stride()[1:])
+    inputs, factor = [tracer.place(t) for t in (query, key, value)], (scale or 1 / math.sqrt(size),)
+    tracer.emit(attend, *inputs, tracer.place(out), shares, *sizes, reals=factor)
 
     def emit() -> None:
-        found = [recorder.add_gradient(t, is_sum=True)[0] for t in (query, key, value)]
-        places = (*inputs, recorder.gradient(out), shares)
-        recorder.emit_backward(attend_backward, *places, *sizes, *found, changes, reals=factor)
+        found = [tracer.add_gradient(t, is_sum=True)[0] for t in (query, key, value)]
+        places = (*inputs, tracer.gradient(out), shares)
+        tracer.emit_backward(attend_backward, *places, *sizes, *found, changes, reals=factor)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)

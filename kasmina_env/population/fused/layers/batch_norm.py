@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, UnsupportedError, dense, lowers, run_length
+from kasmina_env.population.fused.tracer import Tracer, UnsupportedError, dense, lowers, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, total, where_less
 
 
@@ -85,7 +85,7 @@ def batch_normalise_backward(memory: Any, numbers: Any, reals: Any) -> None:
 
 @lowers("batch_norm")
 def batch_norm(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -98,18 +98,16 @@ def batch_norm(
     """Over the channels of pictures."""
     if weight is None or bias is None or running_mean is None or running_var is None:
         raise UnsupportedError("a batch norm without weight, bias or running statistics has no kernel")
-    at, out, channels = dense(recorder, x, "batch_norm"), recorder.make(x.shape[1:]), x.shape[1]
-    shape = (channels, run_length(x, 1) // recorder.lanes, recorder.lanes)
-    means, scales, shares = recorder.scratch(channels), recorder.scratch(channels), recorder.weights
-    parameters = [recorder.place(t) for t in (weight, bias, running_mean, running_var)]
-    places = (at, recorder.place(out), *parameters, means, scales, shares)
-    recorder.emit(batch_normalise, *places, *shape, reals=(eps, momentum))
+    at, out, channels = dense(tracer, x, "batch_norm"), tracer.make(x.shape[1:]), x.shape[1]
+    shape = (channels, run_length(x, 1) // tracer.lanes, tracer.lanes)
+    means, scales, shares = tracer.scratch(channels), tracer.scratch(channels), tracer.weights
+    parameters = [tracer.place(t) for t in (weight, bias, running_mean, running_var)]
+    places = (at, tracer.place(out), *parameters, means, scales, shares)
+    tracer.emit(batch_normalise, *places, *shape, reals=(eps, momentum))
 
     def emit() -> None:
-        dx, adds = recorder.add_gradient(x) if recorder.wants_gradient(x) else (-1, 0)
-        found = (recorder.gradient(weight), recorder.gradient(bias), dx, adds, means, scales, shares)
-        recorder.emit_backward(
-            batch_normalise_backward, at, recorder.gradient(out), recorder.place(weight), *found, *shape
-        )
+        dx, adds = tracer.add_gradient(x) if tracer.wants_gradient(x) else (-1, 0)
+        found = (tracer.gradient(weight), tracer.gradient(bias), dx, adds, means, scales, shares)
+        tracer.emit_backward(batch_normalise_backward, at, tracer.gradient(out), tracer.place(weight), *found, *shape)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, require
+from kasmina_env.population.fused.tracer import Tracer, require
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, tanh
 from kasmina_env.settings.config import Operator
 
@@ -87,8 +87,8 @@ KERNELS: dict[Operator, tuple[Kernel, Kernel]] = {
 }
 
 
-def record_blend(
-    recorder: Recorder, operator: Operator, h: Tensor, change: Tensor, gate: Tensor | None, out: int, alpha: int
+def trace_blend(
+    tracer: Tracer, operator: Operator, h: Tensor, change: Tensor, gate: Tensor | None, out: int, alpha: int
 ) -> None:
     """Put a seed's change into features; the gradient of the output, where that of h is, becomes that of h.
 
@@ -101,16 +101,16 @@ def record_blend(
         alpha: Place of the amplitude; -1 for a seed in TRAINING, which changes nothing and learns as if it were 1.
     """
     require(change.shape == h.shape and change.stride() == h.stride(), "a seed that reorders features has no kernel")
-    require(recorder.buffer(change) is not recorder.buffer(h), "a seed that returns its input has no kernel")
+    require(tracer.buffer(change) is not tracer.buffer(h), "a seed that returns its input has no kernel")
     forward, backward = KERNELS[operator]
     of_gate: tuple[int, ...] = ()
-    size = recorder.buffer(h).size
-    places = recorder.place(h), recorder.place(change)
+    size = tracer.buffer(h).size
+    places = tracer.place(h), tracer.place(change)
     if gate is not None:
-        of_gate = (recorder.place(gate), recorder.buffer(gate).size)
+        of_gate = (tracer.place(gate), tracer.buffer(gate).size)
     if alpha >= 0:
-        recorder.emit(forward, *places, out, alpha, size, *of_gate)
-    d_change, _ = recorder.add_gradient(change)
+        tracer.emit(forward, *places, out, alpha, size, *of_gate)
+    d_change, _ = tracer.add_gradient(change)
     if gate is not None:
-        of_gate = (*of_gate, recorder.add_gradient_of_whole(gate))
-    recorder.emit_backward(backward, *places, recorder.gradient(h), alpha, size, d_change, *of_gate)
+        of_gate = (*of_gate, tracer.add_gradient_of_whole(gate))
+    tracer.emit_backward(backward, *places, tracer.gradient(h), alpha, size, d_change, *of_gate)

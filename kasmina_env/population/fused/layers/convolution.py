@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
+from kasmina_env.population.fused.tracer import Tracer, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, inline, load, store, total
 
 # ── eight outputs at a time ─────────────────────────────────────────────────────────────────────
@@ -200,16 +200,16 @@ def bias_gradient(memory: Any, numbers: Any, reals: Any) -> None:
 
 
 @lowers("linear")
-def linear(recorder: Recorder, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(tracer: Tracer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear map of the last axis."""
     run, (num_out, num_in) = run_length(x, x.ndim - 1, is_dense=False), weight.shape
     last = x.ndim - 2
-    out = recorder.make((*x.shape[1:-1], num_out), order=(last, *range(last)))
-    return _map(recorder, x, weight, bias, out, (num_in, num_out, run, num_in, 1), x.stride(-1))
+    out = tracer.make((*x.shape[1:-1], num_out), order=(last, *range(last)))
+    return _map(tracer, x, weight, bias, out, (num_in, num_out, run, num_in, 1), x.stride(-1))
 
 
 def _map(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -226,26 +226,26 @@ def _map(
         middle: Place of the first weight among all of `weight`.
     """
     num_in, num_out, run, by_out, by_in = shape
-    b = -1 if bias is None else recorder.place(bias)
-    w = recorder.place(weight) + middle
-    recorder.emit(matmul, recorder.place(x), w, b, recorder.place(out), 0, *shape, step, run)
+    b = -1 if bias is None else tracer.place(bias)
+    w = tracer.place(weight) + middle
+    tracer.emit(matmul, tracer.place(x), w, b, tracer.place(out), 0, *shape, step, run)
 
     def backward() -> None:
-        g, dw = recorder.gradient(out), recorder.gradient(weight) + middle
+        g, dw = tracer.gradient(out), tracer.gradient(weight) + middle
         one_pixel = (0, 0, 1, 0, 1, 0, 1, 1, 1, 1, step)
-        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, *shape, *one_pixel)
+        tracer.emit_backward(weight_gradient, tracer.place(x), g, dw, *shape, *one_pixel)
         if bias is not None:
-            recorder.emit_backward(bias_gradient, g, recorder.gradient(bias), num_out, run)
-        if recorder.wants_gradient(x):
-            dx, adds = recorder.add_gradient(x)
-            recorder.emit_backward(matmul, g, w, -1, dx, adds, num_out, num_in, run, by_in, by_out, run, step)
+            tracer.emit_backward(bias_gradient, g, tracer.gradient(bias), num_out, run)
+        if tracer.wants_gradient(x):
+            dx, adds = tracer.add_gradient(x)
+            tracer.emit_backward(matmul, g, w, -1, dx, adds, num_out, num_in, run, by_in, by_out, run, step)
 
-    return recorder.on_backward(out, backward)
+    return tracer.on_backward(out, backward)
 
 
 @lowers("conv2d")
 def conv2d(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -257,38 +257,38 @@ def conv2d(
     """A convolution with steps of one pixel."""
     require(tuple(stride) == tuple(dilation) == (1, 1), "a convolution with stride or dilation has no kernel")
     require(padding[0] == padding[1] and weight.shape[2] == weight.shape[3], "an oblong convolution has no kernel")
-    lanes, (height, width) = recorder.lanes, x.shape[2:]
+    lanes, (height, width) = tracer.lanes, x.shape[2:]
     num_out, num_in, whole, _ = weight.shape
     require(run_length(x, 1) == height * width * lanes, "features in this order have no kernel")
     out_height, out_width = height + 2 * padding[0] - whole + 1, width + 2 * padding[1] - whole + 1
-    out = recorder.make((num_out, out_height, out_width))
-    window = recorder.window(weight)
+    out = tracer.make((num_out, out_height, out_width))
+    window = tracer.window(weight)
     size, pad = window.size, padding[0] - window.start
     num_out //= groups
     middle = window.start * (whole + 1)
     by_out, by_in = num_in * whole * whole, whole * whole
     if size == groups == 1 and pad == 0:
         run = height * width * lanes
-        return _map(recorder, x, weight, bias, out, (num_in, num_out, run, by_out, by_in), run, middle)
-    b = -1 if bias is None else recorder.place(bias)
-    w = recorder.place(weight) + middle
+        return _map(tracer, x, weight, bias, out, (num_in, num_out, run, by_out, by_in), run, middle)
+    b = -1 if bias is None else tracer.place(bias)
+    w = tracer.place(weight) + middle
     steps = (by_out, by_in, whole, 1, size, pad, groups, num_out * by_out)
     sizes = (height, width, out_height, out_width)
-    recorder.emit(convolve, recorder.place(x), w, b, recorder.place(out), 0, num_in, num_out, lanes, *steps, *sizes)
+    tracer.emit(convolve, tracer.place(x), w, b, tracer.place(out), 0, num_in, num_out, lanes, *steps, *sizes)
 
     def backward() -> None:
-        g, dw = recorder.gradient(out), recorder.gradient(weight) + middle
+        g, dw = tracer.gradient(out), tracer.gradient(weight) + middle
         of_weight = (num_in, num_out, lanes, *steps, *sizes, height * width * lanes)
-        recorder.emit_backward(weight_gradient, recorder.place(x), g, dw, *of_weight)
+        tracer.emit_backward(weight_gradient, tracer.place(x), g, dw, *of_weight)
         if bias is not None:
-            recorder.emit_backward(
-                bias_gradient, g, recorder.gradient(bias), num_out * groups, out_height * out_width * lanes
+            tracer.emit_backward(
+                bias_gradient, g, tracer.gradient(bias), num_out * groups, out_height * out_width * lanes
             )
-        if recorder.wants_gradient(x):
-            dx, adds = recorder.add_gradient(x)
+        if tracer.wants_gradient(x):
+            dx, adds = tracer.add_gradient(x)
             turned = (by_in, by_out, -whole, -1, size, size - 1 - pad, groups, num_out * by_out)
             last = w + (size - 1) * (whole + 1)
             back = (out_height, out_width, height, width)
-            recorder.emit_backward(convolve, g, last, -1, dx, adds, num_out, num_in, lanes, *turned, *back)
+            tracer.emit_backward(convolve, g, last, -1, dx, adds, num_out, num_in, lanes, *turned, *back)
 
-    return recorder.on_backward(out, backward)
+    return tracer.on_backward(out, backward)

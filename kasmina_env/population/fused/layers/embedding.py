@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
+from kasmina_env.population.fused.tracer import Tracer, lowers, require, run_length
 
 
 @kernel
@@ -33,16 +33,16 @@ def look_up_backward(memory: Any, numbers: Any, reals: Any) -> None:
 
 
 @lowers("embedding")
-def embedding(recorder: Recorder, x: Tensor, weight: Tensor, padding_idx: int | None = None, **options: Any) -> Tensor:
+def embedding(tracer: Tracer, x: Tensor, weight: Tensor, padding_idx: int | None = None, **options: Any) -> Tensor:
     """Rows of a table."""
     require(padding_idx is None and not options.get("max_norm"), "this kind of embedding has no kernel")
     run = run_length(x.unsqueeze(-1), x.ndim)
-    out = recorder.make((*x.shape[1:], weight.shape[1]), order=(x.ndim - 1, *range(x.ndim - 1)))
+    out = tracer.make((*x.shape[1:], weight.shape[1]), order=(x.ndim - 1, *range(x.ndim - 1)))
     sizes = (*weight.shape, run)
-    recorder.emit(look_up, recorder.place(x), recorder.place(weight), recorder.place(out), *sizes)
+    tracer.emit(look_up, tracer.place(x), tracer.place(weight), tracer.place(out), *sizes)
 
     def emit() -> None:
-        places = recorder.place(x), recorder.gradient(weight), recorder.gradient(out)
-        recorder.emit_backward(look_up_backward, *places, *sizes)
+        places = tracer.place(x), tracer.gradient(weight), tracer.gradient(out)
+        tracer.emit_backward(look_up_backward, *places, *sizes)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)

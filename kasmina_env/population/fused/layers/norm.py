@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, UnsupportedError, dense, lowers, require, run_length
+from kasmina_env.population.fused.tracer import Tracer, UnsupportedError, dense, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, root, store, total
 
 
@@ -102,7 +102,7 @@ def normalise_backward(memory: Any, numbers: Any, reals: Any) -> None:
 
 
 def _normalise(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -113,23 +113,23 @@ def _normalise(
     """Record one; `shape` is groups, channels of a group, positions, lanes."""
     if weight is None or bias is None:
         raise UnsupportedError("a norm without weight and bias has no kernel")
-    at, w = dense(recorder, x, "norm"), recorder.place(weight)
-    mean, scale = (recorder.scratch(shape[0] * shape[3]) for _ in range(2))
-    place = recorder.place(out)
-    recorder.emit(normalise, at, place, w, recorder.place(bias), mean, scale, *shape, reals=(eps,))
+    at, w = dense(tracer, x, "norm"), tracer.place(weight)
+    mean, scale = (tracer.scratch(shape[0] * shape[3]) for _ in range(2))
+    place = tracer.place(out)
+    tracer.emit(normalise, at, place, w, tracer.place(bias), mean, scale, *shape, reals=(eps,))
 
     def backward() -> None:
-        wanted = recorder.wants_gradient(x)
-        dx, adds = recorder.add_gradient(x) if wanted else (-1, 0)
-        found = (recorder.gradient(weight), recorder.gradient(bias), mean, scale, dx, adds)
-        recorder.emit_backward(normalise_backward, at, recorder.gradient(out), w, *found, *shape)
+        wanted = tracer.wants_gradient(x)
+        dx, adds = tracer.add_gradient(x) if wanted else (-1, 0)
+        found = (tracer.gradient(weight), tracer.gradient(bias), mean, scale, dx, adds)
+        tracer.emit_backward(normalise_backward, at, tracer.gradient(out), w, *found, *shape)
 
-    return recorder.on_backward(out, backward)
+    return tracer.on_backward(out, backward)
 
 
 @lowers("group_norm")
 def group_norm(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
@@ -137,14 +137,14 @@ def group_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Over groups of channels, ``[B, C, ...]``."""
-    channels, lanes = x.shape[1], recorder.lanes
+    channels, lanes = x.shape[1], tracer.lanes
     shape = (num_groups, channels // num_groups, run_length(x, 1) // lanes, lanes)
-    return _normalise(recorder, x, weight, bias, eps, shape, recorder.make(x.shape[1:]))
+    return _normalise(tracer, x, weight, bias, eps, shape, tracer.make(x.shape[1:]))
 
 
 @lowers("layer_norm")
 def layer_norm(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -154,5 +154,5 @@ def layer_norm(
     """Over the last axis."""
     require(len(normalized_shape) == 1, "a layer norm of several axes has no kernel")
     run, last = run_length(x, x.ndim - 1), x.ndim - 2
-    out = recorder.make(x.shape[1:], order=(last, *range(last)))
-    return _normalise(recorder, x, weight, bias, eps, (1, x.shape[-1], 1, run), out)
+    out = tracer.make(x.shape[1:], order=(last, *range(last)))
+    return _normalise(tracer, x, weight, bias, eps, (1, x.shape[-1], 1, run), out)

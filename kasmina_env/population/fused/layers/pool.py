@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kasmina_env.population.fused.kernels import Kernel, kernel, unpack
-from kasmina_env.population.fused.recorder import Recorder, lowers, require, run_length
+from kasmina_env.population.fused.tracer import Tracer, lowers, require, run_length
 from kasmina_env.population.fused.vectors import WIDTH, fill, load, store, where_beats, where_equal
 
 
@@ -91,7 +91,7 @@ def mean_backward(memory: Any, numbers: Any, reals: Any) -> None:
 
 
 def _pool(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     forward: Kernel,
     backward: Kernel,
@@ -99,20 +99,20 @@ def _pool(
     step: int,
     shape: tuple[int, ...],
 ) -> Tensor:
-    lanes, (channels, height, width) = recorder.lanes, x.shape[1:]
+    lanes, (channels, height, width) = tracer.lanes, x.shape[1:]
     require(run_length(x, 1) == height * width * lanes, "features in this order have no kernel")
-    out = recorder.make(shape)
-    which = recorder.scratch(out.numel()) if forward is max_forward else 0
+    out = tracer.make(shape)
+    which = tracer.scratch(out.numel()) if forward is max_forward else 0
     sizes = (channels, lanes, side, step, height, width, *(shape[-2:] if len(shape) == 3 else (1, 1)))
-    recorder.emit(forward, recorder.place(x), recorder.place(out), which, *sizes)
+    tracer.emit(forward, tracer.place(x), tracer.place(out), which, *sizes)
     covers = step == side and sizes[-2] * step >= height and sizes[-1] * step >= width
 
     def emit() -> None:
-        if recorder.wants_gradient(x):
-            dx, adds = recorder.add_gradient(x, is_sum=not covers)
-            recorder.emit_backward(backward, dx, recorder.gradient(out), which, *sizes, adds)
+        if tracer.wants_gradient(x):
+            dx, adds = tracer.add_gradient(x, is_sum=not covers)
+            tracer.emit_backward(backward, dx, tracer.gradient(out), which, *sizes, adds)
 
-    return recorder.on_backward(out, emit)
+    return tracer.on_backward(out, emit)
 
 
 def _pooled(x: Tensor, side: int, step: int, ceil: bool) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def _pooled(x: Tensor, side: int, step: int, ceil: bool) -> tuple[int, ...]:
 
 @lowers("max_pool2d")
 def max_pool2d(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     kernel_size: int,
     stride: int | None = None,
@@ -139,12 +139,12 @@ def max_pool2d(
     require(padding == 0 and dilation == 1 and isinstance(kernel_size, int), "this kind of pool has no kernel")
     step = stride or kernel_size
     shape = _pooled(x, kernel_size, step, ceil_mode)
-    return _pool(recorder, x, max_forward, max_backward, kernel_size, step, shape)
+    return _pool(tracer, x, max_forward, max_backward, kernel_size, step, shape)
 
 
 @lowers("avg_pool2d")
 def avg_pool2d(
-    recorder: Recorder,
+    tracer: Tracer,
     x: Tensor,
     kernel_size: int,
     stride: int | None = None,
@@ -158,21 +158,21 @@ def avg_pool2d(
     require(is_plain, "this kind of pool has no kernel")
     step = stride or kernel_size
     shape = _pooled(x, kernel_size, step, ceil_mode)
-    return _pool(recorder, x, mean_forward, mean_backward, kernel_size, step, shape)
+    return _pool(tracer, x, mean_forward, mean_backward, kernel_size, step, shape)
 
 
 @lowers("adaptive_avg_pool2d")
-def adaptive_avg_pool2d(recorder: Recorder, x: Tensor, output_size: Any) -> Tensor:
+def adaptive_avg_pool2d(tracer: Tracer, x: Tensor, output_size: Any) -> Tensor:
     """Mean of the picture."""
     require(output_size in (1, (1, 1)), "an adaptive pool to more than one pixel has no kernel")
-    return mean(recorder, x, (2, 3), keepdim=True)
+    return mean(tracer, x, (2, 3), keepdim=True)
 
 
 @lowers("mean")
-def mean(recorder: Recorder, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+def mean(tracer: Tracer, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Mean over the pixels of a picture."""
     is_picture = x.ndim == 4 and isinstance(dim, (tuple, list)) and {d % 4 for d in dim} == {2, 3}
     require(is_picture, "a mean over other axes than a picture's has no kernel")
     side = max(x.shape[2:])
     shape = (x.shape[1], 1, 1) if keepdim else (x.shape[1],)
-    return _pool(recorder, x, mean_forward, mean_backward, side, side, shape)
+    return _pool(tracer, x, mean_forward, mean_backward, side, side, shape)

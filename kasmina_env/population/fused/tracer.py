@@ -33,7 +33,7 @@ LOWERINGS: dict[str, Lowering] = {}
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
-    """Register how functions of PyTorch with these names become operations: ``(recorder, *arguments) -> Tensor``."""
+    """Register how functions of PyTorch with these names become operations: ``(tracer, *arguments) -> Tensor``."""
 
     def decorate(lower: Lowering) -> Lowering:
         LOWERINGS.update(dict.fromkeys(names, lower))
@@ -88,7 +88,7 @@ def clear(memory: Any, numbers: Any, reals: Any) -> None:
         store(memory, i, fill(0.0))
 
 
-class Recorder(TorchFunctionMode):
+class Tracer(TorchFunctionMode):
     """Writes down what a module does on `lanes` samples.
 
     Args:
@@ -254,7 +254,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def empty(lanes: int, shape: Sequence[int], order: Sequence[int] = ()) -> Tensor:
-    """A tensor ``[B, *shape]`` without numbers, samples innermost in memory (see `Recorder.make`)."""
+    """A tensor ``[B, *shape]`` without numbers, samples innermost in memory (see `Tracer.make`)."""
     strides, step = [0] * len(shape), lanes
     for axis in reversed(order or range(len(shape))):
         strides[axis], step = step, step * shape[axis]
@@ -267,10 +267,10 @@ def require(is_met: bool, sentence: str) -> None:
         raise UnsupportedError(sentence)
 
 
-def dense(recorder: Recorder, tensor: Tensor, name: str) -> int:
+def dense(tracer: Tracer, tensor: Tensor, name: str) -> int:
     """Where a tensor is that fills its piece of memory without gaps, so that every number can be treated alike."""
-    require(tensor.numel() == recorder.buffer(tensor).size, f"`{name}` of a part of a tensor has no kernel")
-    return recorder.place(tensor)
+    require(tensor.numel() == tracer.buffer(tensor).size, f"`{name}` of a part of a tensor has no kernel")
+    return tracer.place(tensor)
 
 
 def run_length(tensor: Tensor, axis: int, is_dense: bool = True) -> int:
