@@ -127,6 +127,13 @@ def test_a_comparison_is_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "comparison.md").read_text() == "precious"
 
 
+@pytest.mark.needs("stable_baselines3", "sb3_contrib", "matplotlib")
+def test_the_shipped_controller_plays_without_signals_too(tmp_path, capsys):
+    words = ("compare", SPIRALS, "--policies", "wait", "learned", "--without", "gradients", "--episodes", "2")
+    out = said(capsys, *words, "-o", tmp_path / "out")
+    assert "learned without gradients" in out
+
+
 @pytest.mark.parametrize("command", ["search", "calibrate"])
 def test_a_file_of_results_is_not_overwritten_unasked(command, tmp_path, capsys):
     path = tmp_path / "found.json"
