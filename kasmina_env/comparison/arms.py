@@ -69,7 +69,7 @@ def compare_arms(
     learned = [name for name in players if _is_learned(name)]
     if without and not learned:
         raise ValueError(
-            f"`without` must be left out where no learned policy plays, got {', '.join(without)}. Add a run."
+            f"`without` must be left out where no learned policy plays, got {', '.join(without)}. Add one."
         )
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
     problem = make_problem(preset, **settings)
