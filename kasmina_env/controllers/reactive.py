@@ -29,8 +29,8 @@ from kasmina_env.settings.config import check_nested
 from kasmina_env.settings.documents import read_document, write_document
 
 NEVER = 10**6  # a step that no episode reaches
-DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24)  # of accuracy below its best
-CONTRIBUTIONS = (-0.02, 0.0, 0.01, 0.02, 0.04, 0.08)
+DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7)  # of accuracy below its best
+CONTRIBUTIONS = (-0.02, 0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 PATIENCES = (1, 2, 3, 4, 6)
 
 
@@ -173,7 +173,8 @@ def _rule_of(seed: Planned, problem: Problem) -> Rule:
 def structured_rules(rng: np.random.Generator, problem: Problem, limit: int) -> list[Rules]:
     """Rules for one slot that grow as soon as accuracy drops, prune what does not contribute, and keep what does.
 
-    They differ in slot, blueprint, the drop, and in whether anything is kept; tempo and operator are the first.
+    They differ in slot, blueprint, the drop, and in when something is kept: soon, after a third of the horizon, or
+    never. Tempo and operator are the first.
 
     Args:
         rng: Random stream of the choice.
@@ -185,9 +186,12 @@ def structured_rules(rng: np.random.Generator, problem: Problem, limit: int) -> 
         IDLE, operator=config.operators[0], tempo=min(config.tempos), prune_tempo=min(config.prune_tempos),
         prune_below=0.02, prune_patience=2,
     )  # fmt: skip
+    keeping = ((0.08, 6), (0.08, max(config.horizon // 3, 1)), (2.0, 6))  # above what, and for how many steps
     ways = [
-        replace(watching, slot=slot, blueprint=blueprint, drop=drop, keep_above=keep_above, keep_patience=6)
-        for slot, blueprint, drop, keep_above in product(problem.slot_names, config.blueprints, (0.08, 0.24), (0.08, 2))
+        replace(watching, slot=slot, blueprint=blueprint, drop=drop, keep_above=above, keep_patience=patience)
+        for slot, blueprint, drop, (above, patience) in product(
+            problem.slot_names, config.blueprints, (0.08, 0.24, 0.5), keeping
+        )
     ]
     chosen = range(len(ways)) if len(ways) <= limit else sorted(rng.choice(len(ways), size=limit, replace=False))
     return [(ways[i],) for i in chosen]
@@ -238,7 +242,7 @@ def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules
 USUAL_RULE_EFFORT = Effort(
     num_structured=64,
     num_random=190,
-    rounds=(Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 6, 48), Round(6, 0, 96)),
+    rounds=(Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 8, 48), Round(6, 6, 96)),
 )
 
 

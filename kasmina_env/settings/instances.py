@@ -202,19 +202,17 @@ def _draw_events(
     length: Sequence[int],
     end: int,
     none: float,
-    permanent: float,
     twice: float,
 ) -> list[list[Any]]:
     """Changes of the data of one instance, each ``[step, change, amount]``.
 
     Args:
         rng: Random stream of the draw.
-        changes: Changes to choose from, each ``[name, amount]``.
+        changes: Changes to choose from, each ``[name, amount, share that never ends]``.
         start: Earliest and latest step of the first.
         length: Shortest and longest time that one lasts, and that the data are as before between two, in steps.
         end: Step from which on nothing happens any more.
         none: Share of instances without any.
-        permanent: Share of changes that never end.
         twice: Share of instances in which, after the first has ended, there is a second.
     """
     if rng.random() < none:
@@ -222,9 +220,9 @@ def _draw_events(
     events: list[list[Any]] = []
     step = int(rng.integers(start[0], start[1] + 1))
     for _ in range(2 if rng.random() < twice else 1):
-        name, amount = changes[int(rng.integers(len(changes)))]
+        name, amount, lasting = changes[int(rng.integers(len(changes)))]
         events.append([step, name, amount])
-        if rng.random() < permanent:
+        if rng.random() < lasting:
             break
         step += int(rng.integers(length[0], length[1] + 1))
         events.append([step, "none", 0.0])

@@ -41,7 +41,7 @@ def shipped(preset: str):
 PROMISES = {
     "Kasmina/DigitsMix-v0": {"adaptivity": 6, "watching": 3},
     "Kasmina/DigitsService-v0": {"growth": 8, "lifecycle": 3},
-    "Kasmina/DigitsDrift-v0": {"growth": 0, "adaptivity": 6, "watching": 6},  # no one schedule is good for all
+    "Kasmina/DigitsDrift-v0": {"growth": -3, "adaptivity": 6, "watching": 10},  # no schedule is better than waiting
 }
 CALIBRATED = [preset for preset in PRESETS if shipped(preset)]
 
@@ -217,6 +217,11 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
 def test_a_decision_matters_where_it_is_said_to(preset, kind, dimension):
     gaps = json.loads(shipped(preset).read_text(encoding="utf-8"))[kind]
     assert gaps[dimension]["in_noise"] >= 3
+
+
+def test_prune_matters_where_data_change_back():
+    gaps = json.loads(shipped("Kasmina/DigitsDrift-v0").read_text(encoding="utf-8"))["value_gaps"]
+    assert gaps["prune"]["in_noise"] >= 6
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)

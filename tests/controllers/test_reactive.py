@@ -89,8 +89,8 @@ def test_where_growing_only_costs_the_search_finds_rules_that_never_grow():
 
 
 def test_structured_rules_differ_and_watch_each_slot_for_each_blueprint():
-    found = structured_rules(np.random.default_rng(0), PROBLEM, 100)
-    assert len(set(found)) == len(found) == 2 * 2 * len(PROBLEM.slot_names) * len(PROBLEM.config.blueprints)
+    found = structured_rules(np.random.default_rng(0), PROBLEM, 1000)
+    assert len(set(found)) == len(found) == 3 * 3 * len(PROBLEM.slot_names) * len(PROBLEM.config.blueprints)
     assert all(rule.drop < 1 and rule.prune_below > 0 for (rule,) in found)
     assert len(structured_rules(np.random.default_rng(0), PROBLEM, 5)) == 5
 

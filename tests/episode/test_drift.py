@@ -107,9 +107,13 @@ def test_what_would_happen_beyond_the_horizon_does_not(family):
 
 
 def test_events_are_drawn_as_their_shares_say():
-    drift = {"changes": [["turn", 30.0], ["mirror", 0.0]], "start": [4, 20], "length": [5, 15], "end": 40}
-    drawn = draw_family({"events": {"drift": {**drift, "none": 0.2, "permanent": 0.3, "twice": 0.5}}}, 2000, seed=0)
+    changes = [["turn", 30.0, 0.1], ["mirror", 0.0, 0.7]]
+    drift = {"changes": changes, "start": [4, 20], "length": [5, 15], "end": 40, "none": 0.2, "twice": 0.5}
+    drawn = draw_family({"events": {"drift": drift}}, 2000, seed=0)
     events = [entry["events"] for entry in drawn]
     assert np.mean([not found for found in events]) == pytest.approx(0.2, abs=0.03)
     assert all(4 <= found[0][0] <= 20 and found[-1][0] < 40 for found in events if found)
     assert {found[0][1] for found in events if found} == {"turn", "mirror"}
+    for name, _, lasting in changes:
+        ends = [len(found) > 1 for found in events if found and found[0][1] == name]
+        assert np.mean(ends) == pytest.approx(1 - lasting, abs=0.05)
