@@ -186,7 +186,8 @@ def structured_rules(rng: np.random.Generator, problem: Problem, limit: int) -> 
         IDLE, operator=config.operators[0], tempo=min(config.tempos), prune_tempo=min(config.prune_tempos),
         prune_below=0.02, prune_patience=2,
     )  # fmt: skip
-    keeping = ((0.08, 6), (0.08, max(config.horizon // 3, 1)), (2.0, 6))  # above what, and for how many steps
+    third = max(config.horizon // 3, 1)
+    keeping = dict.fromkeys(((0.08, 6), (0.08, third), (2.0, 6)))  # above what, and for how many steps
     ways = [
         replace(watching, slot=slot, blueprint=blueprint, drop=drop, keep_above=above, keep_patience=patience)
         for slot, blueprint, drop, (above, patience) in product(
