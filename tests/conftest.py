@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import cache
 from importlib.util import find_spec
 
@@ -18,6 +19,8 @@ hypothesis.settings.load_profile("kasmina")
 
 # Tests name the device they are about.
 os.environ.pop("KASMINA_DEVICE", None)
+# A shell that starts the suite in the background has it ignore Ctrl-C, which some tests are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Networks this small gain nothing from threads, which only wait for each other where the cores are shared.
 torch.set_num_threads(1)
 
