@@ -28,18 +28,21 @@ class Round:
 
     Attributes:
         kept: Candidates that are kept from the round before, best first.
-        neighbours: Neighbours that are added for each of the best `NUM_PARENTS`.
+        neighbours: Random neighbours that are added for each of the best `NUM_PARENTS`.
         episodes: Episodes that every candidate is played on.
+        variations: Largest number of variations of the best one that are added: candidates that differ from it in one
+            choice, all of them or a random part.
     """
 
     kept: int
     neighbours: int
     episodes: int
+    variations: int = 0
 
     @property
     def num_episodes(self) -> int:
         """Upper bound of the number of episodes of all candidates."""
-        return (self.kept + NUM_PARENTS * self.neighbours) * self.episodes
+        return (self.kept + NUM_PARENTS * self.neighbours + self.variations) * self.episodes
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def halve(
     instances: IntArray | None,
     neighbour: Callable[[CandidateT], CandidateT],
     returns_of: Callable[[Sequence[CandidateT], IntArray, IntArray | None], FloatArray],
+    variations: Callable[[CandidateT], Sequence[CandidateT]] = lambda candidate: (),
 ) -> tuple[CandidateT, FloatArray]:
     """The best candidate, and its returns ``[E]`` on the episodes of the last round.
 
@@ -107,11 +111,16 @@ def halve(
         instances: Numbers of the instances to draw episodes from; None if the problem is no family.
         neighbour: Draws a neighbour of a candidate; see `neighbours`.
         returns_of: Plays P candidates on E seeds and their instances: returns ``[P, E]``.
+        variations: All candidates that differ from one in a single choice.
     """
     found, returns = list(candidates), np.zeros((len(candidates), 0))
     for each in rounds:
         found = found[: each.kept]
+        close = list(variations(found[0])) if each.variations else []
+        if len(close) > each.variations:
+            close = [close[i] for i in sorted(rng.choice(len(close), each.variations, replace=False))]
         found += [other for best in found[:NUM_PARENTS] for other in neighbours(best, each.neighbours, neighbour)]
+        found += [other for other in close if other not in found]
         seeds = rng.integers(MAX_SEED, size=each.episodes)
         chosen = None if instances is None else rng.choice(instances, size=each.episodes)
         returns = returns_of(found, seeds, chosen)

@@ -32,6 +32,7 @@ NEVER = 10**6  # a step that no episode reaches
 DROPS = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7)  # of accuracy below its best
 CONTRIBUTIONS = (-0.02, 0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 PATIENCES = (1, 2, 3, 4, 6)
+KEEP_PATIENCES = (*PATIENCES, 8, 10, 12, 15)
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def random_rule(rng: np.random.Generator, problem: Problem, slot: str) -> Rule:
         prune_patience=int(rng.choice(PATIENCES)),
         prune_tempo=int(rng.choice(config.prune_tempos)),
         keep_above=float(rng.choice(CONTRIBUTIONS)) if rng.random() < 0.7 else 2.0,
-        keep_patience=int(rng.choice((*PATIENCES, 10, 15))),
+        keep_patience=int(rng.choice(KEEP_PATIENCES)),
     )
 
 
@@ -240,10 +241,58 @@ def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules
     return tuple(kept.values())
 
 
+def variations(rules: Rules, problem: Problem) -> list[Rules]:
+    """Every candidate that differs in one field of one rule, as far as that makes a difference, or lacks a rule."""
+    slots = [rule.slot for rule in rules]
+    found = [rules[:i] + rules[i + 1 :] for i in range(len(rules))] if len(rules) > 1 else []
+    for i, rule in enumerate(rules):
+        others = {
+            name: [value for value in values if value != getattr(rule, name)]
+            for name, values in _choices(rule, problem).items()
+        }
+        others["slot"] = [slot for slot in others["slot"] if slot not in slots]
+        found += [
+            (*rules[:i], replace(rule, **{name: value}), *rules[i + 1 :])
+            for name, values in others.items()
+            for value in values
+        ]
+    return found
+
+
+def _choices(rule: Rule, problem: Problem) -> dict[str, Sequence[Any]]:
+    """Values of each field of a rule that can make a difference."""
+    config = problem.config
+    choices: dict[str, Sequence[Any]] = {
+        "slot": problem.slot_names,
+        "blueprint": config.blueprints,
+        "operator": config.operators,
+        "tempo": config.tempos,
+        "drop": (*DROPS, 2.0),
+        "prune_below": (-2.0, *CONTRIBUTIONS),
+        "keep_above": (-2.0, *CONTRIBUTIONS, 2.0),
+        "clock": range(0, config.horizon // 2, 3),
+    }
+    if rule.clock < NEVER:
+        choices["clock"] = (*range(max(rule.clock - 2, 0), min(rule.clock + 3, config.horizon)), NEVER)
+    if rule.drop <= 1:
+        choices["drop_patience"] = PATIENCES
+    if rule.prune_below >= -1:
+        choices |= {"prune_patience": PATIENCES, "prune_tempo": config.prune_tempos}
+    if rule.keep_above <= 1:
+        choices["keep_patience"] = KEEP_PATIENCES
+    return choices
+
+
 USUAL_RULE_EFFORT = Effort(
     num_structured=64,
     num_random=190,
-    rounds=(Round(256, 0, 4), Round(48, 8, 12), Round(16, 8, 24), Round(8, 8, 48), Round(6, 6, 96)),
+    rounds=(
+        Round(256, 0, 4),
+        Round(48, 8, 12),
+        Round(16, 8, 24),
+        Round(8, 0, 48, variations=96),
+        Round(16, 4, 96),
+    ),
 )
 
 
@@ -285,6 +334,7 @@ def search_rules(
             train,
             lambda rules: neighbour(rng, rules, problem),
             lambda candidates, seeds, chosen: play_rules(env, candidates, seeds, chosen, on_step),
+            lambda rules: variations(rules, problem),
         )
     return FoundRules(rules, returns)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.controllers.halving import Effort, Round
+from kasmina_env.controllers.halving import Effort, Round, halve
 from kasmina_env.controllers.policy import play
 from kasmina_env.controllers.reactive import (
     NEVER,
@@ -21,6 +21,7 @@ from kasmina_env.controllers.reactive import (
     save_rules,
     search_rules,
     structured_rules,
+    variations,
 )
 from kasmina_env.controllers.schedule import Planned
 from kasmina_env.controllers.search import play_plans
@@ -93,6 +94,32 @@ def test_structured_rules_differ_and_watch_each_slot_for_each_blueprint():
     assert len(set(found)) == len(found) == 3 * 3 * len(PROBLEM.slot_names) * len(PROBLEM.config.blueprints)
     assert all(rule.drop < 1 and rule.prune_below > 0 for (rule,) in found)
     assert len(structured_rules(np.random.default_rng(0), PROBLEM, 5)) == 5
+
+
+def test_variations_differ_from_rules_in_one_field_and_none_is_missed():
+    kept = dataclasses.replace(WATCHING, slot="layer1", clock=2, drop=2.0)
+    found = variations((WATCHING, kept), PROBLEM)
+    assert len(set(found)) == len(found)
+    assert found[:2] == [(kept,), (WATCHING,)]
+    for rules in found[2:]:
+        pairs = zip(rules, (WATCHING, kept), strict=True)
+        changed = [name for rule, old in pairs for name, value in vars(rule).items() if value != getattr(old, name)]
+        assert len(changed) == 1
+    varied = {name for rules in found[2:] for name, value in vars(rules[0]).items() if value != getattr(WATCHING, name)}
+    assert varied == {field.name for field in dataclasses.fields(Rule)} - {"slot"}  # no slot is left
+
+
+def test_a_round_with_variations_finds_what_no_random_neighbour_would():
+    def returns_of(numbers, seeds, instances):
+        return -np.abs(np.array(numbers, dtype=float) - 7)[:, None] + np.zeros(len(seeds))
+
+    rounds = (Round(2, 0, 3, variations=2), Round(3, 0, 5, variations=2))
+    best, returns = halve(
+        [5, 0], rounds, np.random.default_rng(0), None, lambda n: n, returns_of, lambda n: (n - 1, n + 1)
+    )
+    assert best == 7
+    assert returns.shape == (5,)
+    assert sum(each.num_episodes for each in rounds) == 4 * 3 + 5 * 5
 
 
 @pytest.mark.parametrize(("problem", "factor"), [(PROBLEM, 1), (make_problem("Kasmina/DigitsMix-v0"), 3)])
