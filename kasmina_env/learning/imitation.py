@@ -24,6 +24,7 @@ from kasmina_env.controllers.reactive import load_rules
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, problem_of
+from kasmina_env.learning.maskable_policy import Standardized
 from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
 from kasmina_env.settings.paths import config_path, slug
 
@@ -54,7 +55,7 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
     The rules see all signals, also those that the problem hides from the policy.
 
     Args:
-        policy: Policy of MaskablePPO; its actor is changed.
+        policy: Policy of MaskablePPO; its actor is changed, and its scales are those of what it is shown.
         problem: Problem of the rules.
         preferences: Logits ``[A]`` of a policy that is mixed in, with the weight `FREEDOM`.
         seed: Seed of the episodes; their seeds are below `MAX_SEED`.
@@ -71,6 +72,8 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
     with closing(KasminaVectorEnv(NUM_ROWS, open_problem)) as env:
         play(env, shown, seeds)
     observations, masks, actions = (torch.from_numpy(np.concatenate(each)) for each in zip(*shown.seen, strict=True))
+    if isinstance(actor.features_extractor, Standardized):
+        actor.features_extractor.measure(observations)
     preferred = MaskableCategorical(logits=preferences.expand(len(masks), -1), masks=masks).probs
     wanted = (1 - FREEDOM) * torch.nn.functional.one_hot(actions, masks.shape[1]) + FREEDOM * preferred
     optimiser = torch.optim.Adam(policy.parameters(), RATE)

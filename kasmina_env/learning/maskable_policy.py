@@ -1,4 +1,4 @@
-"""A policy for MaskablePPO and the long flat menus of actions, in two ways unlike the one that comes with it."""
+"""A policy for MaskablePPO and the long flat menus of actions, in three ways unlike the one that comes with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,44 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from gymnasium import Space
 from sb3_contrib.common.maskable.distributions import MaskableCategorical
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import Linear
 
 from kasmina_env.episode.actions import HEADS, Action, ActionTable
+
+LEAST_SPREAD, FURTHEST = 0.01, 5.0  # of what is standardized: what never changes stays as it is, and nothing is far off
+
+
+class Standardized(BaseFeaturesExtractor):
+    """Signals ``[B, F]`` less their mean, over their standard deviation, as they were measured before learning began.
+
+    Some signals hardly vary, such as the logarithm of a gradient norm, and yet tell more than others. As they are, a
+    network needs long to make anything of them. (Inputs of equal spread: LeCun, Bottou, Orr, Müller, Efficient
+    BackProp, 1998.)
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, observation_space: Space[Any]) -> None:
+        size = get_flattened_obs_dim(observation_space)
+        super().__init__(observation_space, size)
+        self.register_buffer("mean", torch.zeros(size, device="cpu"))
+        self.register_buffer("spread", torch.ones(size, device="cpu"))
+
+    def measure(self, seen: Tensor) -> None:
+        """Take mean and spread from observations ``[B, F]``."""
+        self.mean.copy_(seen.mean(dim=0))
+        self.spread.copy_(seen.std(dim=0).clamp(min=LEAST_SPREAD))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return ((observations - self.mean) / self.spread).clamp(-FURTHEST, FURTHEST)
 
 
 class SharedParts(Linear):

@@ -16,7 +16,7 @@ from kasmina_env.episode.actions import ActionTable
 from kasmina_env.episode.problem import Problem
 from kasmina_env.learning.algorithms import ALGORITHMS
 from kasmina_env.learning.hyperparameters import annealed, check_hyperparameters
-from kasmina_env.learning.maskable_policy import Actor, parts_of
+from kasmina_env.learning.maskable_policy import Actor, Standardized, parts_of
 from kasmina_env.learning.seen_masks import Observed, masked_space, see_masks
 from kasmina_env.learning.training_config import TrainingConfig
 from kasmina_env.lifecycle.state import Op
@@ -84,6 +84,8 @@ def policy_settings(config: TrainingConfig, problem: Problem) -> dict[str, Any]:
         own["preferences"] = preferences(problem.actions, 0.0, config.prior).tolist()
     if config.shared_parts:
         own["parts"] = parts_of(problem.actions)
+    if config.standardized:
+        own["features_extractor_class"] = Standardized
     if ALGORITHMS.get(config.algorithm).sees_masks:
         own["features_extractor_class"] = Observed
         own["features_extractor_kwargs"] = {"num_actions": problem.actions.num_actions}

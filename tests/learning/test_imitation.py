@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.policy import play
 from kasmina_env.learning import imitation
 from kasmina_env.learning.algorithms import learned_policy
+from kasmina_env.learning.controller_file import load_controller, load_policy
 from kasmina_env.learning.learner import make_learner
 from kasmina_env.learning.time_spent import Clock
 from kasmina_env.learning.train import train
@@ -42,6 +45,28 @@ def test_rules_are_shown_to_a_policy_from_which_their_signals_are_hidden(monkeyp
     found = play(KasminaVectorEnv(16, problem), learned_policy("maskable_ppo", model.policy, problem), np.arange(16))
     wanted = play(KasminaVectorEnv(16, SPIRALS), find_player("reactive", SPIRALS).policy, np.arange(16))
     assert found.returns.mean() == pytest.approx(wanted.returns.mean(), abs=0.1)
+
+
+def test_signals_are_standardized_as_they_are_in_what_is_shown_and_stay_so_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(imitation, "NUM_EPISODES", 64)
+    train(replace(BEGINNER, standardized=True), tmp_path / "run")
+    problem, seeds = make_problem(SPIRALS), np.arange(32)
+    policy = load_policy(load_controller(tmp_path / "run"), problem)
+    with closing(KasminaVectorEnv(32, problem)) as env:
+        shown = imitation._Shown(find_player("reactive", SPIRALS).policy, slice(None))
+        play(env, shown, seeds)
+    seen = np.concatenate([observation for observation, _, _ in shown.seen])
+    scaled = policy.extract_features(torch.from_numpy(seen)).numpy()
+    varied = seen.std(axis=0) > 0.02
+    assert varied.sum() > 20
+    assert scaled[:, varied].mean(axis=0) == pytest.approx(0, abs=0.5)
+    assert scaled[:, varied].std(axis=0) == pytest.approx(1, abs=0.4)
+    assert np.abs(scaled).max() <= 5
+
+
+def test_signals_are_standardized_only_as_something_imitated_shows_them():
+    with pytest.raises(ValueError, match=r"^`standardized` must be False without `imitate`, got True"):
+        TrainingConfig(SPIRALS, standardized=True)
 
 
 def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
