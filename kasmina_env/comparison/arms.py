@@ -71,6 +71,8 @@ def compare_arms(
         raise ValueError(
             f"`without` must be left out where no learned policy plays, got {', '.join(without)}. Add one."
         )
+    if without and num_episodes < 2:
+        raise ValueError("`without` must have another episode to take values from, got 1 episode. Play at least 2.")
     seeds = FIRST_SEEDS[split] + np.arange(num_episodes)
     problem = make_problem(preset, **settings)
     instances = instances_in_turn(problem, seeds, split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 LEAST_SEEDS = 4  # two halves, with a variance each
+LEAST_INSTANCES = 2  # one more than is left out at a time
 MOST = 100_000
 
 
@@ -36,7 +37,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = LEAST_SEEDS if name == "seeds" else 1
+            least = {"seeds": LEAST_SEEDS, "instances": LEAST_INSTANCES}.get(name, 1)
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}. Measure more.")
             if value > MOST:

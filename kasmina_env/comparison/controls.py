@@ -51,10 +51,11 @@ def best_known_rules(problem: Problem) -> list[Rules]:
 def shipped_rules(problem: Problem) -> list[Rules]:
     """The best rules of a problem, where there are any."""
     try:
-        path = config_path(f"{slug(problem.id)}.reactive.json", "", True)
-    except FileNotFoundError:
+        rules = read_rules(config_path(f"{slug(problem.id)}.reactive.json", "", True))
+        Reactive(problem, [rules])
+    except (FileNotFoundError, ValueError):  # none were searched, or some for other menus
         return []
-    return [read_rules(path)]
+    return [rules]
 
 
 def _contexts(problem: Problem) -> PerContext:

@@ -185,14 +185,21 @@ def apart(levels: Sequence[float], least: float) -> list[float]:
 
 
 def plot_training(path: Path, preset: str, runs: Sequence[Path], rows: Sequence[Row]) -> None:
-    """Score of the training episodes over environment steps, one line per run, with the controls' level."""
+    """Score of the training episodes over environment steps, one line per run, with the controls' level.
+
+    Runs of which only the controller is there have no line; without any line there is no picture.
+    """
+    logs = {run.name: run / "logs" / "progress.csv" for run in runs}
+    logs = {name: log for name, log in logs.items() if log.is_file()}
+    if not logs:
+        return
     figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for run, line_style in zip(runs, cycle(("-", "--", ":", "-.")), strict=False):
-        with (run / "logs" / "progress.csv").open(newline="", encoding="utf-8") as file:
+    for (name, log), line_style in zip(logs.items(), cycle(("-", "--", ":", "-.")), strict=False):
+        with log.open(newline="", encoding="utf-8") as file:
             lines = [line for line in csv.DictReader(file) if line.get("episode/committed_score")]
         steps = [float(line["time/total_timesteps"]) for line in lines]
         scores = [float(line["episode/committed_score"]) for line in lines]
-        ax.plot(steps, scores, color=LEARNED, linestyle=line_style, label=run.name)
+        ax.plot(steps, scores, color=LEARNED, linestyle=line_style, label=name)
     controls = [row for row in rows if row.arm in CONTROLS]
     for row in controls:
         ax.axhline(row.score, color=_colour(row.arm), linestyle="--", linewidth=1)

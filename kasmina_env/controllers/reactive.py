@@ -107,9 +107,9 @@ class Reactive(Policy):
                 s = slots.index(rule.slot)
                 for name in _NUMBERS:
                     self._numbers[name][i, s] = getattr(rule, name)
-                found = table.find(Op.GERMINATE, rule.slot, rule.blueprint, rule.operator, rule.tempo)
-                self._germinate[i, s] = found[0]
-                self._prune[i, s] = table.find(Op.PRUNE, rule.slot, tempo=rule.prune_tempo)[0]
+                seed = {"blueprint": rule.blueprint, "operator": rule.operator, "tempo": rule.tempo}
+                self._germinate[i, s] = _find(problem, Op.GERMINATE, rule.slot, **seed)
+                self._prune[i, s] = _find(problem, Op.PRUNE, rule.slot, tempo=rule.prune_tempo)
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
         shape = (len(seeds), len(self._alpha))
@@ -141,6 +141,15 @@ class Reactive(Policy):
         actions = np.where(is_taken.any(axis=1), asked[rows, is_taken.argmax(axis=1)], 0)
         self._has_grown |= (self._germinate[which] == actions[:, None]) & (actions[:, None] > 0)
         return actions
+
+
+def _find(problem: Problem, op: Op, slot: str, **values: Any) -> int:
+    """The first action with these values."""
+    found = problem.actions.find(op, slot, **values)
+    if not len(found):  # such as a tempo that only the other operation has
+        asked = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise ValueError(f"`rules` must ask for actions of {problem.id}, got {op.name} {slot} {asked}. Search again.")
+    return int(found[0])
 
 
 def _check_slots(rules: Rules, slots: Sequence[str]) -> None:
@@ -267,15 +276,17 @@ def _choices(rule: Rule, problem: Problem) -> dict[str, Sequence[Any]]:
         "blueprint": config.blueprints,
         "operator": config.operators,
         "tempo": config.tempos,
-        "drop": (*DROPS, 2.0),
+        "drop": DROPS,
         "prune_below": (-2.0, *CONTRIBUTIONS),
         "keep_above": (-2.0, *CONTRIBUTIONS, 2.0),
         "clock": range(0, config.horizon // 2, 3),
     }
     if rule.clock < NEVER:
-        choices["clock"] = (*range(max(rule.clock - 2, 0), min(rule.clock + 3, config.horizon)), NEVER)
+        choices["clock"] = range(max(rule.clock - 2, 0), min(rule.clock + 3, config.horizon))
     if rule.drop <= 1:
         choices["drop_patience"] = PATIENCES
+    if rule.clock < NEVER and rule.drop <= 1:  # one of the two is left out; without both it would never grow
+        choices |= {"clock": (*choices["clock"], NEVER), "drop": (*DROPS, 2.0)}
     if rule.prune_below >= -1:
         choices |= {"prune_patience": PATIENCES, "prune_tempo": config.prune_tempos}
     if rule.keep_above <= 1:

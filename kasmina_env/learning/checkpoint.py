@@ -19,7 +19,7 @@ from kasmina_env.envs.streams import EnvSnapshot
 from kasmina_env.learning.learner import Learner, fill, learner_state, replay_buffer, set_learner_state, transitions
 from kasmina_env.learning.recording import Shown
 from kasmina_env.learning.time_spent import TimeSpent
-from kasmina_env.learning.training_config import TrainingConfig, plain
+from kasmina_env.learning.training_config import TrainingConfig, plain, training_config_of
 from kasmina_env.networks.tensor_file import describe, read_file, to_bytes
 from kasmina_env.networks.tensor_tree import Packed, pack, unpack
 from kasmina_env.settings.documents import write_file
@@ -100,8 +100,8 @@ def load_checkpoint(run: Path, config: TrainingConfig, learner: Learner) -> Chec
     if not path.is_file():
         return None
     document, tensors = read_file(path, KIND, SCHEMA, *KEYS)
-    own, theirs = plain(config), document["training"]
-    differs = [key for key in own if key != "total_steps" and own[key] != theirs.get(key)]
+    own, theirs = plain(config), plain(training_config_of(document["training"]))
+    differs = [key for key in own if key != "total_steps" and own[key] != theirs[key]]
     if differs:
         raise ValueError(f"`{path}` must be of the settings beside it, got others: {', '.join(differs)}. Train anew.")
     env = learner.env

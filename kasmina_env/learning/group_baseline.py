@@ -23,7 +23,8 @@ from kasmina_env.lifecycle.arrays import BoolArray, FloatArray
 class Paired(VecEnvWrapper):
     """Takes from the rewards of an episode what the other rows of its group earned in theirs, on the mean.
 
-    An episode that ends before those of its group, because its network died, is measured against nothing.
+    An episode that ends before those of its group, because its network died, is measured against nothing. From then on
+    its row is ahead of its group, and is measured only against rows that are at the same step.
 
     Args:
         venv: N rows whose episodes have one length.
@@ -39,7 +40,7 @@ class Paired(VecEnvWrapper):
         self._group = np.arange(venv.num_envs) // size
         self._each_step = each_step
         self.earned = np.zeros(venv.num_envs)  # [N] in the episodes that are going on
-        self._steps = np.zeros(venv.num_envs, dtype=np.int64)  # [N] of these episodes
+        self.steps = np.zeros(venv.num_envs, dtype=np.int64)  # [N] of these episodes
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give row i the seed s + (number of its group): rows that reset together stay together."""
@@ -47,22 +48,22 @@ class Paired(VecEnvWrapper):
         return self.venv.seed(seeds)  # type: ignore[arg-type]  # of a KasminaVecEnv, which takes one for each row
 
     def reset(self) -> VecEnvObs:
-        self.earned[:] = self._steps[:] = 0
+        self.earned[:] = self.steps[:] = 0
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         self.earned += rewards
-        self._steps += 1
+        self.steps += 1
         if self._each_step:
             relative = rewards - self._mean_of_others(rewards, np.ones_like(dones))
         else:
             relative = rewards - np.where(dones, self._mean_of_others(self.earned, dones), 0.0)
-        self.earned[dones] = self._steps[dones] = 0
+        self.earned[dones] = self.steps[dones] = 0
         return observations, relative, dones, infos
 
     def _mean_of_others(self, values: FloatArray, counts: BoolArray) -> FloatArray:
         """Mean ``[N]`` over other rows of the same group that count and are at the same step; 0 without any."""
-        is_other = (self._group == self._group[:, None]) & (self._steps == self._steps[:, None]) & counts
+        is_other = (self._group == self._group[:, None]) & (self.steps == self.steps[:, None]) & counts
         np.fill_diagonal(is_other, False)
         return np.asarray(is_other @ values / np.maximum(is_other.sum(axis=1), 1))

@@ -20,7 +20,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from kasmina_env.controllers.policy import MAX_SEED, Policy, play
-from kasmina_env.controllers.reactive import load_rules
+from kasmina_env.controllers.reactive import Reactive, load_rules
 from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, problem_of
@@ -33,26 +33,57 @@ NUM_EPOCHS, BATCH, RATE = 30, 512, 1e-3
 FREEDOM = 0.1  # share of the given preferences in what is imitated, so that something is left to explore
 
 
+Decisions = tuple[
+    Float32Array, BoolArray, IntArray
+]  # what was seen [B, F], what was legal [B, A], and what was done [B]
+
+
 class _Shown(Policy):
-    """A policy whose decisions are kept, with some columns of what it sees."""
+    """A policy whose decisions are kept, step by step, with some columns of what it sees."""
 
     def __init__(self, policy: Policy, columns: Sequence[int]) -> None:
         self._policy, self._columns = policy, columns
-        self.seen: list[tuple[Float32Array, BoolArray, IntArray]] = []
+        self.steps: list[Decisions] = []
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
         self._policy.begin(seeds, episodes)
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
         actions = self._policy.act(observation, mask)
-        self.seen.append((observation[:, self._columns], mask.copy(), actions))
+        self.steps.append((observation[:, self._columns], mask.copy(), actions))
         return actions
 
 
-def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, seed: int) -> None:
-    """Fit a policy to the shipped rules of a problem's id.
+def _unhidden(problem: Problem) -> Problem:
+    """A problem with all its signals; rules see them also where they are hidden from the policy."""
+    return problem_of(problem.id, replace(problem.config, hidden=()))
 
-    The rules see all signals, also those that the problem hides from the policy.
+
+def rules_to_imitate(problem: Problem) -> Reactive:
+    """The rules that `reactive` plays, with all signals of a problem.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If they ask for an action that the problem does not have.
+    """
+    command = f"kasmina search {problem.id} --reactive"
+    path = config_path(f"{slug(problem.id)}.reactive.json", f"Make it with `{command}`.", True)
+    return load_rules(path, _unhidden(problem))
+
+
+def _decisions(env: KasminaVectorEnv, rules: Policy, seeds: IntArray, columns: Sequence[int]) -> Decisions:
+    """What rules see and do in at most N episodes, up to the end of each, step by step."""
+    shown = _Shown(rules, columns)
+    is_open = play(env, shown, seeds).actions.T >= 0  # [T, E]
+    found = [
+        tuple(values[: len(seeds)][now] for values in step) for step, now in zip(shown.steps, is_open, strict=False)
+    ]
+    observations, masks, actions = (np.concatenate(each) for each in zip(*found, strict=True))
+    return observations, masks, actions
+
+
+def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, seed: int) -> None:
+    """Fit a policy to the rules of a problem's id.
 
     Args:
         policy: Policy of MaskablePPO; its actor is changed, and its scales are those of what it is shown.
@@ -62,18 +93,20 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
 
     Raises:
         FileNotFoundError: If there are no rules.
+        ValueError: If they ask for an action that the problem does not have.
     """
     actor = cast(MaskableActorCriticPolicy, policy)
-    path = config_path(f"{slug(problem.id)}.reactive.json", f"Make it with `kasmina search {problem.id} --reactive`.")
-    open_problem = problem_of(problem.id, replace(problem.config, hidden=()))
+    open_problem, rules = _unhidden(problem), rules_to_imitate(problem)
     columns = [open_problem.observations.column(name) for name in problem.observations.names]
-    shown = _Shown(load_rules(path, open_problem), columns)
     seeds = np.random.default_rng([seed, 1]).integers(MAX_SEED, size=NUM_EPISODES)
     with closing(KasminaVectorEnv(NUM_ROWS, open_problem)) as env:
-        play(env, shown, seeds)
-    observations, masks, actions = (torch.from_numpy(np.concatenate(each)) for each in zip(*shown.seen, strict=True))
-    if isinstance(actor.features_extractor, Standardized):
-        actor.features_extractor.measure(observations)
+        shown = [
+            _decisions(env, rules, part, columns) for part in np.split(seeds, range(NUM_ROWS, len(seeds), NUM_ROWS))
+        ]
+    observations, masks, actions = (torch.from_numpy(np.concatenate(each)) for each in zip(*shown, strict=True))
+    for module in actor.modules():
+        if isinstance(module, Standardized):
+            module.measure(observations)
     preferred = MaskableCategorical(logits=preferences.expand(len(masks), -1), masks=masks).probs
     wanted = (1 - FREEDOM) * torch.nn.functional.one_hot(actions, masks.shape[1]) + FREEDOM * preferred
     optimiser = torch.optim.Adam(policy.parameters(), RATE)

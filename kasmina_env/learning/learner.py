@@ -129,7 +129,7 @@ def set_learner_state(learner: Learner, state: Mapping[str, Any]) -> None:
     if hasattr(model, MEMORY):
         setattr(model, MEMORY, RNNStates(*(tuple(pair) for pair in state["memory"])))
     if learner.paired is not None:
-        learner.paired.earned = state["earned"]
+        learner.paired.earned, learner.paired.steps = state["earned"], state["lengths"].astype(np.int64)
     if (buffer := replay_buffer(model)) is not None:
         buffer.pos, buffer.full = state["buffer"]["pos"], state["buffer"]["full"]
     set_random_states(state["random"])

@@ -17,7 +17,8 @@ from torch.nn import Linear
 
 from kasmina_env.episode.actions import HEADS, Action, ActionTable
 
-LEAST_SPREAD, FURTHEST = 0.01, 5.0  # of what is standardized: what never changes stays as it is, and nothing is far off
+LEAST_SPREAD = 0.01  # what varies by less keeps its scale, as what never changes
+FURTHEST = 5.0  # from the mean, in standard deviations
 
 
 class Standardized(BaseFeaturesExtractor):
@@ -40,7 +41,8 @@ class Standardized(BaseFeaturesExtractor):
     def measure(self, seen: Tensor) -> None:
         """Take mean and spread from observations ``[B, F]``."""
         self.mean.copy_(seen.mean(dim=0))
-        self.spread.copy_(seen.std(dim=0).clamp(min=LEAST_SPREAD))
+        spread = seen.std(dim=0)
+        self.spread.copy_(spread.where(spread >= LEAST_SPREAD, torch.ones_like(spread)))
 
     def forward(self, observations: Tensor) -> Tensor:
         return ((observations - self.mean) / self.spread).clamp(-FURTHEST, FURTHEST)

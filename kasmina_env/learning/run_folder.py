@@ -74,7 +74,7 @@ def locked(run: Path) -> Iterator[None]:
     """
     try:
         with FileLock(run / LOCK, timeout=0):
-            for left in run.glob(".*.tmp"):  # by a process that was killed while it wrote
+            for left in run.rglob(".*.tmp"):  # by a process that was killed while it wrote
                 left.unlink()
             yield
     except Timeout as error:

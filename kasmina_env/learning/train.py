@@ -18,7 +18,7 @@ from kasmina_env.episode.episodes import Placement
 from kasmina_env.learning.checkpoint import Rollout, begin_rollout, go_on, load_checkpoint, save_checkpoint
 from kasmina_env.learning.controller_file import MODEL, controller_to_bytes, load_controller
 from kasmina_env.learning.hyperparameters import annealed
-from kasmina_env.learning.imitation import imitate_rules
+from kasmina_env.learning.imitation import imitate_rules, rules_to_imitate
 from kasmina_env.learning.learner import MONITORED, Learner, make_learner
 from kasmina_env.learning.logs import ProgressTable, open_logs
 from kasmina_env.learning.models import preferences
@@ -83,7 +83,7 @@ def train(
 
     Raises:
         FileExistsError: If a new run's folder has something in it.
-        FileNotFoundError: If there is nothing to go on with.
+        FileNotFoundError: If there is nothing to go on with, or there are no rules to imitate.
         ValueError: If a setting is not allowed, or a file of the folder is damaged or does not fit.
         RuntimeError: If another process trains in the folder.
     """
@@ -102,6 +102,8 @@ def train(
         if resume:
             keep_config(out, config)
         else:
+            if config.imitate:
+                rules_to_imitate(learner.env.problem)  # raises where there are none, before anything is written
             make_run_folder(out, config)
             stack.enter_context(locked(out))
         model, rollout = learner.model, None if checkpoint is None else checkpoint.rollout

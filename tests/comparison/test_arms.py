@@ -175,3 +175,5 @@ def test_a_learned_arm_plays_once_more_without_each_group(monkeypatch):
     arms = compare_arms("Kasmina/Spirals-v0", players, 2, on_step=steps.append, without=without, **SMALL)
     assert [arm.name for arm in arms] == ["wait", "mine", "mine without gradients"]
     assert sum(steps) == 2 * SMALL["horizon"] * num_runs(players, without)
+    with pytest.raises(ValueError, match=r"^`without` must have another episode to take values from, got 1 episode"):
+        compare_arms("Kasmina/Spirals-v0", players, 1, without=without, **SMALL)

@@ -179,6 +179,8 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
 def test_too_little_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match="`seeds` must be at least 4, got 2"):
         Sizes(seeds=2)
+    with pytest.raises(ValueError, match="`instances` must be at least 2, got 1"):
+        Sizes(instances=1)
 
 
 @pytest.mark.parametrize("preset", CALIBRATED)
@@ -241,7 +243,9 @@ def test_a_shipped_calibration_is_found_again_on_other_seeds(preset):
     path = shipped(preset)
     data, kept = json.loads(path.read_text(encoding="utf-8")), load_contenders(path)
     num_instances = 8 if make_problem(preset).is_family else 1
-    found = calibrate(preset, Sizes(varied=1, starts=1, seeds=8 * num_instances, instances=num_instances), 1, kept)
+    found = calibrate(
+        preset, Sizes(varied=1, starts=1, seeds=8 * num_instances, instances=max(num_instances, 2)), 1, kept
+    )
     for name, written in data["gaps"].items():
         gap = found.gaps[name]
         assert (gap is None) == (written is None)

@@ -106,6 +106,7 @@ def test_variations_differ_from_rules_in_one_field_and_none_is_missed():
         changed = [name for rule, old in pairs for name, value in vars(rule).items() if value != getattr(old, name)]
         assert len(changed) == 1
     varied = {name for rules in found[2:] for name, value in vars(rules[0]).items() if value != getattr(WATCHING, name)}
+    assert all(rule.drop <= 1 or rule.clock < NEVER for rules in found for rule in rules)  # none that never grows
     assert varied == {field.name for field in dataclasses.fields(Rule)} - {"slot"}  # no slot is left
 
 
@@ -142,6 +143,11 @@ def test_a_search_finds_rules_that_are_read_back_as_they_were(tmp_path):
         ({"rules": [dataclasses.asdict(WATCHING)] * 2}, "each in one rule"),
         ({"rules": [{**dataclasses.asdict(WATCHING), "blueprint": "conv"}]}, "`blueprint` must be one of"),
         ({"rules": [{**dataclasses.asdict(WATCHING), "prune_tempo": 9}]}, "`tempo` must be one of"),
+        (
+            {"rules": [{**dataclasses.asdict(WATCHING), "tempo": 0}]},
+            "GERMINATE layer0 blueprint mlp, operator ADD, tempo 0",
+        ),
+        ({"rules": [{**dataclasses.asdict(WATCHING), "prune_tempo": 2}]}, "PRUNE layer0 tempo 2"),
         ({"rules": [{"slot": "layer0"}]}, "must have all fields each"),
     ],
 )

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from kasmina_env import KasminaVecEnv
 from kasmina_env.learning.group_baseline import Paired
+from kasmina_env.learning.learner import learner_state, make_learner, set_learner_state
+from kasmina_env.learning.time_spent import Clock
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import TrainingConfig
 from tests.episodes import dead_row
 
 MIX = "Kasmina/DigitsMix-v0"
 SMALL = {"horizon": 4, "batches_per_step": 1, "batch_size": 4, "watch_samples": 8, "score_samples": 8}
+
+
+BATCH = {"batch_size": 8}
 
 
 def paired(num_envs=6, size=3, each_step=False):
@@ -45,6 +53,19 @@ def test_rows_of_a_group_have_the_same_episodes_one_after_the_other():
     for instances in seen[1:]:
         assert len(set(instances[:3])) == len(set(instances[3:])) == 1
     assert len({tuple(instances) for instances in seen[1:]}) > 1
+
+
+def test_rows_that_are_out_of_step_are_so_again_after_an_interruption():
+    config = TrainingConfig(MIX, num_envs=4, group=2, group_each_step=True, settings=SMALL, hyperparameters=BATCH)
+    with ExitStack() as stack:
+        learner, again = (make_learner(config, 1, Clock()) for _ in range(2))
+        for each in (learner, again):
+            stack.callback(each.close)
+            each.model.set_logger(configure(format_strings=[]))
+        learner.monitor.episode_lengths, learner.paired.steps = np.array([3, 1, 0, 2]), np.array([3, 1, 0, 2])
+        set_learner_state(again, learner_state(learner))
+    assert again.paired.steps.tolist() == [3, 1, 0, 2]
+    assert again.paired.steps is not again.monitor.episode_lengths
 
 
 def test_the_last_reward_is_relative_to_what_the_others_earned():

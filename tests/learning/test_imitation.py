@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from kasmina_env import KasminaVectorEnv, make_problem
 from kasmina_env.comparison.players import find_player
@@ -16,6 +18,7 @@ from kasmina_env.learning import imitation
 from kasmina_env.learning.algorithms import learned_policy
 from kasmina_env.learning.controller_file import load_controller, load_policy
 from kasmina_env.learning.learner import make_learner
+from kasmina_env.learning.maskable_policy import Standardized
 from kasmina_env.learning.time_spent import Clock
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import TrainingConfig
@@ -24,6 +27,10 @@ SPIRALS = "Kasmina/Spirals-v0"
 BEGINNER = TrainingConfig(
     SPIRALS, total_steps=1, num_envs=2, nearness=True, imitate=True, hyperparameters={"batch_size": 8}
 )
+
+
+class Cut(NamedTuple):
+    actions: np.ndarray
 
 
 def test_the_first_policy_plays_as_the_rules_do(monkeypatch):
@@ -55,13 +62,36 @@ def test_signals_are_standardized_as_they_are_in_what_is_shown_and_stay_so_in_th
     with closing(KasminaVectorEnv(32, problem)) as env:
         shown = imitation._Shown(find_player("reactive", SPIRALS).policy, slice(None))
         play(env, shown, seeds)
-    seen = np.concatenate([observation for observation, _, _ in shown.seen])
+    seen = np.concatenate([observation for observation, _, _ in shown.steps])
     scaled = policy.extract_features(torch.from_numpy(seen)).numpy()
     varied = seen.std(axis=0) > 0.02
     assert varied.sum() > 20
     assert scaled[:, varied].mean(axis=0) == pytest.approx(0, abs=0.5)
     assert scaled[:, varied].std(axis=0) == pytest.approx(1, abs=0.4)
     assert np.abs(scaled).max() <= 5
+
+
+def test_a_signal_that_does_not_vary_keeps_its_scale():
+    part = Standardized(Box(-1, 1, (2,)))
+    part.measure(torch.tensor([[0.0, 0.2], [0.0, 0.6]]))
+    assert part(torch.tensor([[0.8, 0.4], [0.0, 9.0]])).numpy() == pytest.approx(np.array([[0.8, 0.0], [0.0, 5.0]]))
+
+
+def test_nothing_is_imitated_after_the_end_of_an_episode(monkeypatch):
+    """A row whose network died begins another episode while the others go on."""
+    problem, seeds = make_problem(SPIRALS), np.arange(3)
+    rules = imitation.rules_to_imitate(problem)
+    with closing(KasminaVectorEnv(4, problem)) as env:
+        whole = play(env, rules, seeds)
+        cut = whole.actions.copy()
+        cut[1, 5:] = -1
+        monkeypatch.setattr(imitation, "play", lambda env, shown, seeds: (play(env, shown, seeds), Cut(cut))[1])
+        progress = problem.observations.column("progress")
+        seen, masks, actions = imitation._decisions(env, rules, seeds, [progress])
+    assert len(seen) == len(masks) == len(actions) == 2 * problem.horizon + 5
+    assert np.bincount(np.rint(seen[:, 0] * problem.horizon).astype(int)).tolist() == [3] * 5 + [2] * (
+        problem.horizon - 5
+    )
 
 
 def test_signals_are_standardized_only_as_something_imitated_shows_them():
@@ -73,6 +103,7 @@ def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("kasmina_env.settings.paths.CONFIGS", (tmp_path,))
     with pytest.raises(FileNotFoundError, match=r"no configs/spirals-v0\.reactive\.json"):
         train(BEGINNER, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_a_policy_that_sees_masks_imitates():

@@ -15,11 +15,13 @@ import pytest
 from kasmina_env import make_problem
 from kasmina_env.controllers.policy import play
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.learning.checkpoint import KEYS, KIND, SCHEMA
 from kasmina_env.learning.controller_file import load_learned
 from kasmina_env.learning.logs import ProgressTable
 from kasmina_env.learning.run_folder import check_resumable, locked, make_run_folder
 from kasmina_env.learning.train import train
 from kasmina_env.learning.training_config import load_training_config
+from kasmina_env.networks.tensor_file import describe, read_file, to_bytes
 from tests.learning.test_going_on import interrupting, outcome
 from tests.learning.test_learners import SMALL, SPIRALS, tiny
 
@@ -201,6 +203,21 @@ def test_a_checkpoint_of_another_run_is_refused(values, sentence, run, tmp_path)
     shutil.copy(tmp_path / "other" / "checkpoint.safetensors", run)
     with pytest.raises(ValueError, match=sentence):
         train(LONGER, run, resume=True)
+
+
+def test_a_run_from_before_a_setting_came_goes_on(run):
+    """A setting that did not exist then is at its default."""
+    path = run / "checkpoint.safetensors"
+    document, tensors = read_file(path, KIND, SCHEMA, *KEYS)
+    del document["training"]["standardized"]
+    path.write_bytes(to_bytes(describe(KIND, SCHEMA, document), tensors))
+    assert train(LONGER, run, resume=True).num_timesteps == 96
+
+
+def test_what_a_killed_process_was_writing_is_removed_also_from_the_logs(run):
+    (run / "logs" / ".progress.csv.123.tmp").write_text("half", encoding="utf-8")
+    train(LONGER, run, resume=True)
+    assert not list(run.rglob("*.tmp"))
 
 
 # ── what a stranger put there ───────────────────────────────────────────────────────────────────
