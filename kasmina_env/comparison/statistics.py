@@ -15,6 +15,7 @@ from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
 NUM_RESAMPLES = 2000
 MIN_RUNS = 3  # of which an interval says something about another run
+LEAST_GAP = 0.01  # of which shares are worth naming
 
 
 @dataclass(frozen=True)
@@ -116,5 +117,5 @@ def probability_of_improvement(left: FloatArray, right: FloatArray) -> float:
 
 
 def share_of_gap(value: float, low: float, high: float) -> float | None:
-    """Position of a value between low and high: 0 at low, 1 at high; None unless high is above low."""
-    return (value - low) / (high - low) if high > low else None
+    """Position of a value between low and high: 0 at low, 1 at high; None unless high is above low by `LEAST_GAP`."""
+    return (value - low) / (high - low) if high - low >= LEAST_GAP else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -70,6 +71,10 @@ def test_train_then_compare_writes_what_it_says(tmp_path, tiny, capsys):
     files = {"comparison.md", "comparison.json", "episodes.csv", "samples", *pictures}
     assert {path.name for path in results.iterdir()} == files
     assert said(capsys, "validate", results).count("ok maskable_ppo, run 0") == 2
+    alone = tmp_path / "alone.safetensors"  # the controller without the folder of its run
+    shutil.copy(folder / "model.safetensors", alone)
+    said(capsys, "compare", SPIRALS, "--run", alone, "--policies", "wait", "--episodes", "2", "-o", tmp_path / "again")
+    assert files - {path.name for path in (tmp_path / "again").iterdir()} == {"training.png"}
     assert len(json.loads((results / "comparison.json").read_text())["rows"]) == 4
 
 

@@ -113,3 +113,4 @@ def test_share_of_a_gap_is_a_share_and_of_no_gap_nothing():
     assert share_of_gap(0.75, low=0.5, high=1.0) == 0.5
     assert share_of_gap(0.25, low=0.5, high=1.0) == -0.5
     assert share_of_gap(0.75, low=0.5, high=0.5) is None
+    assert share_of_gap(0.75, low=0.5, high=0.505) is None  # a share would be of next to nothing
