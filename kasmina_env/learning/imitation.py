@@ -33,9 +33,7 @@ NUM_EPOCHS, BATCH, RATE = 30, 512, 1e-3
 FREEDOM = 0.1  # share of the given preferences in what is imitated, so that something is left to explore
 
 
-Decisions = tuple[
-    Float32Array, BoolArray, IntArray
-]  # what was seen [B, F], what was legal [B, A], and what was done [B]
+Decisions = tuple[Float32Array, BoolArray, IntArray]  # seen [B, F], legal [B, A], done [B]
 
 
 class _Shown(Policy):
