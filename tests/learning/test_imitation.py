@@ -100,6 +100,7 @@ def test_signals_are_standardized_only_as_something_imitated_shows_them():
 
 
 def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where rules that were searched for would be
     monkeypatch.setattr("kasmina_env.settings.paths.CONFIGS", (tmp_path,))
     with pytest.raises(FileNotFoundError, match=r"no configs/spirals-v0\.reactive\.json"):
         train(BEGINNER, tmp_path / "run")
