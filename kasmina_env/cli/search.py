@@ -99,11 +99,13 @@ def _find_contexts(
 
 def _find_rules(path: Path, problem: Problem, seed: int, about: dict[str, Any], crew: Workers) -> None:
     from kasmina_env.comparison.controls import best_known_rules
-    from kasmina_env.controllers.reactive import USUAL_RULE_EFFORT, rules_in_words, save_rules, search_rules
+    from kasmina_env.controllers.reactive import rules_in_words, save_rules
+    from kasmina_env.controllers.rule_search import USUAL_RULE_EFFORT, search_rules
 
     num_episodes = USUAL_RULE_EFFORT.on(problem).num_episodes
     with step_counter("searching", problem.horizon * num_episodes) as on_step:
         found = search_rules(problem, best_known_rules(problem), seed, on_step, workers=crew)
-    save_rules(path, problem, found, about)
+    value = float(found.returns.mean())
+    save_rules(path, problem, found.rules, {**about, "mean_return": value})
     say(rules_in_words(found.rules))
-    say(f"Mean return {found.returns.mean():.3f} on {len(found.returns)} episodes of the search.")
+    say(f"Mean return {value:.3f} on {len(found.returns)} episodes of the search.")

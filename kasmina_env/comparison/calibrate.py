@@ -39,6 +39,7 @@ from kasmina_env.comparison.candidates import (
     screen_rules,
     what_where_when,
 )
+from kasmina_env.comparison.controls import shipped_rules
 from kasmina_env.comparison.decision_gaps import (
     DECISIONS,
     VALUE_MEANINGS,
@@ -135,9 +136,13 @@ def calibrate(
         contenders: Schedules to measure; by default the best of a screening.
         on_step: For progress bars.
         workers: Workers over which to spread the episodes.
+
+    Raises:
+        ValueError: If the shipped rules are damaged, or ask for what the id does not have.
     """
     rng = np.random.default_rng(seed)
     problem = make_problem(preset)
+    known = shipped_rules(problem)  # a damaged file is found before anything is played
     instances = find_instances(problem, sizes.instances)
     num_seeds = sizes.seeds_of_each(len(instances.numbers))
     seeds = rng.choice(MAX_SEED, size=sizes.screening + num_seeds, replace=False)
@@ -151,7 +156,7 @@ def calibrate(
     instant = _table(preset, contenders.instant, measured, instances, on_step, is_instant=True, workers=workers)
     wait, random, staged = np.split(returns, [1, 1 + len(reference)])
     bases = bases_of(problem, contenders.staged, sizes.varied)
-    rules = screen_rules(problem, screened, instances, sizes, seed, on_step, workers)
+    rules = screen_rules(problem, known, screened, instances, sizes, seed, on_step, workers)
     plan_pool, rule_pool = make_pool(bases, problem, sizes.starts), make_pool(rules, problem, sizes.starts)
     rule_pool.remove(())  # it is in the other pool
     varied = _table(preset, plan_pool, measured, instances, on_step, rules=rule_pool, workers=workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 LEAST_SEEDS = 4  # two halves, with a variance each
-LEAST_INSTANCES = 2  # one more than is left out at a time
+LEAST_INSTANCES = 2  # what suits one is learned from the others
 MOST = 100_000
 
 

@@ -11,10 +11,11 @@ from itertools import chain, combinations, product
 import numpy as np
 
 from kasmina_env.comparison.calibration_sizes import Sizes
-from kasmina_env.comparison.controls import best_known_rules, shipped_plans, shipped_rules
+from kasmina_env.comparison.controls import best_known_rules, shipped_plans
 from kasmina_env.controllers.halving import neighbours, num_rows
 from kasmina_env.controllers.policy import OnStep
-from kasmina_env.controllers.reactive import Rules, neighbour, play_rules, random_rules
+from kasmina_env.controllers.reactive import Rules, play_rules
+from kasmina_env.controllers.rule_search import neighbour, random_rules
 from kasmina_env.controllers.schedule import Plan, Planned, actions_of
 from kasmina_env.controllers.search import play_plans
 from kasmina_env.envs.vector_env import KasminaVectorEnv
@@ -136,6 +137,7 @@ def screen(
 
 def screen_rules(
     problem: Problem,
+    known: Sequence[Rules],
     seeds: IntArray,
     instances: InstanceSample,
     sizes: Sizes,
@@ -143,10 +145,11 @@ def screen_rules(
     on_step: OnStep | None,
     workers: Workers = ALONE,
 ) -> list[Rules]:
-    """The shipped rules, where there are any, then the best of those like them and of random ones on a few seeds.
+    """The known rules, then the best of those like them and of random ones on a few seeds.
 
     Args:
         problem: Registered problem.
+        known: Shipped rules, where there are any.
         seeds: Seeds of the episodes; in a family they play the instances in turn.
         instances: Measured instances (see `find_instances`).
         sizes: Numbers of rules to screen and to return.
@@ -154,7 +157,7 @@ def screen_rules(
         on_step: For progress bars.
         workers: Workers over which to spread the episodes.
     """
-    rng, known = np.random.default_rng([seed, 1]), shipped_rules(problem)
+    rng = np.random.default_rng([seed, 1])
     neighbour_of = partial(neighbour, rng, problem=problem)
     tried = [*known, *best_known_rules(problem)]
     tried += [other for rules in known for other in neighbours(rules, sizes.rules // 2, neighbour_of)]

@@ -49,13 +49,13 @@ def best_known_rules(problem: Problem) -> list[Rules]:
 
 
 def shipped_rules(problem: Problem) -> list[Rules]:
-    """The best rules of a problem, where there are any."""
+    """The best rules of a problem, where there are any; a file that is damaged, or for other menus, raises."""
     try:
-        rules = read_rules(config_path(f"{slug(problem.id)}.reactive.json", "", True))
-        Reactive(problem, [rules])
-    except (FileNotFoundError, ValueError):  # none were searched, or some for other menus
+        path = config_path(f"{slug(problem.id)}.reactive.json", "", True)
+    except FileNotFoundError:
         return []
-    return [rules]
+    load_rules(path, problem)
+    return [read_rules(path)]
 
 
 def _contexts(problem: Problem) -> PerContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +175,15 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
     assert written["decision_gaps"].keys() == DECISIONS.keys()
     assert f"{written['decision_gaps']['blueprint']['value']:.3f}" in out
     assert f"{written['value_gaps']['blueprint']['value']:.3f}" in out
+
+
+def test_damaged_rules_are_found_before_anything_is_played(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/spirals-v0.reactive.json").write_text('{"rules": 7}', encoding="utf-8")
+    monkeypatch.setattr("kasmina_env.comparison.calibrate.screen", lambda *_, **__: pytest.fail("played"))
+    with pytest.raises(ValueError, match="must hold a list of rules"):
+        calibrate("Kasmina/Spirals-v0", TINY)
 
 
 def test_too_little_is_refused_in_one_sentence():

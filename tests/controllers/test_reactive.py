@@ -19,10 +19,8 @@ from kasmina_env.controllers.reactive import (
     play_rules,
     rules_of,
     save_rules,
-    search_rules,
-    structured_rules,
-    variations,
 )
+from kasmina_env.controllers.rule_search import search_rules, structured_rules, variations
 from kasmina_env.controllers.schedule import Planned
 from kasmina_env.controllers.search import play_plans
 from kasmina_env.lifecycle.state import Op
@@ -130,7 +128,7 @@ def test_what_must_serve_a_whole_family_is_searched_on_more_episodes(problem, fa
 
 def test_a_search_finds_rules_that_are_read_back_as_they_were(tmp_path):
     found = search_rules(PROBLEM, effort=Effort(num_random=6, rounds=(Round(7, 0, 1), Round(3, 1, 2))))
-    save_rules(tmp_path / "rules.json", PROBLEM, found, {"command": "kasmina search"})
+    save_rules(tmp_path / "rules.json", PROBLEM, found.rules, {"command": "kasmina search"})
     env, policy = KasminaVectorEnv(2, PROBLEM), load_rules(tmp_path / "rules.json", PROBLEM)
     assert np.array_equal(play(env, policy, np.arange(2)).returns, play_rules(env, [found.rules], np.arange(2))[0])
 
