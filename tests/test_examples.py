@@ -18,6 +18,7 @@ TINY = {
     "ordinary_environment": {"num_envs": 2, "total_timesteps": 48, "episodes": 2},
     "ray_actors": {"preset": "Kasmina/Spirals-v0", "rows": 2, "repeats": 1},
     "take_home": {"horizon": 8, "epochs": 1},
+    "told_the_change": {"num_train": 4, "num_test": 2},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from kasmina_env.controllers import scripted  # noqa: F401 - registers its policies
@@ -9,10 +11,11 @@ from kasmina_env.controllers.lookahead import Lookahead, Oracle
 from kasmina_env.controllers.per_context import PerContext, load_contexts
 from kasmina_env.controllers.policy import Policy, register_policy
 from kasmina_env.controllers.reactive import Reactive, Rules, load_rules, read_rules, rules_of
-from kasmina_env.controllers.schedule import Fixed, Plan, actions_of, load_schedule, plan_of
+from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of
 from kasmina_env.controllers.scripted import Keep
 from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import IntArray
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.paths import config_path, slug
 
 INSTANT = {"instant": True}
@@ -64,9 +67,20 @@ def _contexts(problem: Problem) -> PerContext:
     return load_contexts(path, problem)
 
 
-def _at_once(actions: IntArray, problem: Problem) -> IntArray:
-    """A schedule inserted at alpha 1, flat actions ``[T]``."""
-    return actions_of(plan_of(actions, problem.actions), problem, is_instant=True)
+def at_once(actions: IntArray, problem: Problem) -> IntArray:
+    """A schedule inserted at alpha 1, flat actions ``[T]``.
+
+    In a schedule with ramps a seed may have to queue behind actions that advance, keep or prune others. Here it is
+    grown as soon as the first of these would have let it.
+    """
+    ops = problem.actions.op[actions]
+    is_free = np.isin(ops, (Op.WAIT, Op.GERMINATE))
+
+    def start(seed: Planned) -> int:
+        return int(np.flatnonzero(is_free[: seed.start]).max(initial=-1)) + 1
+
+    plan = tuple(replace(seed, start=start(seed)) for seed in plan_of(actions, problem.actions))
+    return actions_of(plan, problem, is_instant=True)
 
 
 @register_policy("fixed", "the best schedule that `kasmina search` found", is_searched=True)
@@ -91,7 +105,7 @@ def reactive(problem: Problem) -> Reactive:
 @register_policy("instant", "the best schedule, inserted at alpha 1", settings=INSTANT, is_searched=True)
 def instant(problem: Problem) -> Policy:
     """The best schedule without the stages before HOLDING."""
-    return Fixed(problem, _at_once(shipped_schedule(problem), problem))
+    return Fixed(problem, at_once(shipped_schedule(problem), problem))
 
 
 @register_policy(
@@ -105,7 +119,7 @@ def instant_per_context(problem: Problem) -> Policy:
     if not problem.is_family:
         return instant(problem)
     staged = _contexts(problem)
-    return PerContext(problem, staged.contexts, np.stack([_at_once(a, problem) for a in staged.schedules]))
+    return PerContext(problem, staged.contexts, np.stack([at_once(a, problem) for a in staged.schedules]))
 
 
 def _final_seeds(problem: Problem) -> Plan:

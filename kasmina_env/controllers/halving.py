@@ -30,19 +30,21 @@ class Round:
         kept: Candidates that are kept from the round before, best first.
         neighbours: Random neighbours that are added for each of the best `NUM_PARENTS`.
         episodes: Episodes that every candidate is played on.
-        variations: Largest number of variations of the best one that are added: candidates that differ from it in one
-            choice, all of them or a random part.
+        variations: Largest number of variations that are added for each of the best `varied`: candidates that differ
+            from it in one choice, all of them or a random part.
+        varied: Best candidates whose variations are added.
     """
 
     kept: int
     neighbours: int
     episodes: int
     variations: int = 0
+    varied: int = 1
 
     @property
     def num_episodes(self) -> int:
         """Upper bound of the number of episodes of all candidates."""
-        return (self.kept + NUM_PARENTS * self.neighbours + self.variations) * self.episodes
+        return (self.kept + NUM_PARENTS * self.neighbours + self.varied * self.variations) * self.episodes
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,14 @@ def halve(
     found, returns = list(candidates), np.zeros((len(candidates), 0))
     for each in rounds:
         found = found[: each.kept]
-        close = list(variations(found[0])) if each.variations else []
-        if len(close) > each.variations:
-            close = [close[i] for i in sorted(rng.choice(len(close), each.variations, replace=False))]
+        close: list[CandidateT] = []
+        for best in found[: each.varied] if each.variations else ():
+            others = list(variations(best))
+            if len(others) > each.variations:
+                others = [others[i] for i in sorted(rng.choice(len(others), each.variations, replace=False))]
+            close += others
         found += [other for best in found[:NUM_PARENTS] for other in neighbours(best, each.neighbours, neighbour)]
-        found += [other for other in close if other not in found]
+        found += [other for other in dict.fromkeys(close) if other not in found]
         seeds = rng.integers(MAX_SEED, size=each.episodes)
         chosen = None if instances is None else rng.choice(instances, size=each.episodes)
         returns = returns_of(found, seeds, chosen)

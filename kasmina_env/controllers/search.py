@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,21 @@ PRUNED = 0.25  # probability that a seed of a random plan is pruned
 USUAL_EFFORT = Effort(
     num_structured=216,
     num_random=64,
-    rounds=(Round(281, 0, 2), Round(32, 8, 8), Round(8, 6, 16), Round(6, 0, 64)),
+    rounds=(
+        Round(281, 0, 6),
+        Round(40, 6, 16),
+        Round(12, 6, 32),
+        *[Round(6, 0, 32, variations=48, varied=4)] * 2,
+        Round(6, 0, 64, variations=48),
+        Round(6, 0, 96),
+    ),
 )
 # For each context, which holds a part of the instances: structured plans first, then neighbours of the best ones.
-CONTEXT_EFFORT = Effort(num_structured=64, num_random=8, rounds=(Round(73, 0, 4), Round(8, 4, 12), Round(5, 0, 40)))
+CONTEXT_EFFORT = Effort(
+    num_structured=64,
+    num_random=8,
+    rounds=(Round(73, 0, 4), Round(8, 4, 12), Round(5, 0, 24, variations=64), Round(5, 0, 48)),
+)
 
 
 def structured_plans(rng: np.random.Generator, problem: Problem, limit: int) -> list[Plan]:
@@ -82,6 +94,43 @@ def neighbour(rng: np.random.Generator, plan: Plan, problem: Problem) -> Plan:
     elif field != "drop":
         kept[fresh.slot] = replace(old, **{field: getattr(fresh, field)})
     return tuple(kept.values())
+
+
+def variations(plan: Plan, problem: Problem) -> list[Plan]:
+    """Every plan that differs in one choice for one seed, lacks one, or has one more; starts differ by a little."""
+    slots = [seed.slot for seed in plan]
+    found = [plan[:i] + plan[i + 1 :] for i in range(len(plan))]
+    for i, seed in enumerate(plan):
+        choices = _choices(seed, problem)
+        choices["slot"] = [slot for slot in problem.slot_names if slot not in slots]
+        found += [
+            (*plan[:i], replace(seed, **{name: value}), *plan[i + 1 :])
+            for name, values in choices.items()
+            for value in values
+            if value != getattr(seed, name)
+        ]
+    config = problem.config
+    fresh = Planned(plan[-1].start if plan else 0, "", "", config.operators[0], min(config.tempos))
+    found += [
+        (*plan, replace(fresh, slot=slot, blueprint=blueprint))
+        for slot in problem.slot_names
+        if slot not in slots
+        for blueprint in config.blueprints
+    ]
+    return found
+
+
+def _choices(seed: Planned, problem: Problem) -> dict[str, Sequence[Any]]:
+    """Values of each choice for a planned seed, but for its slot."""
+    config, horizon = problem.config, problem.horizon
+    lives = [seed.start + horizon // 4, seed.start + horizon // 2]
+    return {
+        "start": range(max(seed.start - 3, 0), min(seed.start + 4, horizon)),
+        "blueprint": config.blueprints,
+        "operator": config.operators,
+        "tempo": config.tempos,
+        "prune": (None, *[step for step in lives if seed.start < step < horizon]),
+    }
 
 
 @dataclass(frozen=True)
@@ -169,6 +218,7 @@ def find_plan(
         instances,
         lambda plan: neighbour(rng, plan, problem),
         lambda plans, seeds, chosen: play_plans(env, plans, seeds, chosen, on_step),
+        lambda plan: variations(plan, problem),
     )
     return Found(plan, actions_of(plan, problem), returns)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kasmina_env import KasminaVectorEnv, make_problem
-from kasmina_env.comparison.controls import shipped_schedule
+from kasmina_env.comparison.controls import at_once, shipped_schedule
 from kasmina_env.comparison.players import find_player
 from kasmina_env.controllers.policy import CONTROLS, play
 from kasmina_env.controllers.schedule import Planned, actions_of, plan_of, save_schedule
@@ -152,6 +152,19 @@ def test_instant_plays_the_schedule_without_stages():
     played, table = played_by("instant"), make_problem(SPIRALS).actions
     assert set(table.op[played.actions].ravel().tolist()) == {Op.WAIT, Op.GERMINATE, Op.FOSSILIZE}
     assert [find_player(name, SPIRALS).problem.config.instant for name in ("instant", "wait")] == [True, False]
+
+
+def test_at_alpha_1_a_seed_does_not_queue_behind_ramps_that_are_not_there():
+    problem = make_problem("Kasmina/DigitsMix-v0")
+    plan = (Planned(0, "block1", "depthwise", "ADD", 1), Planned(1, "block0", "conv_light", "ADD", 1))
+    starts = {}
+    for delay in (0, 3):  # one that could not start sooner, and one that waited for something else
+        staged = actions_of((plan[0], replace(plan[1], start=1 + delay)), problem)
+        instant = at_once(staged, problem)
+        starts[delay] = [
+            np.flatnonzero(problem.actions.op[each] == Op.GERMINATE).tolist() for each in (staged, instant)
+        ]
+    assert starts == {0: [[0, 3], [0, 2]], 3: [[0, 4], [0, 4]]}  # a single action a step: FOSSILIZE comes before
 
 
 def test_static_final_has_the_seeds_of_the_best_schedule_from_the_start():

@@ -16,7 +16,7 @@ from kasmina_env.controllers.halving import neighbours
 from kasmina_env.controllers.policy import CONTROLS, Played, play
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of, load_schedule, plan_of, save_schedule
 from kasmina_env.controllers.scripted import Plateau, Wait
-from kasmina_env.controllers.search import neighbour, play_plans, random_plan, structured_plans
+from kasmina_env.controllers.search import neighbour, play_plans, random_plan, structured_plans, variations
 from kasmina_env.lifecycle.state import Op
 
 SPIRALS = "Kasmina/Spirals-v0"
@@ -205,6 +205,27 @@ def test_the_shipped_schedule_fits_its_environment(preset):
     schedule = find_player("fixed", preset)
     assert isinstance(schedule.policy, Fixed)
     assert schedule.planted is None
+
+
+def test_variations_of_a_plan_differ_from_it_in_one_choice_for_one_seed():
+    problem = make_problem("Kasmina/Digits-v0")
+    table = problem.actions
+    plan = (Planned(0, "block0", "norm", "ADD", 2), Planned(4, "block1", "attention", "GATE", 4, prune=9))
+    found = variations(plan, problem)
+    assert plan not in found
+    assert len(set(found)) == len(found)
+    assert [other for other in found if len(other) == 1] == [plan[1:], plan[:1]]
+    grown = [other for other in found if len(other) == 3]
+    assert {other[2].blueprint for other in grown} == set(table.menus["blueprint"])
+    assert all(other[:2] == plan and other[2].slot == "block2" for other in grown)
+    names = []
+    for other in (other for other in found if len(other) == 2):
+        (changed,) = [(old, new) for old, new in zip(plan, other, strict=True) if old != new]
+        old, new = (vars(seed) for seed in changed)
+        names += [name for name in old if old[name] != new[name]]
+    assert len(names) == len([other for other in found if len(other) == 2])  # one each
+    assert set(names) == {"start", "slot", "blueprint", "operator", "tempo", "prune"}
+    assert {len(other) for other in variations((), problem)} == {1}  # of waiting: one seed
 
 
 def test_neighbour_plans_differ_from_their_origin():

@@ -121,6 +121,20 @@ def test_a_round_with_variations_finds_what_no_random_neighbour_would():
     assert sum(each.num_episodes for each in rounds) == 4 * 3 + 5 * 5
 
 
+def test_variations_of_several_candidates_leave_a_dead_end():
+    worth = {0: 5.0, 1: 4.0, 10: 4.5, 11: 9.0}  # the best has no better variation, the next best has
+
+    def returns_of(numbers, seeds, instances):
+        return np.array([worth.get(n, 0.0) for n in numbers])[:, None] + np.zeros(len(seeds))
+
+    def search(varied):
+        rounds = (Round(2, 0, 2), Round(2, 0, 2, variations=2, varied=varied))
+        return halve([0, 10], rounds, np.random.default_rng(0), None, lambda n: n, returns_of, lambda n: (n - 1, n + 1))
+
+    assert [search(varied)[0] for varied in (1, 2)] == [0, 11]
+    assert Round(2, 0, 2, variations=2, varied=2).num_episodes == (2 + 2 * 2) * 2
+
+
 @pytest.mark.parametrize(("problem", "factor"), [(PROBLEM, 1), (make_problem("Kasmina/DigitsMix-v0"), 3)])
 def test_what_must_serve_a_whole_family_is_searched_on_more_episodes(problem, factor):
     assert Effort(num_random=2, rounds=(Round(2, 0, 4),)).on(problem).num_episodes == factor * 8
