@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import threading
@@ -31,7 +32,10 @@ ARCHIVE = DataFile("archive.tar.gz", len(PACKED), sha256(PACKED))
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The only place where files are looked for, apart from those of the operating system."""
+    """The only place where files are looked for."""
+    for name in DATASETS:
+        alone = dataclasses.replace(DATASETS.get(name), system_folders=())
+        monkeypatch.setitem(DATASETS._infos, name, alone)
     monkeypatch.delenv("KASMINA_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "kasmina"
