@@ -70,8 +70,8 @@ def _contexts(problem: Problem) -> PerContext:
 def at_once(actions: IntArray, problem: Problem) -> IntArray:
     """A schedule inserted at alpha 1, flat actions ``[T]``.
 
-    In a schedule with ramps a seed may have to queue behind actions that advance, keep or prune others. Here it is
-    grown as soon as the first of these would have let it.
+    A network takes one action a step, so in a schedule with ramps a seed may have to wait until others have been
+    advanced, kept or pruned. Here it is due at the first of these steps.
     """
     ops = problem.actions.op[actions]
     is_free = np.isin(ops, (Op.WAIT, Op.GERMINATE))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ NUM_ROWS_OF_WORKER = 16  # at least; fewer would leave it waiting for the others
 FAMILY = 3  # factor of the number of episodes if one candidate must serve all instances
 NUM_PARENTS = 4  # best candidates whose neighbours are added
 CandidateT = TypeVar("CandidateT")
+PartT = TypeVar("PartT", bound=Any)  # a dataclass
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Round:
         episodes: Episodes that every candidate is played on.
         variations: Largest number of variations that are added for each of the best `varied`: candidates that differ
             from it in one choice, all of them or a random part.
-        varied: Best candidates whose variations are added.
+        varied: Number of the best candidates whose variations are added.
     """
 
     kept: int
@@ -93,6 +94,24 @@ def neighbours(candidate: CandidateT, count: int, neighbour: Callable[[Candidate
         if other != candidate:
             found.append(other)
     return found
+
+
+def with_another_choice(
+    parts: tuple[PartT, ...], choices: Sequence[Mapping[str, Sequence[Any]]]
+) -> list[tuple[PartT, ...]]:
+    """Every candidate that differs from one in a single field of a single part.
+
+    Args:
+        parts: The candidate: seeds of a plan, or rules.
+        choices: For each part, values to try by field; the one that it has is passed over.
+    """
+    return [
+        (*parts[:i], replace(part, **{name: value}), *parts[i + 1 :])
+        for i, (part, values_of) in enumerate(zip(parts, choices, strict=True))
+        for name, values in values_of.items()
+        for value in values
+        if value != getattr(part, name)
+    ]
 
 
 def halve(

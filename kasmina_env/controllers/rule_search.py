@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.halving import Effort, Round, halve, num_rows
+from kasmina_env.controllers.halving import Effort, Round, halve, num_rows, with_another_choice
 from kasmina_env.controllers.policy import OnStep, instances_of
 from kasmina_env.controllers.reactive import IDLE, NEVER, Rule, Rules, play_rules
 from kasmina_env.envs.workers import ALONE, Workers
@@ -95,27 +95,16 @@ def neighbour(rng: np.random.Generator, rules: Rules, problem: Problem) -> Rules
 
 def variations(rules: Rules, problem: Problem) -> list[Rules]:
     """Every candidate that differs in one field of one rule, as far as that makes a difference, or lacks a rule."""
-    slots = [rule.slot for rule in rules]
-    found = [rules[:i] + rules[i + 1 :] for i in range(len(rules))] if len(rules) > 1 else []
-    for i, rule in enumerate(rules):
-        others = {
-            name: [value for value in values if value != getattr(rule, name)]
-            for name, values in _choices(rule, problem).items()
-        }
-        others["slot"] = [slot for slot in others["slot"] if slot not in slots]
-        found += [
-            (*rules[:i], replace(rule, **{name: value}), *rules[i + 1 :])
-            for name, values in others.items()
-            for value in values
-        ]
-    return found
+    taken = [rule.slot for rule in rules]
+    free = [slot for slot in problem.slot_names if slot not in taken]
+    smaller = [rules[:i] + rules[i + 1 :] for i in range(len(rules))] if len(rules) > 1 else []
+    return smaller + with_another_choice(rules, [{"slot": free, **_choices(rule, problem)} for rule in rules])
 
 
 def _choices(rule: Rule, problem: Problem) -> dict[str, Sequence[Any]]:
-    """Values of each field of a rule that can make a difference."""
+    """Values of each field of a rule, but for its slot, that can make a difference."""
     config = problem.config
     choices: dict[str, Sequence[Any]] = {
-        "slot": problem.slot_names,
         "blueprint": config.blueprints,
         "operator": config.operators,
         "tempo": config.tempos,

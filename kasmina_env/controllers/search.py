@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kasmina_env.controllers.halving import Effort, Round, halve, num_rows, play_side_by_side
+from kasmina_env.controllers.halving import Effort, Round, halve, num_rows, play_side_by_side, with_another_choice
 from kasmina_env.controllers.per_context import Context, contexts_of
 from kasmina_env.controllers.policy import OnStep, instances_of
 from kasmina_env.controllers.schedule import Fixed, Plan, Planned, actions_of
@@ -19,6 +19,7 @@ from kasmina_env.episode.problem import Problem
 from kasmina_env.lifecycle.arrays import FloatArray, IntArray
 
 PRUNED = 0.25  # probability that a seed of a random plan is pruned
+NEAR = 3  # steps by which the start of a variation differs at most
 
 
 USUAL_EFFORT = Effort(
@@ -97,39 +98,27 @@ def neighbour(rng: np.random.Generator, plan: Plan, problem: Problem) -> Plan:
 
 
 def variations(plan: Plan, problem: Problem) -> list[Plan]:
-    """Every plan that differs in one choice for one seed, lacks one, or has one more; starts differ by a little."""
-    slots = [seed.slot for seed in plan]
-    found = [plan[:i] + plan[i + 1 :] for i in range(len(plan))]
-    for i, seed in enumerate(plan):
-        choices = _choices(seed, problem)
-        choices["slot"] = [slot for slot in problem.slot_names if slot not in slots]
-        found += [
-            (*plan[:i], replace(seed, **{name: value}), *plan[i + 1 :])
-            for name, values in choices.items()
-            for value in values
-            if value != getattr(seed, name)
-        ]
-    config = problem.config
-    fresh = Planned(plan[-1].start if plan else 0, "", "", config.operators[0], min(config.tempos))
-    found += [
-        (*plan, replace(fresh, slot=slot, blueprint=blueprint))
-        for slot in problem.slot_names
-        if slot not in slots
-        for blueprint in config.blueprints
+    """Every plan that differs in one choice for one seed, lacks one seed, or has one more; starts are near (`NEAR`)."""
+    config, taken = problem.config, [seed.slot for seed in plan]
+    free = [slot for slot in problem.slot_names if slot not in taken]
+    smaller = [plan[:i] + plan[i + 1 :] for i in range(len(plan))]
+    added = Planned(plan[-1].start if plan else 0, "", "", config.operators[0], min(config.tempos))
+    larger = [
+        (*plan, replace(added, slot=slot, blueprint=blueprint)) for slot in free for blueprint in config.blueprints
     ]
-    return found
+    return smaller + with_another_choice(plan, [{**_choices(seed, problem), "slot": free} for seed in plan]) + larger
 
 
 def _choices(seed: Planned, problem: Problem) -> dict[str, Sequence[Any]]:
     """Values of each choice for a planned seed, but for its slot."""
     config, horizon = problem.config, problem.horizon
-    lives = [seed.start + horizon // 4, seed.start + horizon // 2]
+    prunes = [seed.start + horizon // 4, seed.start + horizon // 2]
     return {
-        "start": range(max(seed.start - 3, 0), min(seed.start + 4, horizon)),
+        "start": range(max(seed.start - NEAR, 0), min(seed.start + NEAR + 1, horizon)),
         "blueprint": config.blueprints,
         "operator": config.operators,
         "tempo": config.tempos,
-        "prune": (None, *[step for step in lives if seed.start < step < horizon]),
+        "prune": (None, *[step for step in prunes if seed.start < step < horizon]),
     }
 
 
