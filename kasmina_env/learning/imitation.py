@@ -2,18 +2,20 @@
 
 There a learner that explores from nothing first finds out that waiting is better than anything it does, and never sees
 what a seed grown for a reason is worth. It is shown the rules of `kasmina search --reactive` on episodes to train on
-(behaviour cloning: Pomerleau 1989), and learns from there on by itself.
+(behaviour cloning: Pomerleau 1989), and learns from there on by itself. In hindsight it is shown to wait where that
+returned more than the rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sb3_contrib.common.maskable.distributions import MaskableCategorical
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import BasePolicy
@@ -25,31 +27,50 @@ from kasmina_env.envs.vector_env import KasminaVectorEnv
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, problem_of
 from kasmina_env.learning.maskable_policy import Standardized
-from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, IntArray
+from kasmina_env.lifecycle.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from kasmina_env.lifecycle.state import Op
 from kasmina_env.settings.paths import config_path, slug
 
 NUM_ROWS, NUM_EPISODES = 64, 512
 NUM_EPOCHS, BATCH, RATE = 30, 512, 1e-3
+DECAY = 0.1  # weight decay where it depends on luck, too, what is shown
 FREEDOM = 0.1  # share of the given preferences in what is imitated, so that something is left to explore
+WAIT = 0  # the first action
 
 
-Decisions = tuple[Float32Array, BoolArray, IntArray]  # seen [B, F], legal [B, A], done [B]
+@dataclass(frozen=True)
+class Decisions:
+    """What rules see and decide in E episodes, up to the end of each.
+
+    Attributes:
+        seen: Observations ``[B, F]``.
+        legal: Masks ``[B, A]``.
+        decided: Actions ``[B]``.
+        episode: Number of the episode ``[B]``.
+        returns: What the episodes returned ``[E]``.
+    """
+
+    seen: Float32Array
+    legal: BoolArray
+    decided: IntArray
+    episode: IntArray
+    returns: FloatArray
 
 
 class _Shown(Policy):
-    """A policy whose decisions are kept, step by step, with some columns of what it sees."""
+    """Rules whose decisions are kept, step by step, with some columns of what they see; followed, or waited instead."""
 
-    def __init__(self, policy: Policy, columns: Sequence[int]) -> None:
-        self._policy, self._columns = policy, columns
-        self.steps: list[Decisions] = []
+    def __init__(self, rules: Policy, columns: Sequence[int], is_followed: bool = True) -> None:
+        self._rules, self._columns, self._is_followed = rules, columns, is_followed
+        self.steps: list[tuple[Float32Array, BoolArray, IntArray]] = []
 
     def begin(self, seeds: IntArray, episodes: Episodes) -> None:
-        self._policy.begin(seeds, episodes)
+        self._rules.begin(seeds, episodes)
 
     def act(self, observation: Float32Array, mask: BoolArray) -> IntArray:
-        actions = self._policy.act(observation, mask)
+        actions = self._rules.act(observation, mask)
         self.steps.append((observation[:, self._columns], mask.copy(), actions))
-        return actions
+        return actions if self._is_followed else np.full_like(actions, WAIT)
 
 
 def _unhidden(problem: Problem) -> Problem:
@@ -69,18 +90,57 @@ def rules_to_imitate(problem: Problem) -> Reactive:
     return load_rules(path, _unhidden(problem))
 
 
-def _decisions(env: KasminaVectorEnv, rules: Policy, seeds: IntArray, columns: Sequence[int]) -> Decisions:
-    """What rules see and do in at most N episodes, up to the end of each, step by step."""
-    shown = _Shown(rules, columns)
-    is_open = play(env, shown, seeds).actions.T >= 0  # [T, E]
-    found = [
-        tuple(values[: len(seeds)][now] for values in step) for step, now in zip(shown.steps, is_open, strict=False)
-    ]
-    observations, masks, actions = (np.concatenate(each) for each in zip(*found, strict=True))
-    return observations, masks, actions
+def _decisions(
+    env: KasminaVectorEnv, rules: Policy, seeds: IntArray, columns: Sequence[int], is_followed: bool = True
+) -> Decisions:
+    """What rules see and decide in E episodes, while they are followed or nothing is done."""
+    found: list[tuple[NDArray[Any], ...]] = []
+    returns: list[FloatArray] = []
+    for first in range(0, len(seeds), env.num_envs):
+        part = seeds[first : first + env.num_envs]
+        shown = _Shown(rules, columns, is_followed)
+        played = play(env, shown, part)
+        returns.append(played.returns)
+        for step, is_open in zip(shown.steps, played.actions.T >= 0, strict=False):
+            found.append((*[values[: len(part)][is_open] for values in step], first + np.flatnonzero(is_open)))
+    seen, legal, decided, episode = (np.concatenate(each) for each in zip(*found, strict=True))
+    return Decisions(seen, legal, decided, episode, np.concatenate(returns))
 
 
-def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, seed: int) -> None:
+def in_hindsight(followed: Decisions, waited: Decisions, grows: BoolArray) -> tuple[Decisions, Float32Array]:
+    """What rules decide, except that they do not grow in episodes in which waiting throughout returned more.
+
+    How much one of the two returned more is the weight of what is decided there (as in Ross & Bagnell 2014, AggreVaTe).
+
+    Args:
+        followed: Episodes played by the rules.
+        waited: The same episodes without any seed, and what the rules would have done there.
+        grows: Whether an action germinates a seed ``[A]``.
+
+    Returns:
+        Decisions: All decisions of the first, and of the second those to grow.
+        Weights ``[B]``: 1, and 1 on the mean over episodes where the rules would grow.
+    """
+    asked = grows[waited.decided]
+    decided, episode = (
+        np.concatenate([getattr(followed, name), getattr(waited, name)[asked]]) for name in ("decided", "episode")
+    )
+    gain = waited.returns - followed.returns
+    weight = np.abs(gain) / max(np.abs(gain).mean(), 1e-12)
+    is_growth = grows[decided]
+    better = Decisions(
+        np.concatenate([followed.seen, waited.seen[asked]]),
+        np.concatenate([followed.legal, waited.legal[asked]]),
+        np.where(is_growth & (gain[episode] > 0), WAIT, decided),
+        episode,
+        np.maximum(followed.returns, waited.returns),
+    )
+    return better, np.where(is_growth, weight[episode], 1.0).astype(np.float32)
+
+
+def imitate_rules(
+    policy: BasePolicy, problem: Problem, preferences: Tensor, seed: int, hindsight: bool = False
+) -> None:
     """Fit a policy to the rules of a problem's id.
 
     Args:
@@ -88,6 +148,7 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
         problem: Problem of the rules.
         preferences: Logits ``[A]`` of a policy that is mixed in, with the weight `FREEDOM`.
         seed: Seed of the episodes; their seeds are below `MAX_SEED`.
+        hindsight: Whether to grow only in episodes in which that returned more than waiting (`in_hindsight`).
 
     Raises:
         FileNotFoundError: If there are no rules.
@@ -98,22 +159,24 @@ def imitate_rules(policy: BasePolicy, problem: Problem, preferences: Tensor, see
     columns = [open_problem.observations.column(name) for name in problem.observations.names]
     seeds = np.random.default_rng([seed, 1]).integers(MAX_SEED, size=NUM_EPISODES)
     with closing(KasminaVectorEnv(NUM_ROWS, open_problem)) as env:
-        shown = [
-            _decisions(env, rules, part, columns) for part in np.split(seeds, range(NUM_ROWS, len(seeds), NUM_ROWS))
-        ]
-    observations, masks, actions = (torch.from_numpy(np.concatenate(each)) for each in zip(*shown, strict=True))
+        shown = _decisions(env, rules, seeds, columns)
+        weights = np.ones(len(shown.decided), np.float32)
+        if hindsight:
+            waited = _decisions(env, rules, seeds, columns, is_followed=False)
+            shown, weights = in_hindsight(shown, waited, problem.actions.op == Op.GERMINATE)
+    observations, masks, actions, weight = map(torch.from_numpy, (shown.seen, shown.legal, shown.decided, weights))
     for module in actor.modules():
         if isinstance(module, Standardized):
             module.measure(observations)
     preferred = MaskableCategorical(logits=preferences.expand(len(masks), -1), masks=masks).probs
     wanted = (1 - FREEDOM) * torch.nn.functional.one_hot(actions, masks.shape[1]) + FREEDOM * preferred
-    optimiser = torch.optim.Adam(policy.parameters(), RATE)
+    optimiser = torch.optim.AdamW(policy.parameters(), RATE, weight_decay=DECAY if hindsight else 0.0)
     policy.set_training_mode(True)
     for _ in range(NUM_EPOCHS):
         for batch in torch.randperm(len(actions)).split(BATCH):
             distribution = actor.get_distribution(observations[batch], masks[batch].numpy()).distribution
             logits = cast(MaskableCategorical, distribution).logits
-            loss = -(wanted[batch] * logits).sum(dim=1).mean()
+            loss = -(weight[batch] * (wanted[batch] * logits).sum(dim=1)).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

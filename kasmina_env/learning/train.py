@@ -116,7 +116,7 @@ def train(
             learner.venv.seed(first_seed(config))
             if config.imitate:
                 preferred = preferences(learner.env.problem.actions, 0.0, config.prior)
-                imitate_rules(model.policy, learner.env.problem, preferred, config.seed)
+                imitate_rules(model.policy, learner.env.problem, preferred, config.seed, config.hindsight)
         else:
             clock.go_on(checkpoint.spent)
             go_on(learner, checkpoint)

@@ -42,6 +42,8 @@ class TrainingConfig:
             episodes are long, a policy that grows at once never sees what comes of waiting for a reason.
         imitate: Whether the first policy plays as the id's reactive rules do (`kasmina_env.learning.imitation`); for
             MaskablePPO only.
+        hindsight: Whether it grows only in episodes in which the rules returned more than waiting
+            (`kasmina_env.learning.imitation.in_hindsight`); needs `imitate`.
         standardized: Whether the policy sees signals less their mean, over their standard deviation, both as they are
             in what it imitates (`kasmina_env.learning.maskable_policy.Standardized`); needs `imitate`.
         shared_parts: Whether actions with the same slot, blueprint and so on learn from each other.
@@ -62,6 +64,7 @@ class TrainingConfig:
     shared_parts: bool = False
     prior: Mapping[str, float] = field(default_factory=dict)
     imitate: bool = False
+    hindsight: bool = False
     standardized: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -99,8 +102,9 @@ class TrainingConfig:
             raise ValueError(
                 f"`group` must be 1 for {self.algorithm}, whose buffer would keep what others earned, got {self.group}."
             )
-        if self.standardized and not self.imitate:
-            raise ValueError("`standardized` must be False without `imitate`, got True. Set both or none.")
+        for name in ("hindsight", "standardized"):
+            if getattr(self, name) and not self.imitate:
+                raise ValueError(f"`{name}` must be False without `imitate`, got True. Set both or none.")
         for name in ("nearness", "shared_parts", "imitate"):
             if getattr(self, name) and algorithm.model is not MaskablePPO:
                 raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")

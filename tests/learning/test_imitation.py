@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,10 +26,6 @@ SPIRALS = "Kasmina/Spirals-v0"
 BEGINNER = TrainingConfig(
     SPIRALS, total_steps=1, num_envs=2, nearness=True, imitate=True, hyperparameters={"batch_size": 8}
 )
-
-
-class Cut(NamedTuple):
-    actions: np.ndarray
 
 
 def test_the_first_policy_plays_as_the_rules_do(monkeypatch):
@@ -85,18 +80,50 @@ def test_nothing_is_imitated_after_the_end_of_an_episode(monkeypatch):
         whole = play(env, rules, seeds)
         cut = whole.actions.copy()
         cut[1, 5:] = -1
-        monkeypatch.setattr(imitation, "play", lambda env, shown, seeds: (play(env, shown, seeds), Cut(cut))[1])
+        monkeypatch.setattr(imitation, "play", lambda *inputs: replace(play(*inputs), actions=cut))
         progress = problem.observations.column("progress")
-        seen, masks, actions = imitation._decisions(env, rules, seeds, [progress])
-    assert len(seen) == len(masks) == len(actions) == 2 * problem.horizon + 5
-    assert np.bincount(np.rint(seen[:, 0] * problem.horizon).astype(int)).tolist() == [3] * 5 + [2] * (
-        problem.horizon - 5
-    )
+        shown = imitation._decisions(env, rules, seeds, [progress])
+    steps = np.rint(shown.seen[:, 0] * problem.horizon).astype(int)
+    assert len(shown.legal) == len(shown.decided) == len(steps)
+    assert np.bincount(steps).tolist() == [3] * 5 + [2] * (problem.horizon - 5)
+    assert np.bincount(shown.episode).tolist() == [problem.horizon, 5, problem.horizon]
+    assert shown.returns.tolist() == whole.returns.tolist()
 
 
-def test_signals_are_standardized_only_as_something_imitated_shows_them():
-    with pytest.raises(ValueError, match=r"^`standardized` must be False without `imitate`, got True"):
-        TrainingConfig(SPIRALS, standardized=True)
+def test_in_hindsight_nothing_is_grown_where_waiting_returned_more():
+    """Of three episodes the rules win the first by 0.3, lose the second by 0.1 and never grow in the third."""
+    grow, prune = 1, 2
+    followed = decisions([grow, prune, grow, grow, 0], episode=[0, 0, 1, 1, 2], returns=[0.8, 0.4, 0.6])
+    waited = decisions([grow, grow, grow, 0], episode=[0, 0, 1, 2], returns=[0.5, 0.5, 0.6])
+    shown, weights = imitation.in_hindsight(followed, waited, np.array([False, True, False]))
+    assert shown.decided.tolist() == [grow, prune, 0, 0, 0, grow, grow, 0]
+    assert shown.episode.tolist() == [0, 0, 1, 1, 2, 0, 0, 1]
+    assert shown.seen[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    # 0.3 and 0.1 over the mean of 0.3, 0.1 and 0
+    assert weights == pytest.approx([2.25, 1, 0.75, 0.75, 1, 2.25, 2.25, 0.75])
+
+
+def decisions(decided, episode, returns):
+    size = len(decided)
+    seen, legal = np.arange(size, dtype=np.float32)[:, None], np.ones((size, 3), bool)
+    return imitation.Decisions(seen, legal, np.array(decided), np.array(episode), np.array(returns))
+
+
+def test_in_hindsight_rules_that_never_pay_are_not_followed(monkeypatch):
+    monkeypatch.setattr(imitation, "NUM_EPISODES", 32)
+    problem = make_problem(SPIRALS, param_price=1000.0)  # whatever is kept costs far more than it brings
+    model = make_learner(replace(BEGINNER, settings={"param_price": 1000.0}), 1, Clock()).model
+    for hindsight, is_growing in ((False, True), (True, False)):
+        imitation.imitate_rules(model.policy, problem, model.policy.preferences, seed=0, hindsight=hindsight)
+        policy = learned_policy("maskable_ppo", model.policy, problem)
+        with closing(KasminaVectorEnv(8, problem)) as env:
+            assert (play(env, policy, np.arange(8)).actions > 0).any() == is_growing
+
+
+@pytest.mark.parametrize("name", ["hindsight", "standardized"])
+def test_only_with_something_to_imitate_is_it_seen_in_hindsight_or_sets_scales(name):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be False without `imitate`, got True"):
+        TrainingConfig(SPIRALS, **{name: True})
 
 
 def test_without_rules_nothing_is_trained(tmp_path, monkeypatch):
