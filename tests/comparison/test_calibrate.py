@@ -217,6 +217,7 @@ def test_decisions_matter_on_every_calibrated_preset_as_promised(preset):
     [
         (SPIRALS, "decision_gaps", "slot"),
         ("Kasmina/Digits-v0", "decision_gaps", "slot"),
+        ("Kasmina/DigitsDrift-v0", "decision_gaps", "prune"),
         ("Kasmina/DigitsDrift-v0", "decision_gaps", "fossilize"),
         ("Kasmina/Digits-v0", "value_gaps", "slot"),
         ("Kasmina/Digits-v0", "value_gaps", "blueprint"),
