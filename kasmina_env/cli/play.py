@@ -13,8 +13,6 @@ from kasmina_env.cli.checks import check_at_least, check_new_file
 from kasmina_env.cli.console import say
 from kasmina_env.settings.imports import find_preset
 
-WAIT = 0  # first action of every table
-
 
 def rollout(
     env_id: Id,
@@ -41,6 +39,7 @@ def rollout(
     from kasmina_env.comparison.episode_log import log_of, save_log
     from kasmina_env.comparison.players import find_player, find_source
     from kasmina_env.envs.env import KasminaEnv
+    from kasmina_env.episode.actions import WAIT
     from kasmina_env.population import ENGINES
 
     preset = find_preset(env_id)

@@ -18,6 +18,7 @@ from kasmina_env.lifecycle.state import NONE, Commands, LifecycleState, Op, Seed
 from kasmina_env.settings.config import EnvConfig, Operator
 from kasmina_env.settings.registry import did_you_mean
 
+WAIT = 0  # the first action of every table
 # Arguments of each operation, in the order in which names show them.
 ARGUMENTS: dict[Op, tuple[str, ...]] = {
     Op.WAIT: (),

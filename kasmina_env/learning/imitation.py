@@ -24,6 +24,7 @@ from torch import Tensor
 from kasmina_env.controllers.policy import MAX_SEED, Policy, play
 from kasmina_env.controllers.reactive import Reactive, load_rules
 from kasmina_env.envs.vector_env import KasminaVectorEnv
+from kasmina_env.episode.actions import WAIT
 from kasmina_env.episode.episodes import Episodes
 from kasmina_env.episode.problem import Problem, problem_of
 from kasmina_env.learning.maskable_policy import Standardized
@@ -33,9 +34,8 @@ from kasmina_env.settings.paths import config_path, slug
 
 NUM_ROWS, NUM_EPISODES = 64, 512
 NUM_EPOCHS, BATCH, RATE = 30, 512, 1e-3
-DECAY = 0.1  # weight decay where it depends on luck, too, what is shown
+DECAY = 0.1  # weight decay in hindsight, where luck also decides what is shown
 FREEDOM = 0.1  # share of the given preferences in what is imitated, so that something is left to explore
-WAIT = 0  # the first action
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Decisions:
         legal: Masks ``[B, A]``.
         decided: Actions ``[B]``.
         episode: Number of the episode ``[B]``.
-        returns: What the episodes returned ``[E]``.
+        returns: Returns of the episodes ``[E]``.
     """
 
     seen: Float32Array
@@ -58,7 +58,7 @@ class Decisions:
 
 
 class _Shown(Policy):
-    """Rules whose decisions are kept, step by step, with some columns of what they see; followed, or waited instead."""
+    """Rules whose decisions are kept, step by step, with some columns of what they see; if not followed, it waits."""
 
     def __init__(self, rules: Policy, columns: Sequence[int], is_followed: bool = True) -> None:
         self._rules, self._columns, self._is_followed = rules, columns, is_followed
@@ -93,7 +93,7 @@ def rules_to_imitate(problem: Problem) -> Reactive:
 def _decisions(
     env: KasminaVectorEnv, rules: Policy, seeds: IntArray, columns: Sequence[int], is_followed: bool = True
 ) -> Decisions:
-    """What rules see and decide in E episodes, while they are followed or nothing is done."""
+    """What rules see and decide in E episodes, which they play, or in which nothing is grown."""
     found: list[tuple[NDArray[Any], ...]] = []
     returns: list[FloatArray] = []
     for first in range(0, len(seeds), env.num_envs):
@@ -107,10 +107,12 @@ def _decisions(
     return Decisions(seen, legal, decided, episode, np.concatenate(returns))
 
 
-def in_hindsight(followed: Decisions, waited: Decisions, grows: BoolArray) -> tuple[Decisions, Float32Array]:
-    """What rules decide, except that they do not grow in episodes in which waiting throughout returned more.
+def in_hindsight(
+    followed: Decisions, waited: Decisions, grows: BoolArray
+) -> tuple[Float32Array, BoolArray, IntArray, Float32Array]:
+    """What rules decide, except that they wait in episodes in which waiting throughout returned more.
 
-    How much one of the two returned more is the weight of what is decided there (as in Ross & Bagnell 2014, AggreVaTe).
+    A decision to grow counts for as much as it was worth in its episode (as in AggreVaTe, Ross & Bagnell 2014).
 
     Args:
         followed: Episodes played by the rules.
@@ -118,24 +120,20 @@ def in_hindsight(followed: Decisions, waited: Decisions, grows: BoolArray) -> tu
         grows: Whether an action germinates a seed ``[A]``.
 
     Returns:
-        Decisions: All decisions of the first, and of the second those to grow.
-        Weights ``[B]``: 1, and 1 on the mean over episodes where the rules would grow.
+        Observations ``[B, F]``, masks ``[B, A]``, actions ``[B]`` and how much each counts ``[B]``: all decisions of
+        the first, and of the second those to grow. Decisions to grow count for the difference of the two returns, over
+        its mean over episodes; all others for 1.
     """
     asked = grows[waited.decided]
-    decided, episode = (
-        np.concatenate([getattr(followed, name), getattr(waited, name)[asked]]) for name in ("decided", "episode")
+    seen, legal, decided, episode = (
+        np.concatenate([getattr(followed, name), getattr(waited, name)[asked]])
+        for name in ("seen", "legal", "decided", "episode")
     )
     gain = waited.returns - followed.returns
-    weight = np.abs(gain) / max(np.abs(gain).mean(), 1e-12)
+    worth = np.abs(gain) / max(np.abs(gain).mean(), 1e-12)
     is_growth = grows[decided]
-    better = Decisions(
-        np.concatenate([followed.seen, waited.seen[asked]]),
-        np.concatenate([followed.legal, waited.legal[asked]]),
-        np.where(is_growth & (gain[episode] > 0), WAIT, decided),
-        episode,
-        np.maximum(followed.returns, waited.returns),
-    )
-    return better, np.where(is_growth, weight[episode], 1.0).astype(np.float32)
+    better = np.where(is_growth & (gain[episode] > 0), WAIT, decided)
+    return seen, legal, better, np.where(is_growth, worth[episode], 1.0).astype(np.float32)
 
 
 def imitate_rules(
@@ -148,7 +146,7 @@ def imitate_rules(
         problem: Problem of the rules.
         preferences: Logits ``[A]`` of a policy that is mixed in, with the weight `FREEDOM`.
         seed: Seed of the episodes; their seeds are below `MAX_SEED`.
-        hindsight: Whether to grow only in episodes in which that returned more than waiting (`in_hindsight`).
+        hindsight: Whether to wait in episodes in which that returned more than the rules (`in_hindsight`).
 
     Raises:
         FileNotFoundError: If there are no rules.
@@ -159,12 +157,12 @@ def imitate_rules(
     columns = [open_problem.observations.column(name) for name in problem.observations.names]
     seeds = np.random.default_rng([seed, 1]).integers(MAX_SEED, size=NUM_EPISODES)
     with closing(KasminaVectorEnv(NUM_ROWS, open_problem)) as env:
-        shown = _decisions(env, rules, seeds, columns)
-        weights = np.ones(len(shown.decided), np.float32)
+        followed = _decisions(env, rules, seeds, columns)
+        shown = (followed.seen, followed.legal, followed.decided, np.ones(len(followed.decided), np.float32))
         if hindsight:
             waited = _decisions(env, rules, seeds, columns, is_followed=False)
-            shown, weights = in_hindsight(shown, waited, problem.actions.op == Op.GERMINATE)
-    observations, masks, actions, weight = map(torch.from_numpy, (shown.seen, shown.legal, shown.decided, weights))
+            shown = in_hindsight(followed, waited, problem.actions.op == Op.GERMINATE)
+    observations, masks, actions, counts = map(torch.from_numpy, shown)
     for module in actor.modules():
         if isinstance(module, Standardized):
             module.measure(observations)
@@ -176,7 +174,7 @@ def imitate_rules(
         for batch in torch.randperm(len(actions)).split(BATCH):
             distribution = actor.get_distribution(observations[batch], masks[batch].numpy()).distribution
             logits = cast(MaskableCategorical, distribution).logits
-            loss = -(weight[batch] * (wanted[batch] * logits).sum(dim=1)).mean()
+            loss = -(counts[batch] * (wanted[batch] * logits).sum(dim=1)).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -42,7 +42,7 @@ class TrainingConfig:
             episodes are long, a policy that grows at once never sees what comes of waiting for a reason.
         imitate: Whether the first policy plays as the id's reactive rules do (`kasmina_env.learning.imitation`); for
             MaskablePPO only.
-        hindsight: Whether it grows only in episodes in which the rules returned more than waiting
+        hindsight: Whether it waits in episodes in which waiting returned more than the rules
             (`kasmina_env.learning.imitation.in_hindsight`); needs `imitate`.
         standardized: Whether the policy sees signals less their mean, over their standard deviation, both as they are
             in what it imitates (`kasmina_env.learning.maskable_policy.Standardized`); needs `imitate`.
@@ -104,7 +104,7 @@ class TrainingConfig:
             )
         for name in ("hindsight", "standardized"):
             if getattr(self, name) and not self.imitate:
-                raise ValueError(f"`{name}` must be False without `imitate`, got True. Set both or none.")
+                raise ValueError(f"`{name}` must be False without `imitate`, got True. Set `imitate` too.")
         for name in ("nearness", "shared_parts", "imitate"):
             if getattr(self, name) and algorithm.model is not MaskablePPO:
                 raise ValueError(f"`{name}` must be False for {self.algorithm}, got True. Use maskable_ppo.")

@@ -95,12 +95,12 @@ def test_in_hindsight_nothing_is_grown_where_waiting_returned_more():
     grow, prune = 1, 2
     followed = decisions([grow, prune, grow, grow, 0], episode=[0, 0, 1, 1, 2], returns=[0.8, 0.4, 0.6])
     waited = decisions([grow, grow, grow, 0], episode=[0, 0, 1, 2], returns=[0.5, 0.5, 0.6])
-    shown, weights = imitation.in_hindsight(followed, waited, np.array([False, True, False]))
-    assert shown.decided.tolist() == [grow, prune, 0, 0, 0, grow, grow, 0]
-    assert shown.episode.tolist() == [0, 0, 1, 1, 2, 0, 0, 1]
-    assert shown.seen[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    seen, legal, decided, counts = imitation.in_hindsight(followed, waited, np.array([False, True, False]))
+    assert len(legal) == len(seen)
+    assert decided.tolist() == [grow, prune, 0, 0, 0, grow, grow, 0]
+    assert seen[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     # 0.3 and 0.1 over the mean of 0.3, 0.1 and 0
-    assert weights == pytest.approx([2.25, 1, 0.75, 0.75, 1, 2.25, 2.25, 0.75])
+    assert counts == pytest.approx([2.25, 1, 0.75, 0.75, 1, 2.25, 2.25, 0.75])
 
 
 def decisions(decided, episode, returns):
